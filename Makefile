@@ -1,0 +1,64 @@
+# Everything that CI does, by the same commands at home. `make` alone lists them.
+
+PYTHON ?= python3
+BIN    := .venv/bin
+ARGS   ?=
+
+# What the tests start for real; scripts/debian-packages installs what is missing.
+DEBIAN := openssh-server rabbitmq-server postgresql sudo chromium iproute2 util-linux \
+          fonts-dejavu-core fonts-noto-color-emoji
+
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
+
+.DEFAULT_GOAL := help
+.PHONY: help install dev try test check unit chaos bench lock system-packages
+
+help: ## This list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 26
+
+install: .venv/.installed ## Create .venv with opsbot and all that `opsbot try` needs
+dev: .venv/.developing ## ... and with the tools of the tests
+
+try: install ## Play with opsbot on this machine alone (ARGS="--tour" without a browser)
+	@$(BIN)/opsbot try $(ARGS)
+
+test: system-packages check unit ## All that CI does: system packages, lint, types, tests
+
+check: dev ## Lint, types, layers, Dockerfile
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	@if test -x $(BIN)/hadolint; then echo $(BIN)/hadolint Dockerfile && $(BIN)/hadolint Dockerfile; \
+	else echo "hadolint has no build for this machine: the Dockerfile was not linted."; fi
+
+unit: dev ## The tests alone (ARGS="tests/core -k parse")
+	$(BIN)/pytest $(ARGS)
+
+chaos: dev ## Kill workers and databases at every step and count what happened (ARGS for its options)
+	@$(BIN)/python -m tests.chaos $(ARGS)
+
+bench: dev ## Measure speed (ARGS for its options)
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+# --universal: the same lock for every platform and Python that pyproject.toml allows.
+lock: dev ## Write both lock files anew from pyproject.toml
+	$(LOCK) --all-extras --output-file requirements-dev.lock pyproject.toml
+	echo hatchling | $(LOCK) --extra try --constraint requirements-dev.lock --output-file requirements.lock pyproject.toml -
+LOCK := $(BIN)/uv --quiet --no-config pip compile --upgrade --generate-hashes --universal --no-annotate \
+        --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+system-packages:
+	@scripts/debian-packages $(DEBIAN)
+
+# The stamps make an installation happen once, and again when a lock or the project's metadata changes.
+.venv/.installed: requirements.lock pyproject.toml
+	@scripts/venv "$(PYTHON)" .venv
+	@echo "Installing opsbot into .venv ..."
+	@$(PIP) install --require-hashes --requirement requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.developing: requirements-dev.lock .venv/.installed
+	@echo "Installing the tools of the tests into .venv ..."
+	@$(PIP) install --require-hashes --requirement requirements-dev.lock
+	@touch $@

@@ -1,0 +1,1 @@
+"""opsbot: diagnoses, asks a second person, repairs once, and proves it."""

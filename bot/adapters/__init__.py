@@ -1,0 +1,1 @@
+"""The outside systems, one per file; no adapter imports another."""

@@ -1,0 +1,1 @@
+"""One file per situation, named by what people say; toolbox/ holds the facts and fixes they share."""
