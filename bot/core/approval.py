@@ -1,0 +1,92 @@
+"""A question that a run puts to people: may this plan be applied, or how did this change end?"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from bot.core.people import Actor, Place
+
+
+class Kind(Enum):
+    PLAN = "plan"
+    DOUBT = "doubt"
+
+
+class Verdict(Enum):
+    """`approve`, `decline` answer a plan; `done`, `again`, `stop` answer a doubt; `expire` is written by the clock."""
+
+    APPROVE = "approve"
+    DECLINE = "decline"
+    DONE = "done"
+    AGAIN = "again"
+    STOP = "stop"
+    EXPIRE = "expire"
+    CANCEL = "cancel"
+
+
+ANSWERS = {
+    Kind.PLAN: (Verdict.APPROVE, Verdict.DECLINE),
+    Kind.DOUBT: (Verdict.DONE, Verdict.AGAIN, Verdict.STOP),
+}
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A question as it is put. `needs` people must say yes; `digest` binds what was shown; `text` is the whole
+    plan,     Shown.
+    """
+
+    run: int
+    no: int
+    kind: Kind
+    digest: str
+    needs: int
+    expires: datetime
+    title: str
+    text: str
+    rule: str = ""
+
+
+@dataclass(frozen=True)
+class Approval:
+    """A stored question. `state` is `open`, or the verdict that closed it. `place` is where the message that binds
+    it     stands.
+    """
+
+    id: int
+    ask: Ask
+    nonce: str
+    state: str
+    requester: Actor
+    decided_by: tuple[Actor, ...] = ()
+    reason: str = ""
+    decided_at: datetime | None = None
+    place: Place | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True)
+class Click:
+    """What a person pressed or typed, as it was delivered: a pointer (approval id and nonce), never a right.
+
+    `nonce`, `message` and `place` are None on the command line, where the socket's peer uid names the actor instead.
+    """
+
+    approval: int
+    verdict: Verdict
+    actor: Actor
+    reason: str = ""
+    nonce: str | None = None
+    place: Place | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """What came of a click: counted or not, and the sentence for the person who clicked."""
+
+    counted: bool
+    closed: bool
+    text: str
+    approval: Any = None

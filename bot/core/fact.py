@@ -1,0 +1,57 @@
+"""Facts: a question, whom to ask, and a pure function that reads the answer."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from bot.core.question import Question
+from bot.core.target import Role, Target
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class FactRef:
+    """Where a fact is made, so that a stored plan can make it again: module-qualified name and arguments."""
+
+    name: str
+    arguments: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Fact(Generic[T]):
+    """One thing that can be known.
+
+    `asks` is the question in words ("Is travis-worker running on worker-1?"); `on` is a machine, or a role when any
+    machine of that role can answer. `parse` gets the answer object that belongs to the question and raises `Unknown`
+    when it cannot tell. A `sampled` fact is also stored every five minutes, so that `look.earlier` can compare.
+    """
+
+    asks: str
+    on: Target | Role
+    question: Question
+    parse: Callable[[Any], T] = field(compare=False)
+    sampled: bool = False
+    ref: FactRef | None = field(default=None, compare=False)
+
+    def __str__(self) -> str:
+        return self.asks
+
+
+FACTS: dict[str, Callable[..., "Fact[Any]"]] = {}
+
+
+def fact(make: Callable[P, Fact[T]]) -> Callable[P, Fact[T]]:
+    """Register a function that makes a fact; only such facts can be waited for, since a plan must survive a restart."""
+    name = f"{make.__module__}.{make.__qualname__}"
+
+    @functools.wraps(make)
+    def made(*args: P.args, **kwargs: P.kwargs) -> Fact[T]:
+        if kwargs:
+            raise TypeError(f"{name} takes its arguments by position, since they are stored with the plan")
+        return replace(make(*args, **kwargs), ref=FactRef(name, args))
+
+    FACTS[name] = made
+    return made

@@ -1,0 +1,145 @@
+"""What would be changed: a fix is a few steps on one machine, and says beforehand what it risks."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import Enum
+from typing import Any
+
+from bot.core.command import Command
+from bot.core.fact import Fact
+from bot.core.sql import Statement
+from bot.core.target import Target
+
+
+class Risk(Enum):
+    """What a fix can cost; policy decides by it who must agree."""
+
+    NONE = "none"
+    INTERRUPTS = "interrupts"
+    DATA = "data"
+    DESTROYS = "destroys"
+
+    @property
+    def meaning(self) -> str:
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    Risk.NONE: "reads only",
+    Risk.INTERRUPTS: "running builds start again, or seconds of downtime",
+    Risk.DATA: "writes data, and can be undone",
+    Risk.DESTROYS: "cannot be undone",
+}
+
+
+@dataclass(frozen=True)
+class Until:
+    """What a waited-for fact must say, as a value that can be stored and read out: equals, differs from, at least."""
+
+    relation: str
+    value: Any
+
+    def __post_init__(self) -> None:
+        if self.relation not in _RELATIONS:
+            raise ValueError(f"`{self.relation}` is no relation: use one of {', '.join(_RELATIONS)}")
+
+    def met_by(self, seen: Any) -> bool:
+        return bool(_RELATIONS[self.relation](seen, self.value))
+
+    def __str__(self) -> str:
+        return f"{self.relation} {self.value}"
+
+
+_RELATIONS: dict[str, Callable[[Any, Any], bool]] = {
+    "is": lambda seen, value: seen == value,
+    "is not": lambda seen, value: seen != value,
+    "is at least": lambda seen, value: seen is not None and seen >= value,
+}
+
+
+def equals(value: object) -> Until:
+    return Until("is", value)
+
+
+def differs(value: object) -> Until:
+    return Until("is not", value)
+
+
+def at_least(value: int) -> Until:
+    return Until("is at least", value)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing that is done to a machine, at most once.
+
+    `command` is a program or a statement. `slow` programs run as a named systemd unit where there is one, so that a
+    lost connection neither stops nor doubles them. `needed` is asked just before: when it says False nothing is sent,
+    and the report says so. `breaks_connection` expects the machine to hang up (a reboot).
+    """
+
+    does: str
+    command: Command | Statement
+    slow: bool = False
+    needed: Fact[bool] | None = None
+    breaks_connection: bool = False
+    within: timedelta = timedelta(minutes=5)
+
+    def __str__(self) -> str:
+        return self.does
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Wait until a fact says what it should; the fix has failed when it has not by then."""
+
+    fact: Fact[Any]
+    until: Until
+    within: timedelta
+
+    def __str__(self) -> str:
+        return f"wait until {self.fact} {self.until} (at most {readable(self.within)})"
+
+
+Step = Change | Wait
+
+
+@dataclass(frozen=True)
+class Fix:
+    """The order one would give, on one target: `worker-1: Restart travis-worker`.
+
+    `ensure` runs whenever the fix ends before its last step (failure, cancel, takeover) and may have begun. `saves` is
+    asked before the first change and kept with the run, `undo` says how to go back. `also_locks` names other machines
+    that must stand still meanwhile.
+    """
+
+    id: str
+    title: str
+    target: Target
+    steps: tuple[Step, ...]
+    risk: Risk
+    saves: tuple[Fact[Any], ...] = ()
+    undo: str = ""
+    ensure: tuple[Change, ...] = ()
+    also_locks: tuple[Target, ...] = field(default=())
+    one_at_a_time: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.target}: {self.title}"
+
+    def changes(self) -> Iterator[Change]:
+        return (step for step in self.steps if isinstance(step, Change))
+
+    def locks(self) -> tuple[str, ...]:
+        """The keys to lock, sorted, so that two runs can never wait for each other in a ring."""
+        return tuple(sorted({self.target.key, *(target.key for target in self.also_locks)}))
+
+
+def readable(span: timedelta) -> str:
+    """A duration as people say it: `90 s`, `5 min`, `1 h 30 min`."""
+    seconds = int(span.total_seconds())
+    if seconds < 120:
+        return f"{seconds} s"
+    hours, minutes = divmod(seconds // 60, 60)
+    return f"{hours} h {minutes} min" if hours and minutes else f"{hours} h" if hours else f"{minutes} min"

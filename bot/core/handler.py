@@ -1,0 +1,154 @@
+"""Registering handlers: three decorators that leave the function an ordinary function.
+
+`@diagnosis` yields findings, `@action` makes a plan of one fix by name, `@job` records its steps one by one. The file
+is found by scanning a folder; nothing else has to be edited.
+"""
+
+import fnmatch
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from bot.core.errors import Permanent
+from bot.core.finding import Finding
+from bot.core.fix import Fix, Risk
+from bot.core.look import Look
+from bot.core.target import Role, Target
+
+DiagnosisFunction = Callable[[Look, Target], Iterator[Finding]]
+ActionFunction = Callable[[Look, Target], Fix]
+
+
+class Steps(Protocol):
+    """What a job gets: named steps whose results are kept, so that a restart repeats none that has finished."""
+
+    def step(self, name: str, do: Callable[[], Any]) -> Any:
+        """The recorded result, or that of `do()` (JSON) recorded now."""
+        ...
+
+    def say(self, text: str) -> None: ...
+
+
+JobFunction = Callable[[Steps, Look], str]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """A question about every machine of a role; `of` is the situation it belongs to, `unless` the causes that
+    explain it     away.
+    """
+
+    name: str
+    of: str
+    each: Role
+    says: str
+    look: DiagnosisFunction
+    unless: tuple[str, ...] = ()
+    runbook: str = ""
+
+    def explained_by(self, cause: str) -> bool:
+        return any(fnmatch.fnmatchcase(cause, pattern) for pattern in self.unless)
+
+
+@dataclass(frozen=True)
+class Action:
+    """A fix that can be ordered by name: `restart worker-2 because …`. `proof` names the diagnosis that must be
+    silent     after.
+    """
+
+    name: str
+    each: Role
+    says: str
+    risk: Risk
+    plan: ActionFunction
+    proof: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Steps recorded one by one; returns the sentence that ends the run."""
+
+    name: str
+    says: str
+    work: JobFunction
+    risk: Risk = Risk.NONE
+
+
+Handler = Diagnosis | Action | Job
+
+
+@dataclass
+class Catalogue:
+    """Every handler by name, and the situations (groups) that diagnoses belong to."""
+
+    diagnoses: dict[str, Diagnosis] = field(default_factory=dict)
+    actions: dict[str, Action] = field(default_factory=dict)
+    jobs: dict[str, Job] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+
+    def add(self, handler: Handler, file: str) -> None:
+        """Add one; a name used twice stops the start, since chat could not tell the two apart."""
+        if handler.name in self.files:
+            raise Permanent(
+                f"two handlers are called `{handler.name}`: one in {self.files[handler.name]}, one in {file}; "
+                "rename one of them"
+            )
+        if handler.name in self.situations() or (isinstance(handler, Diagnosis) and handler.of in self.files):
+            raise Permanent(f"`{handler.name}` in {file} and a situation share one name; rename one of them")
+        self.files[handler.name] = file
+        self._shelf(handler)[handler.name] = handler
+
+    def _shelf(self, handler: Handler) -> dict[str, Any]:
+        shelves: dict[type, dict[str, Any]] = {Diagnosis: self.diagnoses, Action: self.actions, Job: self.jobs}
+        return shelves[type(handler)]
+
+    def situations(self) -> dict[str, tuple[Diagnosis, ...]]:
+        groups: dict[str, tuple[Diagnosis, ...]] = {}
+        for each in self.diagnoses.values():
+            groups[each.of] = (*groups.get(each.of, ()), each)
+        return groups
+
+    def about(self, subject: str) -> tuple[Diagnosis, ...]:
+        """The diagnoses of a situation, or the one of that name; none when nothing is called so."""
+        if subject in self.diagnoses:
+            return (self.diagnoses[subject],)
+        return self.situations().get(subject, ())
+
+
+PENDING: list[tuple[Handler, str]] = []  # filled while a handler file is imported, emptied by the scan
+
+
+def diagnosis(
+    name: str, *, of: str, each: Role, says: str, unless: tuple[str, ...] = (), runbook: str = ""
+) -> Callable[[DiagnosisFunction], DiagnosisFunction]:
+    """Declare a diagnosis, run once for each machine of the role; it yields findings and may only look."""
+
+    def register(look: DiagnosisFunction) -> DiagnosisFunction:
+        PENDING.append((Diagnosis(name, of, each, says, look, unless, runbook), look.__module__))
+        return look
+
+    return register
+
+
+def action(
+    name: str, *, each: Role, says: str, risk: Risk, proof: str = ""
+) -> Callable[[ActionFunction], ActionFunction]:
+    """Declare a fix that can be ordered by name; it goes through the same approval, locks and proof as an offered
+    one.
+    """
+
+    def register(plan: ActionFunction) -> ActionFunction:
+        PENDING.append((Action(name, each, says, risk, plan, proof), plan.__module__))
+        return plan
+
+    return register
+
+
+def job(name: str, *, says: str, risk: Risk = Risk.NONE) -> Callable[[JobFunction], JobFunction]:
+    """Declare a job: steps recorded one by one, carried on by another process when this one dies."""
+
+    def register(work: JobFunction) -> JobFunction:
+        PENDING.append((Job(name, says, work, risk), work.__module__))
+        return work
+
+    return register

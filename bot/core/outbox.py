@@ -1,0 +1,68 @@
+"""Letters: what is to be said in Slack, in order, at least once, never lost.
+
+A letter points at rows (`status`: a run and its story, `approval`: a question) or carries Shown text (`note`,
+`private`). It is rendered when it is sent, so that a status message shows the newest state and ten waiting updates
+become one.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from bot.core.approval import Approval
+from bot.core.run import Run
+from bot.core.story import Event
+
+
+@dataclass(frozen=True)
+class Letter:
+    """One row of the outbox with what it points at.
+
+    `kind`: `status` (post once, then edit in place; it is the thread's root when the order had none), `approval`
+    (posted in the run's thread, edited when it closes), `pointer` (one line without buttons in the approvals channel),
+    `note` (text in the run's thread; `body` has `text`, and with `file` and `content` it is a document), `private`
+    (`body.text` to `user` only). `message` is the ts to edit, None to post; `thread` the ts to post under, None for
+    the channel itself.
+    """
+
+    id: int
+    kind: str
+    channel: str
+    thread: str | None
+    message: str | None
+    user: str | None = None
+    body: Mapping[str, Any] = field(default_factory=dict)
+    run: Run | None = None
+    story: Sequence[Event] = ()
+    approval: Approval | None = None
+    tries: int = 0
+
+
+class Outbox(Protocol):
+    """The table as the sender sees it."""
+
+    def take(self) -> AbstractContextManager[Letter | None]:
+        """The oldest due letter of a channel that no other process serves now; None when there is none. Inside the
+        context the channel is ours; leaving it without `sent`, `later` or `dead` (a crash) leaves the letter as it
+        was.
+        """
+        ...
+
+    def sent(self, letter: Letter, ts: str | None) -> None:
+        """It is out; `ts` is kept as the message to edit (status, approval), and as the run's thread when it had
+        none.
+        """
+        ...
+
+    def later(self, letter: Letter, seconds: float, why: str) -> None:
+        """Not now (rate limit, Slack away); the whole channel waits, so that order is kept. Counts a try."""
+        ...
+
+    def dead(self, letter: Letter, why: str) -> None:
+        """It can never be sent (channel gone); kept and said on the command line, never silently dropped."""
+        ...
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until a letter is written by any process, or that long."""
+        ...

@@ -1,0 +1,49 @@
+"""Who acts, and where they said it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Actor:
+    """A person as the envelope named them: workspace and user id, never a display name. `via` is `slack` or `cli`."""
+
+    team: str
+    user: str
+    via: str = "slack"
+
+    def __str__(self) -> str:
+        return f"<@{self.user}>"
+
+    def same_person(self, other: "Actor") -> bool:
+        return (self.team, self.user) == (other.team, other.user)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A channel, and the thread in it (the root message's ts) when there is one already."""
+
+    channel: str
+    thread: str | None = None
+
+
+@dataclass(frozen=True)
+class Person:
+    """What the directory says of an actor now; every flag that is not known to be harmless is True (fail closed)."""
+
+    actor: Actor
+    name: str
+    active: bool
+    guest: bool
+    external: bool
+    bot: bool
+
+    @property
+    def barred(self) -> str:
+        """Why this person may do nothing at all, or an empty text."""
+        reasons = {
+            "the account is deactivated": not self.active,
+            "guests may not use opsbot": self.guest,
+            "people of other workspaces may not use opsbot": self.external,
+            "bots may not use opsbot": self.bot,
+        }
+        return next((why for why, true in reasons.items() if true), "")

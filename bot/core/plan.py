@@ -1,0 +1,191 @@
+"""A plan: fixes in order, and the digest that an approval binds.
+
+What the approver sees is what runs: the plan is stored as JSON when it is posted and made again from that JSON when it
+is applied.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from bot.core.command import Command, command_from_json
+from bot.core.errors import Permanent
+from bot.core.fact import FACTS, Fact
+from bot.core.finding import Finding, Severity
+from bot.core.fix import Change, Fix, Risk, Step, Until, Wait
+from bot.core.sql import Statement
+from bot.core.target import Site, Target
+
+Json = dict[str, Any]
+FindTarget = Callable[[str], Target]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Fixes in order; `identities` names for each target the address and host key that were seen when it was made."""
+
+    fixes: tuple[Fix, ...]
+    identities: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON: everything that will be done, to what, in which order; not the evidence."""
+        canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def to_json(self) -> Json:
+        return {"fixes": [fix_to_json(fix) for fix in self.fixes], "identities": dict(self.identities)}
+
+
+def plan_from_json(stored: Mapping[str, Any], site: Site) -> Plan:
+    """The plan as it was stored; raises Permanent when this version of opsbot no longer knows a part of it."""
+
+    find = _finder(site)
+    return Plan(tuple(_fix(each, find) for each in stored["fixes"]), tuple(sorted(stored["identities"].items())))
+
+
+def _finder(site: Site) -> FindTarget:
+    def find(name: str) -> Target:
+        if (target := site.find(name)) is None:
+            raise Permanent(f"the plan names `{name}`, which is no longer a machine of {site.name}")
+        return target
+
+    return find
+
+
+def finding_to_json(finding: Finding) -> Json:
+    return {
+        "cause": finding.cause,
+        "severity": finding.severity.name,
+        "target": finding.target.name,
+        "title": finding.title,
+        "evidence": finding.evidence,
+        "fixes": [fix_to_json(fix) for fix in finding.fixes],
+        "person": finding.person,
+        "link": finding.link,
+    }
+
+
+def finding_from_json(stored: Mapping[str, Any], site: Site) -> Finding:
+    find = _finder(site)
+    return Finding(
+        cause=stored["cause"],
+        severity=Severity[stored["severity"]],
+        target=find(stored["target"]),
+        title=stored["title"],
+        evidence=stored["evidence"],
+        fixes=tuple(_fix(each, find) for each in stored["fixes"]),
+        person=stored["person"],
+        link=stored["link"],
+    )
+
+
+def fix_to_json(fix: Fix) -> Json:
+    return {
+        "id": fix.id,
+        "title": fix.title,
+        "target": fix.target.name,
+        "address": fix.target.address,
+        "steps": [_step_to_json(step) for step in fix.steps],
+        "risk": fix.risk.value,
+        "saves": [_fact_to_json(fact) for fact in fix.saves],
+        "undo": fix.undo,
+        "ensure": [_step_to_json(step) for step in fix.ensure],
+        "also_locks": [target.name for target in fix.also_locks],
+        "one_at_a_time": fix.one_at_a_time,
+    }
+
+
+def _step_to_json(step: Step) -> Json:
+    if isinstance(step, Wait):
+        return {
+            "wait": _fact_to_json(step.fact),
+            "relation": step.until.relation,
+            "value": step.until.value,
+            "within": step.within.total_seconds(),
+        }
+    return {
+        "does": step.does,
+        "command": _command_to_json(step.command),
+        "slow": step.slow,
+        "needed": _fact_to_json(step.needed) if step.needed else None,
+        "breaks_connection": step.breaks_connection,
+        "within": step.within.total_seconds(),
+    }
+
+
+def _command_to_json(command: Command | Statement) -> Json:
+    if isinstance(command, Command):
+        return {"program": command.to_json(), "text": command.text(str)}
+    return {
+        "sql": command.text,
+        "parameters": list(command.parameters),
+        "database": command.database,
+        "rows": command.rows,
+        "within": command.within.total_seconds(),
+    }
+
+
+def _fact_to_json(fact: Fact[Any]) -> Json:
+    if fact.ref is None:
+        raise Permanent(f"`{fact.asks}` cannot be part of a plan: make it with a function under @fact")
+    made_with = _stored(fact.ref.arguments)
+    return {"asks": fact.asks, "question": str(fact.question), "fact": fact.ref.name, "with": made_with}
+
+
+def _stored(arguments: tuple[Any, ...]) -> list[Any]:
+    return [{"target": each.name} if isinstance(each, Target) else each for each in arguments]
+
+
+def _fix(stored: Json, find: FindTarget) -> Fix:
+    return Fix(
+        id=stored["id"],
+        title=stored["title"],
+        target=find(stored["target"]),
+        steps=tuple(_step(step, find) for step in stored["steps"]),
+        risk=Risk(stored["risk"]),
+        saves=tuple(_fact(fact, find) for fact in stored["saves"]),
+        undo=stored["undo"],
+        ensure=tuple(_change(step, find) for step in stored["ensure"]),
+        also_locks=tuple(find(name) for name in stored["also_locks"]),
+        one_at_a_time=stored["one_at_a_time"],
+    )
+
+
+def _step(stored: Json, find: FindTarget) -> Step:
+    if "wait" not in stored:
+        return _change(stored, find)
+    until = Until(stored["relation"], stored["value"])
+    return Wait(_fact(stored["wait"], find), until, timedelta(seconds=stored["within"]))
+
+
+def _change(stored: Json, find: FindTarget) -> Change:
+    return Change(
+        does=stored["does"],
+        command=_command(stored["command"]),
+        slow=stored["slow"],
+        needed=_fact(stored["needed"], find) if stored["needed"] else None,
+        breaks_connection=stored["breaks_connection"],
+        within=timedelta(seconds=stored["within"]),
+    )
+
+
+def _command(stored: Json) -> Command | Statement:
+    if "program" in stored:
+        return command_from_json(stored["program"])
+    return Statement(
+        stored["sql"],
+        tuple(tuple(each) if isinstance(each, list) else each for each in stored["parameters"]),
+        stored["database"],
+        stored["rows"],
+        timedelta(seconds=stored["within"]),
+    )
+
+
+def _fact(stored: Json, find: FindTarget) -> Fact[Any]:
+    if (make := FACTS.get(stored["fact"])) is None:
+        raise Permanent(f"the plan waits for `{stored['asks']}`, which this version of opsbot cannot ask")
+    return make(*(find(each["target"]) if isinstance(each, dict) else each for each in stored["with"]))

@@ -1,0 +1,82 @@
+"""What can be asked of the world, and the forms its answers take. Asking changes nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from bot.core.command import Command
+from bot.core.sql import Parameter, Query
+
+
+@dataclass(frozen=True)
+class HttpGet:
+    """A GET request; the status and the first part of the body come back, redirects are not followed."""
+
+    url: str
+    within: timedelta = timedelta(seconds=10)
+
+    def __str__(self) -> str:
+        return f"GET {self.url}"
+
+
+@dataclass(frozen=True)
+class TcpProbe:
+    """Can a TCP connection be opened from the bot to host:port?"""
+
+    host: str
+    port: int
+    within: timedelta = timedelta(seconds=5)
+
+    def __str__(self) -> str:
+        return f"connect {self.host}:{self.port}"
+
+
+Question = Command | Query | HttpGet | TcpProbe
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a program said: exit status (None when a signal or the deadline ended it), both streams as text."""
+
+    exit: int | None
+    out: str = ""
+    err: str = ""
+    truncated: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return self.exit == 0
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a query returned: a mapping per row, column name to value."""
+
+    rows: tuple[Mapping[str, Parameter], ...] = ()
+
+
+@dataclass(frozen=True)
+class Response:
+    """What an HTTP server said: status, headers in lower case, at most 64 KiB of the body."""
+
+    status: int
+    body: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How a connection went: `open`, `refused` (nothing listens), `silent` (dropped on the way) or `no-name` (DNS)."""
+
+    state: str
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """The question could not be asked: why, as a sentence, and the cause id of the finding it becomes."""
+
+    why: str
+    cause: str = "unreachable"
+
+
+Answer = Output | Rows | Response | Reached

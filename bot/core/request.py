@@ -1,0 +1,56 @@
+"""What somebody said, understood: the one grammar of slash command, mention and command line."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Ask(Enum):
+    """The verbs people use. RUN starts a durable run, the others answer or decide."""
+
+    RUN = "run"
+    STATUS = "status"
+    RUNS = "runs"
+    SHOW = "show"
+    CANCEL = "cancel"
+    CAN = "can"
+    HELP = "help"
+    APPROVE = "approve"
+    DECLINE = "decline"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A sentence in parts.
+
+    RUN has `kind` (`diagnose`, `act`, `job`), `subject`, `targets`, `site`, `because`. SHOW, CANCEL, APPROVE and
+    DECLINE have `number` (a run), DECLINE has `because`. CAN has `who` (user id) and the rest of a RUN.
+    """
+
+    ask: Ask
+    kind: str = ""
+    subject: str = ""
+    targets: tuple[str, ...] = ()
+    site: str = ""
+    because: str = ""
+    number: int | None = None
+    who: str = ""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Every name the grammar can meet: from the catalogue and the configuration.
+
+    `diagnoses`: situations and diagnoses; `actions` and `jobs`: names; `machines`: site name -> ((machine, role), ...);
+    `action_roles`: action -> role that its target must have.
+    """
+
+    command: str
+    diagnoses: tuple[str, ...]
+    actions: tuple[str, ...]
+    jobs: tuple[str, ...]
+    machines: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+    action_roles: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        return tuple(site for site, _ in self.machines)

@@ -1,0 +1,93 @@
+"""Text that may leave opsbot: secrets masked, control characters gone.
+
+`Shown` is the only text that enters a sink (Slack, logs, JSON, files, audit). Only a `Redactor` makes it, so a type
+checker finds every place where raw text would leave. Escaping for Slack's mark-up is the renderer's business, not done
+here.
+"""
+
+import base64
+import json
+import re
+import shlex
+import threading
+import unicodedata
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import quote
+
+MASK: Final = "•••"
+SHORTEST_SECRET: Final = 4  # shorter values would mask half of every sentence
+_MINT: Final = object()
+
+_PATTERNS: Final = (
+    (re.compile(r"\bx(?:ox[a-z]|app)-[\w-]{6,}"), MASK),
+    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S), MASK),
+    (re.compile(r"\bAGE-SECRET-KEY-1[A-Z0-9]+", re.I), MASK),
+    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), MASK),
+    (re.compile(r"\bgh[pousr]_[A-Za-z0-9]{20,}"), MASK),
+    (re.compile(r"--ENCR--[A-Za-z0-9+/=]+"), f"--ENCR--{MASK}"),
+    (re.compile(r"(?<=://)([^\s/:@]*):([^\s/@]+)(?=@)"), rf"\1:{MASK}"),
+    (re.compile(r"(?i)\b(bearer|basic)(\s+)[\w.+/=~-]{8,}"), rf"\1\2{MASK}"),
+    (
+        re.compile(
+            r"(?i)((?:[\w-]*(?:password|passwd|secret|token|api_key|apikey|access_key|private_key))"
+            r"[\"']?\s*[=:]\s*)(\"[^\"\n]*\"|'[^'\n]*'|[^\s,;&\"']+)"
+        ),
+        rf"\1{MASK}",
+    ),
+)
+
+
+class Shown(str):
+    """Text from which every known secret has been removed; made by `Redactor.show` only."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str, mint: object = None) -> "Shown":
+        if mint is not _MINT:
+            raise TypeError("Shown text is made by Redactor.show, so that nothing leaves unmasked")
+        return super().__new__(cls, text)
+
+
+class Redactor:
+    """Masks secrets by value (in every spelling they travel in) and by pattern; safe to use from several threads."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._guard = threading.Lock()
+        self._spellings: tuple[str, ...] = ()
+        for secret in secrets:
+            self.learn(secret)
+
+    def learn(self, secret: str) -> None:
+        """Mask this value from now on, wherever it appears; values under four characters are refused."""
+        if len(secret) < SHORTEST_SECRET:
+            raise ValueError(f"a secret needs at least {SHORTEST_SECRET} characters to be told from ordinary text")
+        with self._guard:
+            known = {*self._spellings, *_spellings(secret)}
+            self._spellings = tuple(sorted(known, key=len, reverse=True))
+
+    def show(self, text: object) -> Shown:
+        """The text with secrets masked and control characters removed; showing it twice changes nothing more."""
+        plain = str(text)
+        for secret in self._spellings:
+            plain = plain.replace(secret, MASK)
+        plain = _printable(plain)
+        for secret in self._spellings:  # taking control characters out may have joined the pieces of one
+            plain = plain.replace(secret, MASK)
+        for pattern, mask in _PATTERNS:
+            plain = pattern.sub(mask, plain)
+        return Shown(plain, _MINT)
+
+
+def _spellings(secret: str) -> set[str]:
+    raw = secret.encode()
+    forms = {secret, quote(secret, safe=""), quote(secret), json.dumps(secret)[1:-1], shlex.quote(secret), raw.hex()}
+    forms |= {base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode()}
+    forms |= {line for line in secret.splitlines() if len(line) >= 16}  # keys are pasted line by line
+    return {form for form in forms if len(form) >= SHORTEST_SECRET}
+
+
+def _printable(text: str) -> str:
+    """Without control, bidi and zero-width characters: they hide what a line really says."""
+    text = text.replace("\r\n", "\n")
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs"))

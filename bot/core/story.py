@@ -1,0 +1,39 @@
+"""The story of a run: events in order. Slack, the command line and the audit tell the same one.
+
+Every text in an event's data is Shown. Kinds and their data:
+
+- `look`: `no` (1 is the first look), `asked` (machines), `checked` (what each diagnosis asks), `unknown` (what could
+  not be told, as sentences)
+- `finding`: `look` (its number), `target`, `cause`, `severity` (name), `title`, `evidence`, `fixes` (titles), `under`
+  (the cause that explains it, or empty), `person`, `link`
+- `plan`: `no`, `digest`, `risk`, `rule`, `needs`, `expires` (ISO time), `fixes`: each with `title`, `target`, `risk`,
+  `steps` (texts), `undo`
+- `decision`: `approval` (id), `verdict`, `by` (user id), `via`, `reason`
+- `waiting`: `for`, `until` (ISO time)
+- `change`: `fix`, `target`, `does`, `command`, `result` (`sent`, `done`, `failed`, `not needed`, `not sent`,
+  `in doubt`), `said`
+- `step`: `fix`, `target`, `does`, `result` (`waiting`, `done`, `failed`)
+- `verified`: `target`, `fix`, `healed`
+- `note`: `text`; with `file` (name) and `content` it is a document
+- `outcome`: `outcome` (name), `text`, `exit`
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+KINDS = (
+    "look", "finding", "plan", "decision", "waiting", "change", "step", "verified", "note", "outcome",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened in a run. `no` counts from 1 within the run."""
+
+    run: int
+    no: int
+    kind: str
+    data: Mapping[str, Any]
+    at: datetime
