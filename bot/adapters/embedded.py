@@ -136,20 +136,32 @@ def start(folder: Path, *, detach: bool = False) -> str:
 
 def stop(folder: Path) -> None:
     """Stop the server in `folder`, if one runs; open transactions are rolled back."""
-    folder = folder.expanduser().absolute()
-    if (folder / "postgres").exists():
-        with _one_at_a_time(folder):
-            _stop(Place(folder, (folder / "postgres").resolve(), _account()))
+    with _made_before(folder) as place:
+        if place is not None:
+            _stop(place)
 
 
 def remove(folder: Path) -> None:
     """Stop the server in `folder` and delete all its data."""
-    stop(folder)
-    home = folder.expanduser().absolute() / "postgres"
-    for ours in (home / "run", home):
-        shutil.rmtree(ours.resolve(), ignore_errors=True)
-        if ours.is_symlink():
-            ours.unlink()
+    with _made_before(folder) as place:
+        if place is not None:
+            _stop(place)
+            for ours in (place.home / "run", place.folder / "postgres"):
+                if ours.exists():
+                    shutil.rmtree(ours.resolve())
+                if ours.is_symlink():
+                    ours.unlink()
+
+
+@contextmanager
+def _made_before(folder: Path) -> Iterator[Place | None]:
+    folder = folder.expanduser().absolute()
+    home = folder / "postgres"
+    if home.exists():
+        with _one_at_a_time(folder):
+            yield Place(folder, home.resolve(), _account())
+    else:
+        yield None
 
 
 # Who and where
@@ -257,16 +269,16 @@ def _dsn(place: Place, database: str) -> str:
 
 
 @contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    with _open(folder / "postgres.lock") as lock:
+def _one_at_a_time(folder: Path, mode: str = "ab") -> Iterator[None]:
+    with _open(folder / "postgres.lock", mode) as lock:
         if not _within(START_WITHIN + 30, lambda: _lock(lock, fcntl.LOCK_EX)):
             raise Permanent(f"Another process has been starting or stopping the database in {folder} for too long.")
         yield
 
 
-def _open(path: Path) -> IO[bytes]:
-    """For appending; closed to other users, who could lock what they can read."""
-    return open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600))
+def _open(path: Path, mode: str = "ab") -> IO[bytes]:
+    """For appending, unless told; closed to other users, who could lock what they can read."""
+    return open(path, mode, opener=lambda name, flags: os.open(name, flags, 0o600))
 
 
 def _lock(file: IO[bytes], how: int) -> bool:
@@ -355,7 +367,10 @@ def _prepare(place: Place) -> None:
         place.log.replace(place.log.with_name("log.1"))
     if place.data.exists():
         _refuse_another_version(place)
-        (place.data / "postmaster.pid").unlink(missing_ok=True)  # nobody holds server.lock, so it is of the dead
+        # Nobody holds server.lock, so these are of the dead, whom a container without an init keeps as zombies.
+        run = _socket_folder(place)
+        for left in (place.data / "postmaster.pid", run / f".s.PGSQL.{PORT}", run / f".s.PGSQL.{PORT}.lock"):
+            left.unlink(missing_ok=True)
     else:
         _initialise(place)
 
@@ -497,11 +512,11 @@ def _leave_a_watcher(place: Place) -> None:
 
 def _watch(folder: Path) -> None:
     place = Place(folder, (folder / "postgres").resolve(), _account())
-    with _open(place.home / "users.lock") as users:
+    with _open(place.home / "users.lock", "rb") as users:  # making no file, in a folder that is perhaps just removed
         while True:
             fcntl.flock(users, fcntl.LOCK_EX)  # granted when the last user is gone
             fcntl.flock(users, fcntl.LOCK_UN)  # the next user may be waiting, and holds the lock of starting
-            with _one_at_a_time(folder):
+            with _one_at_a_time(folder, "rb"):
                 stays, is_unused = (place.home / "stays").exists(), _lock(users, fcntl.LOCK_EX)
                 if is_unused and not stays:
                     _stop(place)
