@@ -158,6 +158,10 @@ class Store(Protocol):
         """One more unexpected error in this run; takeovers do not count."""
         ...
 
+    def count_request_try(self, tx: Tx, request: int) -> int:
+        """One more unexpected error in a request that is no run (yet)."""
+        ...
+
     # story, evidence, outbox
     def tell(self, tx: Tx, run: int, kind: str, data: Mapping[str, Json]) -> int:
         """Append to the run's story; listeners (command line, status message) are notified on commit."""
@@ -201,6 +205,10 @@ class Store(Protocol):
         ...
 
     def withdraw(self, tx: Tx, approval: int, verdict: str) -> None: ...
+
+    def open_asks(self, tx: Tx, run: int) -> Sequence[int]:
+        """The ids of the run's questions that nobody has answered."""
+        ...
 
     # changes
     def intend(self, tx: Tx, run: int, change: int, ask: int, attempt: int, shown: Shown) -> bool:

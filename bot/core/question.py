@@ -1,8 +1,9 @@
 """What can be asked of the world, and the forms its answers take. Asking changes nothing."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
+from typing import Any
 
 from bot.core.command import Command
 from bot.core.sql import Parameter, Query
@@ -80,3 +81,14 @@ class Unanswered:
 
 
 Answer = Output | Rows | Response | Reached
+_KINDS: dict[str, Callable[..., Answer]] = {kind.__name__: kind for kind in (Output, Rows, Response, Reached)}
+
+
+def answer_to_json(answer: Answer) -> dict[str, Any]:
+    """An answer as a stored sample."""
+    return {"kind": type(answer).__name__, **asdict(answer)}
+
+
+def answer_from_json(stored: Mapping[str, Any]) -> Answer:
+    fields = {key: tuple(value) if key == "rows" else value for key, value in stored.items() if key != "kind"}
+    return _KINDS[stored["kind"]](**fields)

@@ -1,0 +1,177 @@
+"""Answers that need no run: what runs there are, what you may do, what can be asked."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bot.core.errors import Refused
+from bot.core.fix import Fix
+from bot.core.handler import Action, Catalogue
+from bot.core.people import Actor
+from bot.core.ports import Durable, Store, Tx
+from bot.core.request import Ask, Request
+from bot.core.run import Run
+from bot.core.story import Event
+from bot.core.target import Target
+from bot.engine.people import Gate
+from bot.engine.policy import Policy
+from bot.engine.rounds import Diagnoser
+
+RUNS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Said:
+    """An answer as a sentence or list, and as data for `--json`."""
+
+    text: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Reads rows and rules; `cancel` is the one that writes."""
+
+    store: Store
+    durable: Durable
+    catalogue: Catalogue
+    policy: Policy
+    gate: Gate
+    diagnosers: Mapping[str, Diagnoser]
+
+    def answer(self, tx: Tx, request: Request, actor: Actor) -> Said:
+        """The answer for this person; raises Refused with a sentence."""
+        table: dict[Ask, Callable[[Tx, Request, Actor], Said]] = {
+            Ask.HELP: self._help,
+            Ask.RUNS: self._runs,
+            Ask.SHOW: self._show,
+            Ask.CAN: self._can,
+            Ask.CANCEL: self._cancel,
+        }
+        return table[request.ask](tx, request, actor)
+
+    def _help(self, _tx: Tx, request: Request, _actor: Actor) -> Said:
+        """Only what this person may run: an action whose every rule forbids it is not offered."""
+        lines = [f"`diagnose {name}`: {_says(each)}" for name, each in self.catalogue.situations().items()]
+        lines += [f"`diagnose {each.name}`: {each.says}" for each in self.catalogue.diagnoses.values()]
+        lines += [f"`{each.name} {each.each.value.upper()} because TEXT`: {each.says}" for each in self._allowed()]
+        lines += [f"`{each.name}`: {each.says}" for each in self.catalogue.jobs.values()]
+        lines += [
+            "`status`: a look at everything, nothing is offered",
+            "`runs`, `show N`, `cancel N`: what runs, one of them, stop it",
+            "`approve N`, `decline N because TEXT`: decide the open plan of a run that somebody else asked for",
+            '`can @person "restart MACHINE"`: who may, and which rule says so',
+        ]
+        wanted = [line for line in lines if request.subject.lower() in line.lower()] or lines
+        where = f"Installations: {', '.join(self.diagnosers)} (add `on NAME`)." if len(self.diagnosers) > 1 else ""
+        return Said("\n".join(filter(None, ["What you can ask:", *wanted, where])), {"help": wanted})
+
+    def _allowed(self) -> list[Action]:
+        return [each for each in self.catalogue.actions.values() if self._possible(each)]
+
+    def _possible(self, action: Action) -> bool:
+        fixes = (_sample(action, target) for each in self.diagnosers.values() for target in each.site.of(action.each))
+        return any(self.policy.rule_for(fix).approvals is not None for fix in fixes)
+
+    def _runs(self, tx: Tx, _request: Request, _actor: Actor) -> Said:
+        runs = self.store.runs(tx, RUNS_SHOWN)
+        if not runs:
+            return Said("Nothing has run yet.", {"runs": []})
+        return Said("\n".join(_line(run) for run in runs), {"runs": [run_data(run) for run in runs]})
+
+    def _show(self, tx: Tx, request: Request, _actor: Actor) -> Said:
+        run = self._run(tx, request)
+        story = self.store.story(tx, run.id)
+        lines = [_line(run), *(f"{event.no}. {event_line(event)}" for event in story)]
+        events = [{"event": event.kind, **event.data} for event in story]
+        return Said("\n".join(lines), {**run_data(run), "story": events})
+
+    def _run(self, tx: Tx, request: Request) -> Run:
+        run = self.store.run(tx, request.number) if request.number is not None else None
+        if run is None:
+            raise Refused(f"There is no run {request.number}; `runs` lists the latest.")
+        return run
+
+    def _can(self, _tx: Tx, request: Request, actor: Actor) -> Said:
+        """Names the rule that decides, and whether this person could approve it."""
+        action = self.catalogue.actions.get(request.subject)
+        who = Actor(actor.team, request.who or actor.user, actor.via)
+        barred = self.gate.barred(who)
+        if barred:
+            return Said(f"No: {barred}.", {"can": False, "why": barred})
+        if action is None:
+            return Said(f"Yes: {who} may ask for that; it only reads.", {"can": True, "rule": "reads only"})
+        site = self.diagnosers[request.site].site
+        targets = [target for target in site.of(action.each) if not request.targets or target.name in request.targets]
+        rules = {str(self.policy.rule_for(_sample(action, target))) for target in targets}
+        decides = self.gate.may_decide(who, self.gate.deciders(who.via))
+        may = "may also approve it when somebody else asks" if decides else "may not approve it"
+        return Said(
+            f"{who} may ask for it; the rule that decides is `{'`, `'.join(sorted(rules))}`. {who} {may}.",
+            {"can": True, "rules": sorted(rules), "may_approve": decides},
+        )
+
+    def _cancel(self, tx: Tx, request: Request, actor: Actor) -> Said:
+        run = self._run(tx, request)
+        if not self.store.cancel(tx, run.id, actor):
+            raise Refused(f"Run {run.id} has ended already: {run.outcome.words if run.outcome else run.state}.")
+        if run.task:
+            self.durable.wake(tx, run.task)
+        self.store.audit(tx, "cancel", actor, {"run": run.id})
+        return Said(f"Run {run.id} is told to stop; its thread says how it ended.", {"run": run.id})
+
+
+def _says(diagnoses: tuple[Any, ...]) -> str:
+    return "; ".join(dict.fromkeys(each.says for each in diagnoses))
+
+
+def _sample(action: Action, target: Target) -> Fix:
+    """A fix that has what policy looks at, for asking about an action without looking at the machine."""
+    return Fix(action.name, action.name, target, (), action.risk)
+
+
+def _line(run: Run) -> str:
+    ending = f"{run.outcome.words}: {run.summary}" if run.outcome else run.state
+    return f"run {run.id}: {run.order}, asked by {run.order.actor} — {ending}"
+
+
+def run_data(run: Run) -> dict[str, Any]:
+    return {
+        "run": run.id,
+        "order": str(run.order),
+        "by": run.order.actor.user,
+        "state": run.state,
+        "outcome": run.outcome.name if run.outcome else None,
+        "summary": run.summary,
+        "created": run.created.isoformat(),
+    }
+
+
+def event_line(event: Event) -> str:
+    """One event as a line of text, the same on the command line and in answers."""
+    data = event.data
+    lines: dict[str, Callable[[], str]] = {
+        "look": lambda: (
+            f"look {data['no']} at {', '.join(data['asked']) or 'nothing'}"
+            + "".join(f"; not known: {each}" for each in data["unknown"])
+        ),
+        "finding": lambda: (
+            f"{data['severity']} {data['target']}: {data['title']} [{data['cause']}]"
+            + (f", a consequence of {data['under']}" if data["under"] else "")
+        ),
+        "plan": lambda: (
+            f"plan {data['no']} ({data['digest'][:12]}): "
+            + "; ".join(f"{fix['target']}: {fix['title']}" for fix in data["fixes"])
+        ),
+        "decision": lambda: f"{data['verdict']} by <@{data['by']}>" + (f": {data['reason']}" if data["reason"] else ""),
+        "waiting": lambda: f"waiting for {data['for']}",
+        "change": lambda: (
+            f"{data['target']}: {data['does']}: {data['result']} `{data['command']}`"
+            + (f" ({data['said']})" if data["said"] else "")
+        ),
+        "step": lambda: f"{data['target']}: {data['does']}: {data['result']}",
+        "verified": lambda: f"{data['target']}: {data['fix']}: {'healed' if data['healed'] else 'not healed'}",
+        "note": lambda: data["text"] + (f" ({data['file']})" if data.get("file") else ""),
+        "outcome": lambda: f"{data['outcome']}: {data['text']}",
+    }
+    return lines[event.kind]()

@@ -1,0 +1,93 @@
+"""Deciding: a click is a pointer; here it is checked who pressed it, and one UPDATE decides."""
+
+from dataclasses import dataclass
+
+from bot.core.approval import Approval, Click, Kind, Verdict
+from bot.core.ports import Claim, Durable, Store, Tx
+from bot.core.run import Run
+from bot.core.shown import Redactor
+from bot.engine.people import Gate
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What came of a click, as a sentence for the person."""
+
+    counted: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Deciding:
+    """Turns durable clicks into decisions; everything it writes is one transaction under the claim's fence."""
+
+    store: Store
+    durable: Durable
+    gate: Gate
+    redactor: Redactor
+
+    def decide(self, claim: Claim, click: Click) -> Decided:
+        """The decision, or why it did not count. Raises Temporary when it cannot be checked who this is."""
+        barred = self.gate.barred(click.actor)
+        deciders = self.gate.deciders(click.actor.via)
+        with claim.commit() as tx:
+            approval = self.store.approval(tx, click.approval)
+            refusal = self._refusal(click, approval, barred, deciders)
+            if approval is None or refusal:
+                return self._refuse(tx, click, refusal)
+            if (decided := self.store.decide(tx, click, deciders)) is None:
+                return self._refuse(tx, click, self._too_late(tx, click))
+            return self._counted(tx, click, decided)
+
+    def _refusal(self, click: Click, approval: Approval | None, barred: str, deciders: tuple[str, ...]) -> str:
+        if approval is None:
+            return "there is no such question; the message may be very old"
+        if barred:
+            return barred
+        if click.actor.same_person(approval.requester) and approval.ask.kind is Kind.PLAN:
+            own = click.verdict is Verdict.APPROVE
+            return (
+                "you asked for this yourself, so somebody else has to decide"
+                if own
+                else (f"you asked for this yourself; withdraw it with `cancel {approval.ask.run}`")
+            )
+        if not self.gate.may_decide(click.actor, deciders):
+            return f"you are not one of the approvers{f' ({self.gate.approvers})' if str(self.gate.approvers) else ''}"
+        if click.verdict is Verdict.DECLINE and not click.reason.strip():
+            return "declining needs a reason, for the person who asked"
+        return ""
+
+    def _too_late(self, tx: Tx, click: Click) -> str:
+        approval = self.store.approval(tx, click.approval)
+        if approval is None or approval.state == "open":
+            return (
+                "this message is not the one that counts, or the question is over; use the buttons in the run's thread"
+            )
+        who = f" by {approval.decided_by[-1]}" if approval.decided_by else ""
+        return f"it was closed already ({approval.state}{who})"
+
+    def _refuse(self, tx: Tx, click: Click, why: str) -> Decided:
+        text = self.redactor.show(f"Your click did not count: {why}.")
+        self.store.reply(tx, click.actor, click.place, text)
+        detail = {"approval": click.approval, "verdict": click.verdict.value, "why": self.redactor.show(why)}
+        self.store.audit(tx, "refused", click.actor, detail)
+        return Decided(False, text)
+
+    def _counted(self, tx: Tx, click: Click, approval: Approval) -> Decided:
+        run = approval.ask.run
+        detail = {
+            "approval": approval.id,
+            "verdict": click.verdict.value,
+            "by": click.actor.user,
+            "via": click.actor.via,
+            "reason": self.redactor.show(click.reason),
+        }
+        self.store.tell(tx, run, "decision", detail)
+        if approval.state != "open" and (current := self.store.run(tx, run)) is not None:
+            self._wake(tx, current)
+        self.store.audit(tx, "decision", click.actor, {**detail, "run": run, "digest": approval.ask.digest})
+        return Decided(True, self.redactor.show(f"Counted: {click.verdict.value} {approval.ask.title}."))
+
+    def _wake(self, tx: Tx, run: Run) -> None:
+        if run.task:
+            self.durable.wake(tx, run.task)

@@ -1,0 +1,126 @@
+"""The front desk: everything people ask is a durable row before anybody says yes to it."""
+
+from dataclasses import dataclass
+
+from bot.core.approval import ANSWERS, Approval, Click, Verdict
+from bot.core.errors import Refused
+from bot.core.handler import Catalogue
+from bot.core.people import Actor, Place
+from bot.core.ports import Durable, Store, Tx
+from bot.core.request import Ask, Request, Vocabulary
+from bot.core.run import Order, Verb
+from bot.core.shown import Redactor
+from bot.engine.answers import Answers, Said
+from bot.engine.stored import actor_to_json, click_to_json, place_to_json, request_to_json
+
+VERBS = {"diagnose": Verb.DIAGNOSE, "act": Verb.ACT, "job": Verb.JOB}
+DECIDES = {Ask.APPROVE: Verdict.APPROVE, Ask.DECLINE: Verdict.DECLINE}
+
+
+@dataclass(frozen=True)
+class Filed:
+    """A request that is committed: the run it began, if any, and whether this very delivery had come before."""
+
+    run: int | None
+    duplicate: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Takes orders, clicks and questions from Slack and the command line alike. Returns only after the commit."""
+
+    store: Store
+    durable: Durable
+    catalogue: Catalogue
+    redactor: Redactor
+    answers: Answers
+
+    def file(self, request: Request, actor: Actor, place: Place | None, key: str) -> Filed:
+        """File what somebody said; the key is its delivery's own (trigger_id, event_id), so that it counts once."""
+        if request.ask in DECIDES:
+            return self._typed_decision(request, actor, place, key)
+        with self.durable.transaction() as tx:
+            if request.ask in (Ask.RUN, Ask.STATUS):
+                return self._order(tx, order_of(request, actor, place), key)
+            return self._question(tx, request, actor, place, key)
+
+    def click(self, click: Click, key: str) -> Filed:
+        """File a decision; who pressed it is checked by a worker, and the row decides."""
+        with self.durable.transaction() as tx:
+            return self._click(tx, click, key)
+
+    def approval(self, number: int) -> Approval | None:
+        with self.durable.transaction() as tx:
+            return self.store.approval(tx, number)
+
+    def now(self, request: Request, actor: Actor) -> Said:
+        """The answer to a question at once, for the command line; raises Refused."""
+        with self.durable.transaction() as tx:
+            return self.answers.answer(tx, request, actor)
+
+    def refused(self, actor: Actor | None, why: str) -> None:
+        """Put on record that somebody was turned away at the door."""
+        with self.durable.transaction() as tx:
+            self.store.audit(tx, "refused", actor, {"why": self.redactor.show(why)})
+
+    def _order(self, tx: Tx, order: Order, key: str) -> Filed:
+        body = {"order": self.redactor.show(order), **_from(order.actor, order.place)}
+        if (filed := self.store.accept(tx, key, "order", body, order.actor)) is None:
+            return Filed(None, True, "You have asked this already; it is under way.")
+        run = self.store.start(tx, order)
+        task = self.durable.spawn(tx, "order", {"run": run, "request": filed}, f"order:{key}")
+        self.store.attach(tx, run, task or "")
+        return Filed(run, False, self.redactor.show(f"On it: {order} (run {run})."))
+
+    def _question(self, tx: Tx, request: Request, actor: Actor, place: Place | None, key: str) -> Filed:
+        body = {"request": request_to_json(request), **_from(actor, place)}
+        filed = self.store.accept(tx, key, "ask", body, actor)
+        if filed is not None:
+            self.durable.spawn(tx, "ask", {"request": filed}, f"ask:{key}")
+        return Filed(None, filed is None, "One moment.")
+
+    def _click(self, tx: Tx, click: Click, key: str) -> Filed:
+        filed = self.store.accept(tx, key, "click", click_to_json(click), click.actor)
+        if filed is not None:
+            self.durable.spawn(tx, "click", {"request": filed}, f"click:{key}")
+        return Filed(None, filed is None, "Your decision is being counted.")
+
+    def _typed_decision(self, request: Request, actor: Actor, place: Place | None, key: str) -> Filed:
+        """`approve 12` means the plan of run 12 that is open now."""
+        with self.durable.transaction() as tx:
+            verdict = DECIDES[request.ask]
+            approval = next(iter(self._open(tx, request.number or 0, verdict)), None)
+            if approval is None:
+                raise Refused(
+                    f"Run {request.number} waits for no such decision; `show {request.number}` says where it is."
+                )
+            return self._click(tx, Click(approval.id, verdict, actor, request.because, place=place), key)
+
+    def _open(self, tx: Tx, run: int, verdict: Verdict) -> list[Approval]:
+        found = (self.store.approval(tx, number) for number in self.store.open_asks(tx, run))
+        return [each for each in found if each is not None and verdict in ANSWERS[each.ask.kind]]
+
+
+def order_of(request: Request, actor: Actor, place: Place | None) -> Order:
+    """A request to run something as an order; `status` looks at everything and offers nothing."""
+    status = request.ask is Ask.STATUS
+    verb = Verb.DIAGNOSE if status else VERBS[request.kind]
+    subject = "everything" if status else request.subject
+    return Order(verb, subject, request.site, request.targets, request.because, actor, place, look_only=status)
+
+
+def vocabulary_of(catalogue: Catalogue, command: str, sites: dict[str, tuple[tuple[str, str], ...]]) -> Vocabulary:
+    """Every name that can be said, for the grammar."""
+    return Vocabulary(
+        command=command,
+        diagnoses=tuple(dict.fromkeys((*catalogue.situations(), *catalogue.diagnoses))),
+        actions=tuple(catalogue.actions),
+        jobs=tuple(catalogue.jobs),
+        machines=tuple(sites.items()),
+        action_roles=tuple((each.name, each.each.value) for each in catalogue.actions.values()),
+    )
+
+
+def _from(actor: Actor, place: Place | None) -> dict[str, object]:
+    return {"actor": actor_to_json(actor), "place": place_to_json(place)}

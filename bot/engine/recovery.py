@@ -1,0 +1,412 @@
+"""The recovery loop, written once: look, report, plan, approve, apply, prove; until nothing is wrong or nothing is
+left to try.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from bot.core.approval import Ask, Kind, Verdict
+from bot.core.errors import Unknown
+from bot.core.finding import Severity
+from bot.core.fix import Fix
+from bot.core.handler import Action, Catalogue, Diagnosis
+from bot.core.look import CannotLook
+from bot.core.outcome import Outcome
+from bot.core.plan import Plan, finding_from_json, finding_to_json, plan_from_json
+from bot.core.ports import Sender, Tx
+from bot.core.question import Answer, Question, answer_to_json
+from bot.core.run import Verb
+from bot.core.target import Target
+from bot.engine.applying import Applying, Pace, Result, Way, answered
+from bot.engine.journal import Cancelled, Journal
+from bot.engine.policy import Policy, Rule
+from bot.engine.rounds import Diagnoser, Found, Report, shown_answer
+from bot.engine.words import listed, plan_text, plan_title, step_text
+
+MOST_ALTERATIONS = 2  # an approved plan that keeps changing under our hands is given up
+MOST_PLANS = 20
+EVIDENCE_CAP = 20_000  # characters of one answer that are kept
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended, as a sentence."""
+
+    outcome: Outcome
+    text: str
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How long people get, and how often machines are asked while they settle."""
+
+    approval_open_for: timedelta = timedelta(minutes=30)
+    pace: Pace = field(default_factory=Pace)
+
+
+@dataclass
+class Recovery:
+    """One diagnose or action run, from the first look to its ending."""
+
+    journal: Journal
+    diagnoser: Diagnoser
+    sender: Sender
+    catalogue: Catalogue
+    policy: Policy
+    terms: Terms
+    approvers: str
+    healed: list[Fix] = field(default_factory=list)
+    tried: set[str] = field(default_factory=set)
+
+    def carry(self) -> Ending:
+        """Everything that was recorded is read back, the rest is done; Suspended passes through while people decide."""
+        try:
+            return self._act() if self.journal.run.order.verb is Verb.ACT else self._recover()
+        except Cancelled:
+            by = self.journal.run.cancelled_by
+            return Ending(Outcome.CANCELLED, f"Cancelled{f' by {by}' if by else ''}. {self._done_so_far()}")
+
+    # ------------------------------------------------------------ diagnose
+
+    def _recover(self) -> Ending:
+        alterations = 0
+        for no in range(1, MOST_PLANS + 1):
+            report = self._look(no)
+            fixes = [] if self.journal.run.order.look_only else self._choose(report)
+            if not fixes:
+                return self._verdict(report)
+            result = self._go(no, fixes, {fix.id + fix.target.key: self._way(found) for found, fix in fixes})
+            if isinstance(result, Ending):
+                return result
+            alterations += result is Result.ALTERED
+            if alterations > MOST_ALTERATIONS:
+                return Ending(
+                    Outcome.UNFIXED, "The machines kept changing while the plan was decided; look again later."
+                )
+            if result is Result.HEALED and {found.finding.key for found, _ in fixes} == self._trouble_keys(report):
+                return self._all_fixed()
+        return Ending(Outcome.UNFIXED, f"Gave up after {MOST_PLANS} plans. {self._done_so_far()}")
+
+    def _trouble_keys(self, report: Report) -> set[str]:
+        return {found.finding.key for found in report.troubles()}
+
+    def _diagnoses(self) -> tuple[Diagnosis, ...]:
+        return self.catalogue.about(self.journal.run.order.subject) or tuple(self.catalogue.diagnoses.values())
+
+    def _machines(self) -> tuple[Target, ...]:
+        site, names = self.diagnoser.site, self.journal.run.order.targets
+        return tuple(target for target in site if not names or target.name in names)
+
+    def _look(self, no: int) -> Report:
+        """One look at everything, journalled whole; a run that died while looking looks again."""
+        answers: list[tuple[Target, Question, Answer]] = []
+        sampled: set[Question] = set()
+
+        def do() -> Json:
+            with self.journal.stoppable() as stop:
+                report = self.diagnoser.look(self._diagnoses(), self._machines(), stop)
+            answers.extend(report.answers)
+            sampled.update(report.sampled)
+            if stop.is_set():
+                self.journal.check_cancel()
+            return _report_to_json(report)
+
+        def keep(tx: Tx, stored: Json) -> None:
+            self._tell_look(tx, no, _report_from_json(stored, self.diagnoser))
+            self._keep_samples(tx, [each for each in answers if each[1] in sampled])
+            self._keep_evidence(tx, no, stored, answers)
+
+        return _report_from_json(self.journal.once(f"look.{no}", do, keep), self.diagnoser)
+
+    def _tell_look(self, tx: Tx, no: int, report: Report) -> None:
+        checked = [each.says or each.name for each in self._diagnoses()]
+        self.journal.tell(tx, "look", no=no, asked=report.asked, checked=checked, unknown=report.unknown)
+        for found in report.findings:
+            finding = found.finding
+            self.journal.tell(
+                tx,
+                "finding",
+                look=no,
+                target=finding.target.name,
+                cause=finding.cause,
+                severity=finding.severity.name,
+                title=finding.title,
+                evidence=finding.evidence,
+                fixes=[fix.title for fix in finding.fixes],
+                under=found.under,
+                person=finding.person,
+                link=finding.link,
+            )
+
+    def _keep_samples(self, tx: Tx, answers: Sequence[tuple[Target, Question, Answer]]) -> None:
+        for target, question, answer in answers:
+            self.journal.store.sample(tx, target.key, str(question), answer_to_json(answer))
+
+    def _keep_evidence(self, tx: Tx, no: int, stored: Json, answers: Sequence[tuple[Target, Question, Answer]]) -> None:
+        show, store, run = self.journal.redactor.show, self.journal.store, self.journal.run
+        store.keep_findings(tx, run.id, no, [self.journal.shown(each) for each in stored["findings"]])
+        texts = []
+        for target, question, answer in answers:
+            text = show(shown_answer(question, answer))
+            capped = show(f"{text[:EVIDENCE_CAP]}\n(cut: {len(text)} characters)") if len(text) > EVIDENCE_CAP else text
+            store.keep_evidence(tx, run.id, target.name, str(show(question)), capped)
+            texts.append(f"# {target}\n{capped}")
+        if stored["findings"] and texts:
+            name = f"evidence-run-{run.id}-look-{no}.txt"
+            summary = f"What the machines said in look {no}: {len(texts)} answers"
+            self.journal.tell(tx, "note", text=summary, file=name, content="\n\n".join(texts))
+
+    def _choose(self, report: Report) -> list[tuple[Found, Fix]]:
+        """The gentlest untried fix of each trouble, one per target, within the blast radius that the policy gives."""
+        chosen: dict[Target, tuple[Found, Fix]] = {}
+        for found in report.troubles():
+            untried = (fix for fix in found.finding.fixes if fix.id + fix.target.key not in self.tried)
+            if (fix := next(untried, None)) is not None and fix.target not in chosen:
+                chosen[fix.target] = (found, fix)
+        fixes = list(chosen.values())
+        return fixes[: min((self.policy.rule_for(fix).max_targets for _, fix in fixes), default=0)]
+
+    def _way(self, found: Found) -> Way:
+        diagnosis = self.catalogue.diagnoses[found.by]
+        target = found.finding.target
+
+        def look() -> Report:
+            with self.journal.stoppable() as stop:
+                return self.diagnoser.look([diagnosis], [target], stop)
+
+        def again(fix_id: str) -> Fix | None:
+            report = look()
+            if unseen := _unseen(report):
+                raise Unknown("; ".join(unseen))
+            same = (each.finding for each in report.findings if each.finding.cause == found.finding.cause)
+            return next((fix for finding in same for fix in finding.fixes if fix.id == fix_id), None)
+
+        def troubles() -> list[str]:
+            report = look()
+            same = (each for each in report.findings if each.finding.cause == found.finding.cause)
+            return [str(each.finding) for each in same if each.finding.severity >= Severity.WARN] + _unseen(report)
+
+        return Way(again, troubles)
+
+    def _verdict(self, report: Report) -> Ending:
+        """The ending when there is nothing (more) to try."""
+        troubles = report.troubles()
+        if not troubles and report.unknown:
+            return Ending(Outcome.COULD_NOT_LOOK, f"Not known: {'; '.join(report.unknown)}")
+        if not troubles:
+            checked = listed(list(report.checked))
+            return (
+                self._all_fixed() if self.healed else Ending(Outcome.HEALTHY, f"Nothing wrong was found by: {checked}.")
+            )
+        if all(not found.by for found in troubles):
+            return Ending(Outcome.COULD_NOT_LOOK, "; ".join(found.finding.title for found in troubles))
+        return self._unfixed(troubles)
+
+    def _unfixed(self, troubles: Sequence[Found]) -> Ending:
+        left = listed([str(found.finding) for found in troubles])
+        if self.journal.run.order.look_only:
+            return Ending(Outcome.FOUND, f"Found: {left}.")
+        outcome = Outcome.PARTLY_FIXED if self.healed else Outcome.UNFIXED
+        tell = (
+            ""
+            if not self.tried
+            else (
+                f" Every fix that opsbot knows was tried. Tell the vendor's support (enterprise@travis-ci.com) the "
+                f"causes {listed(sorted({found.finding.cause for found in troubles}))} and run {self.journal.run.id}."
+            )
+        )
+        return Ending(outcome, f"{self._done_so_far()} Still wrong: {left}.{tell}".strip())
+
+    def _all_fixed(self) -> Ending:
+        if not self.healed:
+            return Ending(Outcome.HEALTHY, "It was gone when opsbot looked again before the change; nothing was sent.")
+        return Ending(Outcome.FIXED, f"{self._done_so_far()} The same diagnosis no longer finds it.")
+
+    def _done_so_far(self) -> str:
+        return f"Fixed: {listed([str(fix) for fix in self.healed])}." if self.healed else "Nothing was changed."
+
+    # ------------------------------------------------------------ an action by name
+
+    def _act(self) -> Ending:
+        action = self.catalogue.actions[self.journal.run.order.subject]
+        for no in range(1, MOST_ALTERATIONS + 2):
+            try:
+                stored = self.journal.once(f"action.{no}", lambda: self._action_plan(action).to_json())
+            except (CannotLook, Unknown) as why:
+                return Ending(Outcome.COULD_NOT_LOOK, f"{why}. Nothing was changed.")
+            plan = plan_from_json(stored, self.diagnoser.site)
+            pairs: list[tuple[Found | None, Fix]] = [(None, fix) for fix in plan.fixes]
+            result = self._go(no, pairs, {fix.id + fix.target.key: self._action_way(action, fix) for fix in plan.fixes})
+            if isinstance(result, Ending):
+                return result
+            if result is Result.HEALED:
+                return Ending(Outcome.DONE, self._done_so_far().replace("Fixed", "Done"))
+            if result is not Result.ALTERED:
+                return Ending(Outcome.UNFIXED, f"{self._done_so_far()} The rest did not work; see the thread.")
+        return Ending(Outcome.UNFIXED, "The machine kept changing while the plan was decided; try again.")
+
+    def _action_plan(self, action: Action) -> Plan:
+        return Plan(tuple(self._action_fix(action, target) for target in self._machines()))
+
+    def _action_fix(self, action: Action, target: Target) -> Fix:
+        with self.journal.stoppable() as stop:
+            return self.diagnoser.planned(lambda look: action.plan(look, target), stop)
+
+    def _action_way(self, action: Action, fix: Fix) -> Way:
+        proofs = self.catalogue.about(action.proof)
+
+        def troubles() -> list[str]:
+            with self.journal.stoppable() as stop:
+                report = self.diagnoser.look(proofs, [fix.target], stop)
+            return [str(found.finding) for found in report.troubles()] + _unseen(report)
+
+        return Way(lambda _: self._action_fix(action, fix.target), troubles)
+
+    # ------------------------------------------------------------ plan, agree, apply
+
+    def _go(
+        self, no: int, chosen: Sequence[tuple[Found | None, Fix]] | Sequence[tuple[Found, Fix]], ways: Mapping[str, Way]
+    ) -> Ending | Result:
+        """Propose a plan and apply it when people agree; stops at the first fix that does not verify."""
+        plan = self._plan(no, [fix for _, fix in chosen])
+        if (ending := self._agree(no, plan)) is not None:
+            return ending
+        result = Result.HEALED
+        for fix_no, fix in enumerate(plan.fixes):
+            self.tried.add(fix.id + fix.target.key)
+            result = self._applying(no, fix_no, fix, plan, ways[fix.id + fix.target.key]).apply()
+            if result is Result.IN_DOUBT:
+                return Ending(Outcome.IN_DOUBT, f"{fix}: nobody knows whether a change happened; see the thread.")
+            if result is Result.CANCELLED:
+                raise Cancelled
+            if result is Result.ALTERED:
+                self.tried.discard(fix.id + fix.target.key)
+            if result not in (Result.HEALED, Result.GONE):
+                return result
+            self.healed += [fix] if result is Result.HEALED else []
+        return Result.HEALED
+
+    def _applying(self, no: int, fix_no: int, fix: Fix, plan: Plan, way: Way) -> Applying:
+        identity = dict(plan.identities)[fix.target.name]
+        locks = self._locks(fix)
+        return Applying(
+            self.journal, self.sender, self.diagnoser, self.terms.pace, identity, no, fix_no, fix, way, locks
+        )
+
+    def _locks(self, fix: Fix) -> tuple[str, ...]:
+        alone = fix.one_at_a_time or self.policy.rule_for(fix).one_at_a_time
+        role = f"{fix.target.installation}: one {fix.target.role.value} at a time"
+        return tuple(sorted({*fix.locks(), *([role] if alone else [])}))
+
+    def _plan(self, no: int, fixes: Sequence[Fix]) -> Plan:
+        """The plan as it was stored when it was first made: what is shown is what runs."""
+
+        def keep(tx: Tx) -> Json:
+            seen = {fix.target.name: self.diagnoser.asker.identity(fix.target) for fix in fixes}
+            plan = Plan(tuple(fixes), tuple(sorted(seen.items())))
+            self.journal.store.keep_plan(tx, self.journal.run.id, no, plan.digest, plan.to_json())
+            return plan.to_json()
+
+        return plan_from_json(self.journal.write(f"plan.{no}", keep), self.diagnoser.site)
+
+    def _agree(self, no: int, plan: Plan) -> Ending | None:
+        """None when it may be applied; else how the run ends. Silence is never consent."""
+        rule = self.policy.strictest(plan)
+        until = datetime.fromisoformat(self.journal.write(f"ask.{no}", lambda tx: self._put(tx, no, plan, rule)))
+        if rule.approvals is None:
+            return Ending(Outcome.REFUSED, f"Not allowed here ({rule}): {plan_title(plan)}. Nothing was changed.")
+        if rule.approvals == 0:
+            return None
+        answer = self.journal.wait(f"answer.{no}", lambda tx: self._answer(tx, no, until), self._wake_at(no, until))
+        endings = {
+            Verdict.DECLINE.value: (Outcome.DECLINED, f"Declined by <@{answer['by']}>: {answer['reason']}"),
+            Verdict.EXPIRE.value: (
+                Outcome.EXPIRED,
+                "Nobody decided in time, so nothing was changed. Ask again when needed.",
+            ),
+        }
+        if answer["verdict"] in endings:
+            outcome, text = endings[answer["verdict"]]
+            return Ending(outcome, f"{text} {self._done_so_far()}" if self.healed else text)
+        return None
+
+    def _put(self, tx: Tx, no: int, plan: Plan, rule: Rule) -> str:
+        journal = self.journal
+        until = journal.clock.now() + self.terms.approval_open_for
+        fixes = [
+            {
+                "title": fix.title,
+                "target": fix.target.name,
+                "risk": fix.risk.value,
+                "steps": [step_text(step) for step in fix.steps],
+                "undo": fix.undo,
+            }
+            for fix in plan.fixes
+        ]
+        needs = -1 if rule.approvals is None else rule.approvals
+        details: Json = {"rule": str(rule), "needs": needs, "expires": until.isoformat(), "fixes": fixes}
+        journal.tell(tx, "plan", no=no, digest=plan.digest, risk=_worst(plan), **details)
+        if rule.approvals:
+            text, title = journal.redactor.show(plan_text(plan)), journal.redactor.show(plan_title(plan))
+            ask = Ask(journal.run.id, no, Kind.PLAN, plan.digest, rule.approvals, until, title, text, str(rule))
+            journal.store.put(tx, ask, journal.run.order.actor)
+        detail = {"run": journal.run.id, "plan": no, "digest": plan.digest, "rule": str(rule)}
+        journal.store.audit(tx, "plan", journal.run.order.actor, journal.shown(detail))
+        return until.isoformat()
+
+    def _wake_at(self, no: int, until: datetime) -> datetime:
+        remind = until - self.terms.approval_open_for / 2
+        return remind if self.journal.recorded(f"remind.{no}") is None and self.journal.clock.now() < remind else until
+
+    def _answer(self, tx: Tx, no: int, until: datetime) -> Json | None:
+        answer = answered(self.journal, tx, no, until)
+        remind = until - self.terms.approval_open_for / 2
+        if answer is None and self.journal.clock.now() >= remind and self.journal.recorded(f"remind.{no}") is None:
+            whose = f" of {self.approvers}" if self.approvers else ""
+            text = f"Still waiting for a decision{whose}: nothing happens without one."
+            self.journal.tell(tx, "note", text=text)
+            self.journal.claim.record(tx, f"remind.{no}", True)
+        return answer
+
+    def wind_up(self) -> None:
+        """For a run that cannot go on: leave the machines as they should be and free the locks."""
+        for applying in self._begun():
+            applying.wind_up()
+
+    def _begun(self) -> Iterator[Applying]:
+        nothing = Way(lambda _: None, list)
+        for no in range(1, MOST_PLANS + 1):
+            if (stored := self.journal.recorded(f"plan.{no}")) is not None:
+                plan = plan_from_json(stored[0], self.diagnoser.site)
+                for fix_no, fix in enumerate(plan.fixes):
+                    yield self._applying(no, fix_no, fix, plan, nothing)
+
+
+def _unseen(report: Report) -> list[str]:
+    """What kept a look from seeing: unreachable machines, and answers that could not be read."""
+    return [*(each.finding.title for each in report.findings if not each.by), *report.unknown]
+
+
+def _worst(plan: Plan) -> str:
+    order = ["none", "interrupts", "data", "destroys"]
+    return max((fix.risk.value for fix in plan.fixes), key=order.index)
+
+
+def _report_to_json(report: Report) -> Json:
+    findings = [{**finding_to_json(each.finding), "by": each.by, "under": each.under} for each in report.findings]
+    return {
+        "findings": findings,
+        "asked": list(report.asked),
+        "checked": list(report.checked),
+        "unknown": list(report.unknown),
+    }
+
+
+def _report_from_json(stored: Json, diagnoser: Diagnoser) -> Report:
+    findings = tuple(
+        Found(finding_from_json(each, diagnoser.site), each["by"], each["under"]) for each in stored["findings"]
+    )
+    return Report(findings, tuple(stored["asked"]), tuple(stored["checked"]), tuple(stored["unknown"]))

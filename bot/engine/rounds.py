@@ -1,0 +1,254 @@
+"""Diagnosing in rounds: run every diagnosis until it stops at an unknown fact, ask all machines at once, run again.
+
+A diagnosis is pure and cheap, so running it again costs nothing; the number of round trips is the depth of its
+questions. Being unable to look at a machine is a finding, and hides nothing about the others.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from threading import Event as Flag
+from typing import Any, TypeVar
+
+from bot.core.command import Command
+from bot.core.errors import Unknown
+from bot.core.fact import Fact
+from bot.core.finding import Finding, Severity
+from bot.core.handler import Diagnosis
+from bot.core.look import CannotLook, NotYet
+from bot.core.ports import Asker
+from bot.core.question import Answer, Output, Question, Unanswered
+from bot.core.target import Site, Target
+
+T = TypeVar("T")
+MOST_ROUNDS = 10  # a diagnosis that still asks after so many is broken
+MACHINES_AT_ONCE = 32
+Earlier = Callable[[Target, Question, timedelta], Answer | None]
+Asked = tuple[Target, Question]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A finding, the diagnosis that made it, and the cause that explains it away (empty when it stands by itself)."""
+
+    finding: Finding
+    by: str
+    under: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one look saw. `unknown` are sentences: what could not be told, and why."""
+
+    findings: tuple[Found, ...] = ()
+    asked: tuple[str, ...] = ()
+    checked: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    answers: tuple[tuple[Target, Question, Answer], ...] = ()
+    sampled: tuple[Question, ...] = ()
+
+    def troubles(self) -> tuple[Found, ...]:
+        """What is wrong by itself, worst first: WARN and above, not a consequence of something else."""
+        own = (found for found in self.findings if not found.under and found.finding.severity >= Severity.WARN)
+        return tuple(sorted(own, key=lambda found: -found.finding.severity))
+
+
+@dataclass
+class Cache:
+    """The answers of one look, shared by its diagnoses."""
+
+    site: Site
+    earlier: Earlier
+    answers: dict[Asked, Answer | Unanswered] = field(default_factory=dict)
+    sampled: dict[Question, None] = field(default_factory=dict)
+
+    def where(self, fact: Fact[Any]) -> Target:
+        if isinstance(fact.on, Target):
+            return fact.on
+        if not (there := self.site.of(fact.on)):
+            raise CannotLook(fact, f"{self.site.name} has no {fact.on.value} to ask", "absent")
+        return there[0]
+
+    def read(self, fact: Fact[T]) -> T:
+        answer = self.answers.get((self.where(fact), fact.question))
+        if answer is None:
+            raise NotYet(fact)
+        if isinstance(answer, Unanswered):
+            raise CannotLook(fact, answer.why, answer.cause)
+        return fact.parse(answer)
+
+
+@dataclass(frozen=True)
+class CachedLook:
+    """The `look` that a diagnosis gets."""
+
+    cache: Cache
+
+    @property
+    def site(self) -> Site:
+        return self.cache.site
+
+    def __call__(self, fact: Fact[T]) -> T:
+        return self.cache.read(fact)
+
+    def together(self, *facts: Fact[Any]) -> None:
+        missing = [fact for fact in facts if (self.cache.where(fact), fact.question) not in self.cache.answers]
+        if missing:
+            raise NotYet(*missing)
+
+    def earlier(self, fact: Fact[T], at_least: timedelta) -> T | None:
+        answer = self.cache.earlier(self.cache.where(fact), fact.question, at_least)
+        return None if answer is None else fact.parse(answer)
+
+
+@dataclass
+class Pair:
+    """One diagnosis of one machine on its way: done when `wants` is empty."""
+
+    diagnosis: Diagnosis
+    machine: Target
+    findings: tuple[Finding, ...] = ()
+    wants: tuple[Fact[Any], ...] = ()
+    unknown: str = ""
+    cannot: CannotLook | None = None
+
+    def run(self, cache: Cache) -> None:
+        self.findings, self.wants, self.unknown, self.cannot = (), (), "", None
+        try:
+            self.findings = tuple(self.diagnosis.look(CachedLook(cache), self.machine))
+        except NotYet as stopped:
+            self.wants = stopped.facts
+        except CannotLook as failure:
+            self.cannot = failure
+        except Unknown as why:
+            self.unknown = f"{self.machine}: {why}"
+        except Exception as error:  # one handler's mistake must not hide what the others saw
+            self.unknown = f"{self.machine}: `{self.diagnosis.name}` failed: {type(error).__name__}: {error}"
+
+
+@dataclass(frozen=True)
+class Diagnoser:
+    """Looks at one installation; `asker` reaches the machines, `earlier` finds samples."""
+
+    site: Site
+    asker: Asker
+    earlier: Earlier
+
+    def look(self, diagnoses: Sequence[Diagnosis], machines: Iterable[Target], abort: Flag) -> Report:
+        """Run these diagnoses on these machines (each on those of its role)."""
+        chosen = tuple(machines)
+        pairs = [Pair(each, machine) for each in diagnoses for machine in chosen if machine.role is each.each]
+        cache = Cache(self.site, self.earlier)
+        self._rounds(pairs, cache, abort)
+        return _report(pairs, cache)
+
+    def answer(self, fact: Fact[T], abort: Flag) -> T:
+        """One fact, asked now; raises CannotLook or Unknown."""
+        cache = Cache(self.site, self.earlier)
+        self._ask([fact], cache, abort)
+        return cache.read(fact)
+
+    def planned(self, make: Callable[[CachedLook], T], abort: Flag) -> T:
+        """The value of a function that looks, such as an action's plan; raises CannotLook or Unknown."""
+        cache = Cache(self.site, self.earlier)
+        for _ in range(MOST_ROUNDS):
+            try:
+                return make(CachedLook(cache))
+            except NotYet as stopped:
+                self._ask(stopped.facts, cache, abort)
+        raise Unknown("the plan still had questions after ten rounds")
+
+    def _rounds(self, pairs: Sequence[Pair], cache: Cache, abort: Flag) -> None:
+        open_pairs = list(pairs)
+        for _ in range(MOST_ROUNDS):
+            for pair in open_pairs:
+                pair.run(cache)
+            open_pairs = [pair for pair in open_pairs if pair.wants]
+            if not open_pairs or abort.is_set():
+                break
+            self._ask([fact for pair in open_pairs for fact in pair.wants], cache, abort)
+        for pair in open_pairs:
+            pair.unknown = f"{pair.machine}: `{pair.diagnosis.name}` was still asking when the look ended"
+
+    def _ask(self, facts: Sequence[Fact[Any]], cache: Cache, abort: Flag) -> None:
+        wanted: dict[Target, list[Question]] = {}
+        cache.sampled.update({fact.question: None for fact in facts if fact.sampled})
+        for fact in facts:
+            questions = wanted.setdefault(cache.where(fact), [])
+            if fact.question not in questions and (cache.where(fact), fact.question) not in cache.answers:
+                questions.append(fact.question)
+
+        def ask(machine: Target) -> Sequence[Answer | Unanswered]:
+            return self.asker.ask(machine, wanted[machine], abort)
+
+        with ThreadPoolExecutor(min(MACHINES_AT_ONCE, len(wanted) or 1), "ask") as pool:
+            for machine, answers in zip(wanted, pool.map(ask, wanted), strict=True):
+                cache.answers.update(
+                    {(machine, asked): said for asked, said in zip(wanted[machine], answers, strict=True)}
+                )
+
+
+def _report(pairs: Sequence[Pair], cache: Cache) -> Report:
+    found = [Found(finding, pair.diagnosis.name) for pair in pairs for finding in pair.findings]
+    found += _unreachable(pairs, cache)
+    diagnoses = {pair.diagnosis.name: pair.diagnosis for pair in pairs}
+    return Report(
+        findings=tuple(_explain(each, found, diagnoses) for each in found),
+        asked=tuple(dict.fromkeys(target.name for target, _ in cache.answers)),
+        checked=tuple(dict.fromkeys(pair.diagnosis.name for pair in pairs)),
+        unknown=tuple(dict.fromkeys(_unknowns(pairs))),
+        answers=tuple(
+            (target, asked, said) for (target, asked), said in cache.answers.items() if not isinstance(said, Unanswered)
+        ),
+        sampled=tuple(cache.sampled),
+    )
+
+
+def _unreachable(pairs: Sequence[Pair], cache: Cache) -> list[Found]:
+    """One finding for each machine that could not be looked at, however many diagnoses wanted to."""
+    seen: dict[Target, Found] = {}
+    for pair in pairs:
+        if pair.cannot is not None and pair.cannot.cause != "absent":
+            machine = cache.where(pair.cannot.fact)
+            cause = f"{machine.role.value}.{pair.cannot.cause}"
+            person = PERSON.get(pair.cannot.cause, PERSON["unreachable"])
+            finding = Finding(cause, Severity.BROKEN, machine, pair.cannot.why, person=person)
+            seen.setdefault(machine, Found(finding, ""))
+    return list(seen.values())
+
+
+PERSON = {
+    "unreachable": "Check that the machine is up and that opsbot may reach its SSH port, then ask again.",
+    "host-key-changed": "Find out why the host key changed; only when that is known, put the new key into known_hosts.",
+    "host-key-unknown": "Compare the fingerprint with the machine's own, then put the key into known_hosts.",
+    "sudo-denied": "Give opsbot's login the sudo rule that `opsbot manifest sudoers` prints.",
+    "auth": "Put opsbot's public key into the login's authorized_keys on that machine.",
+}
+
+
+def _unknowns(pairs: Sequence[Pair]) -> Iterable[str]:
+    for pair in pairs:
+        if pair.unknown:
+            yield pair.unknown
+        elif pair.cannot is not None:
+            yield f"{pair.machine}: {pair.diagnosis.says or pair.diagnosis.name}: not known, because {pair.cannot.why}"
+
+
+def _explain(found: Found, others: Sequence[Found], diagnoses: Mapping[str, Diagnosis]) -> Found:
+    """A finding whose diagnosis names another one's cause in `unless` is its consequence: shown so, no fix offered."""
+    if (own := diagnoses.get(found.by)) is None:
+        return found
+    for other in others:
+        cause = other.finding.cause
+        if other is not found and other.finding.severity >= Severity.WARN and own.explained_by(cause):
+            return replace(found, under=cause, finding=replace(found.finding, fixes=()))
+    return found
+
+
+def shown_answer(question: Question, answer: Answer) -> str:
+    """An answer as evidence: the question and what came back, to be redacted and capped by the caller."""
+    if isinstance(question, Command) and isinstance(answer, Output):
+        said = "\n".join(filter(None, (answer.out.strip(), answer.err.strip())))
+        return f"$ {question}\n{said}\n(exit {answer.exit})"
+    return f"{question}\n{answer}"

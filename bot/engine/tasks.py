@@ -1,0 +1,230 @@
+"""The durable tasks: an order that becomes a run, a click that becomes a decision, a question that gets an answer."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from bot.core.approval import Verdict
+from bot.core.errors import LeaseLost, NotUnderstood, OpsbotError, Refused
+from bot.core.handler import Catalogue, Job
+from bot.core.outcome import Outcome
+from bot.core.people import Actor
+from bot.core.ports import Claim, Clock, Durable, Sender, Store, Tx
+from bot.core.run import Order, Run, Verb
+from bot.core.shown import Redactor
+from bot.engine.answers import Answers
+from bot.engine.deciding import Deciding
+from bot.engine.journal import Cancelled, Journal
+from bot.engine.people import Gate
+from bot.engine.policy import Policy
+from bot.engine.recovery import Ending, Recovery, Terms
+from bot.engine.rounds import Cache, CachedLook, Diagnoser
+from bot.engine.stored import actor_from_json, click_from_json, place_from_json, request_from_json
+
+MOST_TRIES = 3
+BACK_OFF = (timedelta(seconds=1), timedelta(seconds=5))
+log = logging.getLogger("opsbot.engine")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Carries durable tasks to their end. One per process; everything it needs is given to it."""
+
+    store: Store
+    durable: Durable
+    sender: Sender
+    diagnosers: Mapping[str, Diagnoser]
+    catalogue: Catalogue
+    policy: Policy
+    gate: Gate
+    redactor: Redactor
+    clock: Clock
+    terms: Terms
+
+    def carry(self, claim: Claim) -> None:
+        """Do the task of this claim, or go on with it; Suspended and LeaseLost pass through."""
+        tasks: dict[str, Callable[[Claim], None]] = {
+            "order": self._order,
+            "click": self._click,
+            "ask": self._ask,
+        }
+        tasks[claim.name](claim)
+
+    # ------------------------------------------------------------ orders
+
+    def _order(self, claim: Claim) -> None:
+        with claim.commit() as tx:
+            run = self.store.run(tx, claim.params["run"])
+        if run is None or run.outcome is not None or not self._admitted(claim, run):
+            return
+        journal = Journal(claim, self.store, self.redactor, self.clock, run, self.durable.wake)
+        if run.state == "failing":
+            self._wind_up(journal)
+            return
+        ending = self._job(journal) if run.order.verb is Verb.JOB else self._recovery(journal).carry()
+        self._finish(journal, ending)
+
+    def _admitted(self, claim: Claim, run: Run) -> bool:
+        """Whether this order may be carried out, decided once; a refusal is private, and ends the run."""
+        if (decided := claim.recorded("admitted")) is not None:
+            return bool(decided[0])
+        refusal = self._refusal(run.order)
+        with claim.commit() as tx:
+            if refusal:
+                self._refuse(tx, run, refusal)
+            else:
+                self._begin(tx, run)
+            claim.record(tx, "admitted", not refusal)
+        return not refusal
+
+    def _refusal(self, order: Order) -> str:
+        """Why this order is not carried out; raises Temporary when it cannot be known who gave it."""
+        if barred := self.gate.barred(order.actor):
+            return barred
+        if order.site not in self.diagnosers:
+            return f"there is no installation called {order.site}"
+        if order.verb is Verb.ACT and not order.because.strip():
+            return "an action needs a reason: add `because …`"
+        return ""
+
+    def _refuse(self, tx: Tx, run: Run, why: str) -> None:
+        text = self.redactor.show(f"Not done: {why}. Nothing was changed.")
+        self.store.finish(tx, run.id, Outcome.REFUSED, text)
+        self.store.reply(tx, run.order.actor, run.order.place, text)
+        detail = {"run": run.id, "order": self.redactor.show(run.order), "why": self.redactor.show(why)}
+        self.store.audit(tx, "refused", run.order.actor, detail)
+
+    def _begin(self, tx: Tx, run: Run) -> None:
+        order, site = run.order, self.diagnosers[run.order.site].site
+        self.store.set_state(tx, run.id, "running")
+        count = len(order.targets or list(site))
+        asked = f"the first look at {count} machine{'' if count == 1 else 's'}"
+        self.store.tell(tx, run.id, "waiting", {"for": self.redactor.show(asked), "until": ""})
+        detail = {"run": run.id, "order": self.redactor.show(order), "because": self.redactor.show(order.because)}
+        self.store.audit(tx, "ordered", order.actor, detail)
+
+    def _recovery(self, journal: Journal) -> Recovery:
+        diagnoser = self.diagnosers[journal.run.order.site]
+        approvers = str(self.gate.approvers)
+        return Recovery(journal, diagnoser, self.sender, self.catalogue, self.policy, self.terms, approvers)
+
+    def _finish(self, journal: Journal, ending: Ending) -> None:
+        outcome, run = ending.outcome, journal.run.id
+        with journal.claim.commit() as tx:
+            text = self.redactor.show(ending.text)
+            for task in self.store.unlock(tx, run):
+                self.durable.wake(tx, task)
+            for approval in self.store.open_asks(tx, run):
+                self.store.withdraw(tx, approval, Verdict.CANCEL.value)
+            journal.tell(tx, "outcome", outcome=outcome.name, text=text, exit=outcome.exit_status)
+            self.store.finish(tx, run, outcome, text)
+            self.store.audit(tx, "ended", None, {"run": run, "outcome": outcome.name})
+
+    # ------------------------------------------------------------ jobs
+
+    def _job(self, journal: Journal) -> Ending:
+        job: Job = self.catalogue.jobs[journal.run.order.subject]
+        diagnoser = self.diagnosers[journal.run.order.site]
+        look = CachedLook(Cache(diagnoser.site, diagnoser.earlier))
+        try:
+            return Ending(Outcome.DONE, job.work(JobSteps(journal, diagnoser), look))
+        except Cancelled:
+            return Ending(Outcome.CANCELLED, "Cancelled; the steps that had finished stand.")
+
+    # ------------------------------------------------------------ clicks and questions
+
+    def _click(self, claim: Claim) -> None:
+        with claim.commit() as tx:
+            click = click_from_json(self.store.request(tx, claim.params["request"]))
+        decided = Deciding(self.store, self.durable, self.gate, self.redactor).decide(claim, click)
+        log.info("click on approval %s: %s", click.approval, decided.text)
+
+    def _ask(self, claim: Claim) -> None:
+        with claim.commit() as tx:
+            body = self.store.request(tx, claim.params["request"])
+        actor, place = actor_from_json(body["actor"]), place_from_json(body["place"])
+        text = self.gate.barred(actor) or self._answered(claim, body, actor)
+        with claim.commit() as tx:
+            self.store.reply(tx, actor, place, self.redactor.show(text))
+
+    def _answered(self, claim: Claim, body: Mapping[str, Any], actor: Actor) -> str:
+        answers = Answers(self.store, self.durable, self.catalogue, self.policy, self.gate, self.diagnosers)
+        with claim.commit() as tx:
+            try:
+                return answers.answer(tx, request_from_json(body["request"]), actor).text
+            except (Refused, NotUnderstood) as why:
+                return str(why)
+
+    # ------------------------------------------------------------ when something goes wrong
+
+    def failed(self, claim: Claim, error: Exception) -> timedelta | None:
+        """After an unexpected error: when to try again, None to give up. Takeovers do not come here."""
+        log.error("task %s (%s) failed: %s: %s", claim.task, claim.name, type(error).__name__, error, exc_info=error)
+        run = claim.params.get("run")
+        if run is None or claim.recorded("admitted") is None:
+            return self._failed_request(claim, error)
+        with claim.commit() as tx:
+            tries = self.store.count_try(tx, run)
+            if tries == MOST_TRIES:
+                self.store.set_state(tx, run, "failing")
+            why = f"{type(error).__name__}: {error}"[:500]
+            self.store.tell(tx, run, "note", {"text": self.redactor.show(f"Try {tries} failed: {why}")})
+        if tries > MOST_TRIES:
+            self._give_up(claim, run)
+            return None
+        return BACK_OFF[min(tries, len(BACK_OFF)) - 1]
+
+    def _failed_request(self, claim: Claim, error: Exception) -> timedelta | None:
+        """An order not yet begun, a click or a question: tried again for a while, then the person is told."""
+        with claim.commit() as tx:
+            body = self.store.request(tx, claim.params["request"])
+            tries = self.store.count_request_try(tx, claim.params["request"])
+            if tries <= MOST_TRIES:
+                return BACK_OFF[min(tries, len(BACK_OFF)) - 1]
+            why = str(error) if isinstance(error, OpsbotError) else type(error).__name__
+            text = self.redactor.show(f"This could not be done, and nothing was changed: {why}. Try again in a moment.")
+            self.store.reply(tx, actor_from_json(body["actor"]), place_from_json(body["place"]), text)
+            if "run" in claim.params:
+                self.store.finish(tx, claim.params["run"], Outcome.FAILED, text)
+        return None
+
+    def _wind_up(self, journal: Journal) -> None:
+        """The last thing a failing run does: leave the machines as they should be, free its locks, say so."""
+        if journal.run.order.verb is not Verb.JOB:
+            self._recovery(journal).wind_up()
+        self._finish(journal, Ending(Outcome.FAILED, self._failed_text(journal.run.id)))
+
+    def _give_up(self, claim: Claim, run: int) -> None:
+        """Even winding up failed: end the run all the same, so that nobody waits for it."""
+        with claim.commit() as tx:
+            if (current := self.store.run(tx, run)) is None:
+                return
+        try:
+            journal = Journal(claim, self.store, self.redactor, self.clock, current, self.durable.wake)
+            self._finish(journal, Ending(Outcome.FAILED, self._failed_text(run)))
+        except LeaseLost:
+            return
+
+    def _failed_text(self, run: int) -> str:
+        return f"opsbot failed in run {run} after {MOST_TRIES} tries; the notes above and its log say where."
+
+
+@dataclass(frozen=True)
+class JobSteps:
+    """What a job gets: steps recorded one by one, facts, and sentences for the thread."""
+
+    journal: Journal
+    diagnoser: Diagnoser
+
+    def step(self, name: str, do: Callable[[], Any]) -> Any:
+        self.journal.check_cancel()
+        return self.journal.once(f"job.{name}", do)
+
+    def say(self, text: str) -> None:
+        def keep(tx: Tx) -> bool:
+            self.journal.tell(tx, "note", text=text)
+            return True
+
+        self.journal.write(f"said.{text[:80]}", keep)
