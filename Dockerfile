@@ -19,7 +19,7 @@ COPY handlers ./handlers
 COPY config ./config
 RUN pip install --no-cache-dir --no-deps --no-build-isolation .
 
-USER opsbot
+USER 10001
 WORKDIR /var/lib/opsbot
 VOLUME /var/lib/opsbot
 
