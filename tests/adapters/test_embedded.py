@@ -261,8 +261,9 @@ def test_an_interrupted_first_start_is_begun_anew(ordinary: Person) -> None:
     assert ordinary.does("say(ask(embedded.start(folder), 'SELECT 1'))", folder) == ["1"]
 
 
-@pytest.mark.parametrize("name", ["long-" * 30, "host-a,host-b"])  # libpq reads a comma as two hosts
+@pytest.mark.parametrize("name", ["long-" * 30, "host-a,host-b"], ids=["long", "comma"])
 def test_a_path_that_no_socket_can_have_gets_a_short_one(ordinary: Person, name: str) -> None:
+    # libpq reads a comma as the end of one host of several.
     folder = ordinary.folder(name)
     code = "ask(embedded.start(folder), 'SELECT 1'); say(str((folder / 'postgres/run').resolve()))"
     (socket_folder,) = ordinary.does(code, folder)
