@@ -1,16 +1,83 @@
-"""The shell text that goes over SSH: many questions in one script, and the answers told apart again.
+"""The shell text that goes over SSH: many questions in one script, one change in another, and the answers told apart.
 
 Pure text, shared by the SSH adapter and the simulated machines. Every answer ends with a marker on both streams that
 holds a nonce, so that no program's output can pass for the end of its own answer.
+
+Both scripts watch their standard input, which says nothing and ends with the connection: then everything that they
+started is ended. docs/decisions/ending-remote-processes.md says why it is done this way.
 """
 
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 
-from bot.core.command import Command
+from bot.core.command import Command, Resolve, Secret, refuse_secrets
 from bot.core.question import Output
 
 KILL_AFTER = 2  # seconds between TERM and KILL for a program past its time
+SHELL = "exec bash --norc"  # what is asked for when a change is sent; its script follows on standard input
+ENDED = (124, 137)  # `timeout` ended the program
+CUT_SHORT = (*ENDED, 129, 143)  # ... or the end of the connection did
+
+# POSIX, because the login shell runs it. `exec 3<&0` comes first: a shell gives background jobs /dev/null to read.
+# The session is sshd's own for this command, so it holds what `timeout` puts into process groups of its own.
+ASK_HEAD = """\
+export LC_ALL=C; exec 3<&0 </dev/null
+(while read -r l <&3; do :; done; trap '' TERM HUP
+read -r l </proc/$$/stat; set -- ${l##*) }; s=$4; read -r l </proc/self/stat; w=${l%% *}
+for n in TERM KILL; do for f in /proc/[0-9]*/stat; do
+read -r l <"$f" || continue; p=${l%% *}; set -- ${l##*) }; [ "$4" = "$s" ] && [ "$p" != "$w" ] && kill -$n "$p"
+done; sleep 2; done) >/dev/null 2>&1 &
+w=$!; exec 3<&-
+"""
+ASK_TAIL = "\nkill $w\n"
+
+# One compound command: bash runs nothing of it before it has read the last brace, so half a script does nothing.
+# What runs is read from a pipe (7), so that no argv holds it. A program under sudo belongs to root and takes no signal
+# from an ordinary user; `script` gives it a terminal, and when `script` dies the kernel hangs that up: sudo passes the
+# signal on, and `timeout` inside sudo ends its whole group. Output goes around the terminal (8, 9), and 6 never ends.
+CHANGE_HEAD = "{{ sudo={sudo}; body="
+CHANGE_BODY = "exec 7<&-; set -o pipefail"
+CHANGE_TAIL = r"""
+export LC_ALL=C; exec 3<&0 </dev/null 7< <(printf '%s\n' "$body")
+run() {
+  if [ $sudo ] && [ $EUID != 0 ] && type script; then
+    exec 6<> <(:)
+    SHELL=/bin/sh exec script -qec 'exec bash --norc /dev/fd/7 </dev/null >&8 2>&9 6<&- 8>&- 9>&-' /dev/null <&6
+  fi 8>&1 9>&2 >/dev/null 2>&1
+  exec bash --norc /dev/fd/7
+}
+signal_all() {
+  local l f own s some=1; local -A parent session
+  for f in /proc/[0-9]*/stat; do
+    read -r l <"$f" || continue
+    set -- "${l%% *}" ${l##*) }
+    [ "$2" = Z ] || { parent[$1]=$3; session[$1]=$5; }
+  done
+  own=${session[$$]}; s=" $own "
+  [ "$own" ] || return 1
+  for f in "${!session[@]}"; do [ "${session[${parent[$f]}]}" != "$own" ] || s+="${session[$f]} "; done
+  for f in "${!session[@]}"; do
+    if [[ $s = *" ${session[$f]} "* && $f != $$ && $f != $BASHPID ]]; then kill -s $signal "$f"; some=0; fi
+  done
+  return $some
+}
+watch() {
+  while read -r -u 3 _; do :; done
+  trap '' TERM HUP
+  for signal in TERM 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 KILL 0 0 0 0 0; do signal_all || break; sleep 0.1; done
+}
+run 3<&- & p=$!
+watch >/dev/null 2>&1 & w=$!
+exec 3<&- 7<&-
+wait $p; r=$?
+{ kill $w; wait $w; } 2>/dev/null
+exit $r
+}
+"""
+
+_CHANGE_HEAD = re.escape(CHANGE_HEAD.format(sudo="?")).replace(r"\?", "1?")
+_QUOTED = r"""(?:[A-Za-z0-9_@%+=:,./-]+|'[^']*'(?:"'"'[^']*')*)"""  # what shlex.quote makes
 
 
 def questions_script(commands: Sequence[Command], nonce: str, seconds: int) -> str:
@@ -21,6 +88,59 @@ def questions_script(commands: Sequence[Command], nonce: str, seconds: int) -> s
     mark = f"m() {{ printf '\\n%s %s\\n' {nonce} \"$1\"; printf '\\n%s %s\\n' {nonce} \"$1\" >&2; }}"
     asks = (f"{command.text(bound=bound)} </dev/null; m $?" for command in commands)
     return "\n".join((mark, *asks))
+
+
+def ask_script(commands: Sequence[Command], nonce: str, seconds: int) -> str:
+    """The questions as one exec request: they end early when the connection does."""
+    return f"{ASK_HEAD}{questions_script(commands, nonce, seconds)}{ASK_TAIL}"
+
+
+def read_ask(text: str) -> str | None:
+    """The `questions_script` inside an exec request; None when it holds something else."""
+    if not (text.startswith(ASK_HEAD) and text.endswith(ASK_TAIL)):
+        return None
+    return text.removeprefix(ASK_HEAD).removesuffix(ASK_TAIL)
+
+
+def change_script(command: Command, seconds: int, resolve: Resolve = refuse_secrets) -> str:
+    """The script for `SHELL` that makes one change: each program bounded on the machine, ended with the connection.
+
+    A secret is the value of a shell variable and a word of `printf`: no argv, no environment and no message of the
+    shell holds it.
+    """
+    given = {secret: f"s{no}" for no, secret in enumerate(dict.fromkeys(command.secrets))}
+    values = (f"{variable}={shlex.quote(_value(secret, resolve))}" for secret, variable in given.items())
+    body = "\n".join((CHANGE_BODY, *values, " | ".join(_change_part(part, seconds, given) for part in command.parts())))
+    sudo = "1" if any(part.as_root for part in command.parts()) else ""
+    return f"{CHANGE_HEAD.format(sudo=sudo)}{shlex.quote(body)}{CHANGE_TAIL}"
+
+
+def read_change(script: str) -> str | None:
+    """The line that a `change_script` runs, with its secrets in their places; None when it is not one, or not whole."""
+    found = re.fullmatch(rf"{_CHANGE_HEAD}({_QUOTED}){re.escape(CHANGE_TAIL)}", script)
+    if found is None:
+        return None
+    line = shlex.split(found[1])[0].removeprefix(f"{CHANGE_BODY}\n")
+    values: dict[str, str] = {}
+    while given := re.match(rf"s(\d+)=({_QUOTED})\n", line):
+        values[given[1]] = given[2]
+        line = line[given.end() :]
+    return re.sub(rf'{_QUOTED}|"\$s(\d+)"', lambda word: values[word[1]] if word[1] else word[0], line)
+
+
+def _change_part(part: Command, seconds: int, given: Mapping[Secret, str]) -> str:
+    if not part.secrets:
+        return part.text(bound=f"timeout -k {KILL_AFTER} {seconds}")
+    if part.as_root:
+        raise ValueError(f"{part} may not run under sudo: its secret would be a word that `ps` shows")
+    return " ".join(f'"${given[word]}"' if isinstance(word, Secret) else shlex.quote(word) for word in part.words)
+
+
+def _value(secret: Secret, resolve: Resolve) -> str:
+    value = resolve(secret)
+    if "\0" in value:
+        raise ValueError(f"{secret} holds a NUL character, which no shell can carry")
+    return value
 
 
 def read_answers(out: str, err: str, nonce: str, asked: int, truncated: bool = False) -> list[Output | None]:
@@ -42,4 +162,4 @@ def _split(stream: str, nonce: str) -> list[tuple[str, int]]:
 
 def _exit(status: int) -> int | None:
     """124 and 137 are `timeout` ending the program: it did not say anything itself."""
-    return None if status in (124, 137) else status
+    return None if status in ENDED else status
