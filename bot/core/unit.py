@@ -6,7 +6,7 @@ No secrets: a unit's words can be read by everybody on the machine.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum
 
 from bot.core.command import Command, sh
@@ -22,7 +22,8 @@ TAKEN = ("already exists", "already loaded", "has a fragment file")  # how syste
 class State(Enum):
     """How far a unit is.
 
-    A unit that ended is kept until it is forgotten, so NEVER_STARTED is certain, unless the machine was restarted since.
+    A unit that ended is kept until it is forgotten, so NEVER_STARTED is certain, unless the machine was restarted
+    since.
     """
 
     NEVER_STARTED = "never started"
@@ -40,9 +41,9 @@ class Ended:
     result: str = ""
 
 
-def name(run: int, change: int) -> str:
-    """The unit's name, for ever the same for this change of this run."""
-    return f"opsbot-{run}-{change}"
+def name(run: int, change: int, began: datetime) -> str:
+    """The unit's name, for ever the same for this change of this run; another database may count the same runs."""
+    return f"opsbot-{run}-{change}-{began:%y%m%d%H%M%S}"
 
 
 def start(command: Command, unit: str, within: timedelta) -> Command:
@@ -76,7 +77,9 @@ def stop(unit: str) -> Command:
 
 
 def forget(unit: str) -> tuple[Command, Command]:
-    """Free the name: stop what remains of it, then drop the record of a failure. The second may fail: nothing failed."""
+    """Free the name: stop what remains of it, then drop the record of a failure. The second may fail: nothing
+    failed.
+    """
     return stop(unit), sh("systemctl", "reset-failed", f"{unit}.service").sudo()
 
 

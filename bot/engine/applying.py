@@ -314,33 +314,39 @@ class Applying:
     def _sent_as_unit(self, no: int, change: Change, stop: Any) -> Mapping[str, Any]:
         """A named unit refuses a second start, outlives the connection, and says itself how it ended."""
         assert isinstance(change.command, Command)
-        start = unit.start(self._unit(no), change.command, change.within)
+        start = unit.start(change.command, self._unit(no), change.within)
         started = self.sender.send(self.fix.target, start, timedelta(seconds=30), stop)
         if started.exit is None:
             return {"state": "in doubt"}
-        return {"state": "in doubt" if started.ok else "failed", "said": _said(started)}
+        begun = started.ok or unit.taken(started)  # how it ended is asked, not told
+        return {"state": "in doubt" if begun else "failed", "said": _said(started)}
 
     def _unit(self, no: int) -> str:
-        """Its name tells run and change, and when the run began: another database may count the same runs."""
-        return f"opsbot-{self.journal.run.id}-{no}-{self.journal.run.created:%y%m%d%H%M%S}"
+        return unit.name(self.journal.run.id, no, self.journal.run.created)
 
     def _unit_result(self, no: int, change: Change) -> Mapping[str, Any] | None:
         """How the unit ended; the run sleeps until it has. None when the machine cannot say in time."""
         deadline = self._deadline(f"unit.{no}", change.within + timedelta(seconds=30))
+        seen: Mapping[str, Any] | None = None
         for _ in range(UNIT_LOOKS):
             with self.journal.stoppable() as stop:
-                (answer,) = self.diagnoser.asker.ask(self.fix.target, [unit.ask(self._unit(no))], stop)
-                if not isinstance(answer, Output):
+                seen = self._unit_seen(no, stop)
+                if seen is None or seen["state"] != unit.State.RUNNING.value:
                     break
-                state = unit.read(answer)
-                if state.ended:
-                    return {"state": "done" if state.ok else "failed", "said": str(state)}
-                if not state.known:
-                    return {"state": "never started"}
                 stop.wait(UNIT_LOOK_EVERY)
+        if seen is not None and seen["state"] != unit.State.RUNNING.value:
+            return seen
         if self.journal.clock.now() < deadline:
             self.journal.pause(self.pace.poll)
         return None
+
+    def _unit_seen(self, no: int, stop: Flag) -> Mapping[str, Any] | None:
+        (answer,) = self.diagnoser.asker.ask(self.fix.target, [unit.asked(self._unit(no))], stop)
+        try:
+            ended = unit.ended(answer) if isinstance(answer, Output) else None
+        except Unknown:
+            return None
+        return None if ended is None else {"state": ended.state.value, "said": f"{ended.result}, exit {ended.exit}"}
 
     def _stop_units(self) -> None:
         """End what runs on the machine under our name, and write down how it ended."""
@@ -369,7 +375,8 @@ class Applying:
     def _clean_unit(self, no: int) -> None:
         """Take the finished unit away; what is left when this fails is only a name."""
         with suppress(NotSent):
-            self.sender.send(self.fix.target, unit.clean(self._unit(no)), timedelta(seconds=30), Flag())
+            for command in unit.forget(self._unit(no)):
+                self.sender.send(self.fix.target, command, timedelta(seconds=30), Flag())
 
     def _audited(self, no: int, change: Change, result: Mapping[str, Any]) -> Json:
         where = {"run": self.journal.run.id, "change": no, "target": self.fix.target.key}
@@ -397,7 +404,7 @@ class Applying:
         if row.result is not None:
             return dict(row.result)
         seen = self._probe(no, change)
-        if seen is not None and seen["state"] == "never started":
+        if seen is not None and seen["state"] == unit.State.NEVER_STARTED.value:
             return self._send(no, row.ask_no + 1, change)  # under the same unit name: a late first start is refused
         if seen is not None:
             return self._conclude(no, row.ask_no, change, seen)

@@ -1,0 +1,1 @@
+"""Facts and fixes that several handlers share. No handlers are found here."""

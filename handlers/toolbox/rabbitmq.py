@@ -1,0 +1,122 @@
+"""Facts about the broker: who consumes what, from which machine.
+
+RabbitMQ is asked by `rabbitmqctl`, in the platform's container (2.x) or on the broker's own host. Without `-p travis`
+it would read another vhost and see nothing. Tables are tab-separated, with a header row since RabbitMQ 3.8. Source:
+https://docs.travis-ci.com/user/enterprise/worker-cli-commands/
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from bot.core.command import Command, sh
+from bot.core.errors import Unknown
+from bot.core.fact import Fact, fact
+from bot.core.look import Look
+from bot.core.question import Output
+from bot.core.target import Role
+from handlers.toolbox import platform
+
+_PEER = re.compile(r"^\[?([0-9A-Fa-f.:]+?)\]?:(\d+) -> ")
+BUILDS = "builds."
+CANCELS = "amq.gen-"  # each connected worker has one such queue, for the cancel button
+
+
+@dataclass(frozen=True)
+class Broker:
+    """How to speak to the broker: the container it runs in (empty: the host itself) and the vhost."""
+
+    container: str
+    vhost: str
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """One consumer: its queue, and the pid of the channel it came by."""
+
+    queue: str
+    channel: str
+
+
+def broker(look: Look) -> Broker:
+    """The installation's broker, its container found and not guessed."""
+    vhost = look.site.option("rabbitmq.vhost", "travis")
+    if look.site.option("rabbitmq.via", "container") == "host":
+        return Broker("", vhost)
+    return Broker(look(platform.main_container()), vhost)
+
+
+def _ctl(container: str, *words: str) -> Command:
+    ask = ("rabbitmqctl", "-q", *words)
+    return sh("docker", "exec", container, *ask).sudo() if container else sh(*ask).sudo()
+
+
+@fact
+def consumers(container: str, vhost: str) -> Fact[tuple[Consumer, ...]]:
+    """Every consumer of the vhost."""
+    question = _ctl(container, "list_consumers", "-p", vhost)
+    return Fact("Who consumes from which queue?", Role.PLATFORM, question, _consumers, sampled=True)
+
+
+@fact
+def channels(container: str) -> Fact[dict[str, str]]:
+    """Channel pid -> address of the machine it comes from."""
+    question = _ctl(container, "list_channels", "pid", "name")
+    return Fact("Which machine does each channel come from?", Role.PLATFORM, question, _channels)
+
+
+@fact
+def consumers_from(container: str, vhost: str, addresses: str) -> Fact[int]:
+    """How many consumers hang on channels from one of these comma-separated addresses."""
+
+    def count(said: Output) -> int:
+        rows = _rows(said, 3)
+        mine = (row for row in rows if row[1] == vhost and peer_of(row[0]) in addresses.split(","))
+        return sum(int(row[2]) for row in mine if row[2].isdigit())
+
+    question = _ctl(container, "list_channels", "name", "vhost", "consumer_count")
+    return Fact(f"How many consumers does RabbitMQ see from {addresses}?", Role.PLATFORM, question, count)
+
+
+def _consumers(said: Output) -> tuple[Consumer, ...]:
+    return tuple(Consumer(row[0], row[1]) for row in _rows(said, 3) if row[0] != "queue_name")
+
+
+def _channels(said: Output) -> dict[str, str]:
+    return {row[0]: peer_of(row[1]) for row in _rows(said, 2) if row[0] != "pid"}
+
+
+def _rows(said: Output, columns: int) -> Iterator[Sequence[str]]:
+    if not said.ok:
+        raise Unknown(f"rabbitmqctl failed: {(said.err or said.out).strip() or 'no words'}")
+    rows = (line.split("\t") for line in said.out.splitlines() if line.strip())
+    return (row for row in rows if len(row) >= columns)
+
+
+def peer_of(name: str) -> str:
+    """The address in `10.0.0.11:41234 -> 10.0.0.10:5672 (1)`, empty when there is none."""
+    found = _PEER.match(name)
+    return found[1] if found else ""
+
+
+@dataclass(frozen=True)
+class Presence:
+    """What the broker sees of one address: consumers on build queues, and cancel queues (one per worker process)."""
+
+    builds: int = 0
+    cancels: int = 0
+
+
+def presences(look: Look, at: Broker) -> dict[str, Presence]:
+    """Address -> what RabbitMQ sees from there; addresses that only serve the platform itself are left out."""
+    look.together(consumers(at.container, at.vhost), channels(at.container))
+    peers = look(channels(at.container))
+    seen: dict[str, Presence] = {}
+    for consumer in look(consumers(at.container, at.vhost)):
+        address = peers.get(consumer.channel, "")
+        before = seen.get(address, Presence())
+        if consumer.queue.startswith(BUILDS):
+            seen[address] = Presence(before.builds + 1, before.cancels)
+        elif consumer.queue.startswith(CANCELS):
+            seen[address] = Presence(before.builds, before.cancels + 1)
+    return seen

@@ -1,0 +1,413 @@
+"""Facts about a worker machine, and the fixes for one: systemd with Docker (Ubuntu 16.04 and later) and upstart
+(14.04).
+
+Source: https://docs.travis-ci.com/user/enterprise/worker-cli-commands/
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+from bot.core.command import Command, sh
+from bot.core.errors import Unknown
+from bot.core.fact import Fact, fact
+from bot.core.fix import Change, Fix, Risk, Step, Wait, at_least, differs, equals
+from bot.core.look import Look
+from bot.core.question import Output
+from bot.core.target import Target
+from handlers.toolbox import rabbitmq
+
+SERVICE = "travis-worker"
+SYSTEMD, UPSTART = "systemd", "upstart"
+LONGEST_BUILD = timedelta(hours=3)  # the vendor's hard limit is 50 min, and installations raise it up to this
+BACK_WITHIN = timedelta(minutes=3)
+REBOOT_WITHIN = timedelta(minutes=10)
+BROKER_PORTS = "( dport = :5672 or dport = :4567 or dport = :5671 )"
+SHOWN = "ActiveState,SubState,MainPID,UnitFileState,ExecMainStartTimestampMonotonic"
+
+
+@dataclass(frozen=True)
+class Service:
+    """The travis-worker service: `since` is how long its process has been up, None when that is not known."""
+
+    running: bool
+    pid: int
+    state: str
+    since: timedelta | None
+    at_boot: bool
+
+
+# ---------------------------------------------------------------- facts
+
+
+@fact
+def init_system(machine: Target) -> Fact[str]:
+    """`systemd` or `upstart`."""
+    return Fact(f"Which init system runs on {machine}?", machine, sh("ps", "-p", "1", "-o", "comm="), _init_system)
+
+
+def _init_system(said: Output) -> str:
+    names = {"systemd": SYSTEMD, "init": UPSTART}
+    if (name := said.out.strip()) not in names:
+        raise Unknown(f"process 1 is `{name[:40]}`, neither systemd nor upstart")
+    return names[name]
+
+
+@fact
+def addresses(machine: Target) -> Fact[tuple[str, ...]]:
+    """Every address the machine has, the configured one first: the broker sees one of them."""
+
+    def parse(said: Output) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(filter(None, (machine.address, *said.out.split()))))
+
+    return Fact(f"Which addresses has {machine}?", machine, sh("hostname", "-I"), parse)
+
+
+@fact
+def boot_id(machine: Target) -> Fact[str]:
+    """A value that changes with every boot."""
+    question = sh("cat", "/proc/sys/kernel/random/boot_id")
+    return Fact(f"boot id of {machine}", machine, question, _line)
+
+
+def _line(said: Output) -> str:
+    if not said.ok or not said.out.strip():
+        raise Unknown(f"no answer: {said.err.strip() or 'empty'}")
+    return said.out.strip()
+
+
+@fact
+def uptime(machine: Target) -> Fact[timedelta]:
+    return Fact(f"How long is {machine} up?", machine, sh("cat", "/proc/uptime"), _uptime)
+
+
+def _uptime(said: Output) -> timedelta:
+    return timedelta(seconds=float(_line(said).split()[0]))
+
+
+@fact
+def unit(machine: Target) -> Fact[dict[str, str]]:
+    """The properties of the systemd unit."""
+    question = sh("systemctl", "show", SERVICE, f"--property={SHOWN}")
+    return Fact(f"Is {SERVICE} running on {machine}?", machine, question, _properties)
+
+
+def _properties(said: Output) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in _line(said).splitlines() if "=" in line)
+
+
+@fact
+def upstart_status(machine: Target) -> Fact[str]:
+    question = sh("status", SERVICE).sudo()
+    return Fact(f"Is {SERVICE} running on {machine}?", machine, question, _line)
+
+
+@fact
+def process_age(machine: Target) -> Fact[timedelta | None]:
+    """How long the worker's own process is up on an upstart machine, where it is no container."""
+    question = sh("ps", "-C", SERVICE, "-o", "etimes=")
+    return Fact(f"How long is {SERVICE} up on {machine}?", machine, question, _age)
+
+
+def _age(said: Output) -> timedelta | None:
+    ages = [int(word) for word in said.out.split() if word.isdigit()]
+    return timedelta(seconds=max(ages)) if ages else None
+
+
+@fact
+def upstart_conf(machine: Target) -> Fact[bool]:
+    """Does upstart start it at boot?"""
+    files = (f"/etc/init/{SERVICE}.conf", f"/etc/init/{SERVICE}.override")
+    question = sh("grep", "-h", "-E", "^(start on|manual)", *files)
+    return Fact(f"Does {SERVICE} start at boot on {machine}?", machine, question, _starts)
+
+
+def _starts(said: Output) -> bool:
+    return "start on" in said.out and "manual" not in said.out.split()
+
+
+@fact
+def is_worker_machine(machine: Target) -> Fact[bool]:
+    """Has it a worker's configuration file? A machine that has none is not rebooted."""
+    question = sh("stat", "-c", "%n", f"/etc/default/{SERVICE}")
+    return Fact(f"Is {machine} a worker machine?", machine, question, _said_ok)
+
+
+def _said_ok(said: Output) -> bool:
+    return said.ok
+
+
+@fact
+def running_builds(machine: Target) -> Fact[int]:
+    """How many build containers run."""
+    question = sh("docker", "ps", "-q", "--filter", "name=travis-job-").sudo()
+    return Fact(f"number of running builds on {machine}", machine, question, _count_lines)
+
+
+def _count_lines(said: Output) -> int:
+    if not said.ok:
+        raise Unknown(f"docker does not answer: {said.err.strip()}")
+    return len(said.out.split())
+
+
+@fact
+def still_process(machine: Target, init: str, pid: int) -> Fact[bool]:
+    """Is it still the process that was seen? A restart gives it another one."""
+    if init == UPSTART:
+        return Fact(
+            f"{SERVICE} on {machine} is still process {pid}",
+            machine,
+            sh("status", SERVICE).sudo(),
+            lambda said: _upstart_pid(said.out) == pid,
+        )
+    question = sh("systemctl", "show", SERVICE, f"--property={SHOWN}")
+    return Fact(
+        f"{SERVICE} on {machine} is still process {pid}",
+        machine,
+        question,
+        lambda said: _properties(said).get("MainPID") == str(pid),
+    )
+
+
+@fact
+def still_on_boot(machine: Target, boot: str) -> Fact[bool]:
+    """Has the machine not been rebooted since that boot id was read?"""
+    question = sh("cat", "/proc/sys/kernel/random/boot_id")
+    return Fact(f"{machine} is still on boot {boot}", machine, question, lambda said: _line(said) == boot)
+
+
+@fact
+def paused(machine: Target, init: str) -> Fact[bool]:
+    """Has the worker been told to drain, and not been told otherwise since? Its log says so."""
+    return Fact(f"{SERVICE} on {machine} is paused", machine, _log(init), _paused)
+
+
+@fact
+def not_paused(machine: Target, init: str) -> Fact[bool]:
+    return Fact(f"{SERVICE} on {machine} is not paused", machine, _log(init), lambda said: not _paused(said))
+
+
+def _log(init: str) -> Command:
+    if init == UPSTART:
+        return sh("tail", "-n", "500", f"/var/log/upstart/{SERVICE}.log").sudo()
+    return sh("journalctl", "-u", SERVICE, "-n", "500", "-o", "cat", "--no-pager").sudo()
+
+
+def _paused(said: Output) -> bool:
+    """USR2 toggles: an odd number since the process began is a pause."""
+    if not said.ok:
+        raise Unknown(f"the worker's log cannot be read: {said.err.strip()}")
+    since_start = said.out.rsplit("worker started", 1)[-1]
+    return since_start.count("SIGUSR2 received") % 2 == 1
+
+
+@fact
+def amqp_sockets(machine: Target) -> Fact[int | None]:
+    """Established connections to the broker's ports, None when that cannot be seen."""
+    question = sh("ss", "-Htn", "state", "established", BROKER_PORTS)
+    return Fact(f"Is the worker on {machine} connected to RabbitMQ?", machine, question, _sockets)
+
+
+@fact
+def container_pid(machine: Target) -> Fact[int]:
+    question = sh("docker", "inspect", "-f", "{{.State.Pid}}", SERVICE).sudo()
+    return Fact(f"Which process is the worker's container on {machine}?", machine, question, _pid)
+
+
+@fact
+def container_sockets(machine: Target, pid: int) -> Fact[int | None]:
+    """The same inside the worker's container: it has a network of its own, so the host's `ss` does not see its
+    sockets.
+    """
+    question = sh("nsenter", "-t", str(pid), "-n", "ss", "-Htn", "state", "established", BROKER_PORTS).sudo()
+    return Fact(f"Is the worker on {machine} connected to RabbitMQ?", machine, question, _sockets)
+
+
+def _pid(said: Output) -> int:
+    if not _line(said).isdigit():
+        raise Unknown("docker knows no process of the worker's container")
+    return int(_line(said))
+
+
+def _sockets(said: Output) -> int | None:
+    return len(said.out.splitlines()) if said.ok else None
+
+
+def sockets(look: Look, machine: Target, init: str) -> int | None:
+    """How many AMQP connections the worker itself holds, None when nobody can see."""
+    if init == UPSTART:
+        return look(amqp_sockets(machine))
+    return look(container_sockets(machine, look(container_pid(machine))))
+
+
+# ---------------------------------------------------------------- putting facts together
+
+
+def service(look: Look, machine: Target) -> Service:
+    """The worker's service, whatever starts it."""
+    if look(init_system(machine)) == UPSTART:
+        look.together(upstart_status(machine), process_age(machine), upstart_conf(machine))
+        return _upstart_service(look(upstart_status(machine)), look(process_age(machine)), look(upstart_conf(machine)))
+    look.together(unit(machine), uptime(machine))
+    return _systemd_service(look(unit(machine)), look(uptime(machine)))
+
+
+def _systemd_service(properties: dict[str, str], up: timedelta) -> Service:
+    started = properties.get("ExecMainStartTimestampMonotonic", "")
+    since = up - timedelta(microseconds=int(started)) if started.isdigit() and started != "0" else None
+    return Service(
+        running=properties.get("ActiveState") == "active" and properties.get("SubState") == "running",
+        pid=int(properties.get("MainPID", "0") or 0),
+        state=f"{properties.get('ActiveState')} ({properties.get('SubState')})",
+        since=since,
+        at_boot=properties.get("UnitFileState") == "enabled",
+    )
+
+
+def _upstart_service(status: str, age: timedelta | None, at_boot: bool) -> Service:
+    state = status.removeprefix(SERVICE).split(",")[0].strip()
+    return Service(state == "start/running", _upstart_pid(status), state, age, at_boot)
+
+
+def _upstart_pid(status: str) -> int:
+    """From `travis-worker start/running, process 1234`."""
+    last = status.strip().rsplit(" ", 1)[-1]
+    return int(last) if "process" in status and last.isdigit() else 0
+
+
+# ---------------------------------------------------------------- fixes
+
+
+@dataclass(frozen=True)
+class Handle:
+    """What is needed to treat a worker: read once by the handler, so that the plan names exact processes."""
+
+    machine: Target
+    init: str
+    pid: int
+    boot: str
+    at_boot: bool
+    back: Wait
+
+    def fixes(self) -> Iterator[Fix]:
+        """Gentlest first; a reboot only when the service comes back by itself."""
+        yield drain_and_restart(self)
+        yield restart(self)
+        if self.at_boot:
+            yield reboot(self)
+
+
+def handle(look: Look, machine: Target) -> Handle:
+    """Read what the fixes of a running worker need."""
+    init = look(init_system(machine))
+    now = service(look, machine)
+    look.together(boot_id(machine), is_worker_machine(machine), addresses(machine))
+    at_boot = now.at_boot and look(is_worker_machine(machine))
+    back = Wait(connected(look, machine), at_least(1), BACK_WITHIN)
+    return Handle(machine, init, now.pid, look(boot_id(machine)), at_boot, back)
+
+
+def connected(look: Look, machine: Target) -> Fact[int]:
+    """The fact that proves a worker is back: what the broker sees from its addresses."""
+    at = rabbitmq.broker(look)
+    mine = look(addresses(machine))
+    return rabbitmq.consumers_from(at.container, at.vhost, ",".join(mine))
+
+
+def drain_and_restart(on: Handle) -> Fix:
+    """Lets the running builds finish first; un-pauses the worker when it ends early."""
+    return Fix(
+        id="worker.drain-and-restart",
+        title="Drain and restart travis-worker",
+        target=on.machine,
+        steps=(*_drain(on), _restart(on), on.back),
+        risk=Risk.INTERRUPTS,
+        ensure=(_unpause(on),),
+        undo="nothing to undo: a restart leaves no trace",
+    )
+
+
+def restart(on: Handle) -> Fix:
+    """Running builds are put back into the queue and start again."""
+    return Fix(
+        id="worker.restart",
+        title="Restart travis-worker",
+        target=on.machine,
+        steps=(_restart(on), on.back),
+        risk=Risk.INTERRUPTS,
+        undo="nothing to undo: builds that ran are queued again",
+    )
+
+
+def reboot(on: Handle) -> Fix:
+    """The vendor's first advice and our last: everything on the machine stops for minutes."""
+    return Fix(
+        id="worker.reboot",
+        title="Reboot the worker machine",
+        target=on.machine,
+        steps=(
+            Change(
+                "Reboot",
+                sh("shutdown", "-r", "now").sudo(),
+                needed=still_on_boot(on.machine, on.boot),
+                breaks_connection=True,
+                within=timedelta(minutes=1),
+            ),
+            Wait(boot_id(on.machine), differs(on.boot), REBOOT_WITHIN),
+            Wait(on.back.fact, on.back.until, timedelta(minutes=5)),
+        ),
+        risk=Risk.INTERRUPTS,
+        undo="nothing to undo: builds that ran are queued again",
+        one_at_a_time=True,
+    )
+
+
+def drain(on: Handle) -> Fix:
+    """Takes no new builds and stays so, for maintenance."""
+    return Fix(
+        id="worker.drain",
+        title="Drain travis-worker and leave it paused",
+        target=on.machine,
+        steps=_drain(on),
+        risk=Risk.INTERRUPTS,
+        undo=f"restart {on.machine} because maintenance is over",
+    )
+
+
+def start(machine: Target, init: str, back: Wait) -> Fix:
+    """For a service that is stopped."""
+    words = ("start", SERVICE) if init == UPSTART else ("systemctl", "start", SERVICE)
+    return Fix(
+        id="worker.start",
+        title="Start travis-worker",
+        target=machine,
+        steps=(Change("Start the service", sh(*words).sudo(), slow=init == SYSTEMD), back),
+        risk=Risk.INTERRUPTS,
+        undo=f"stop {SERVICE} by hand",
+    )
+
+
+def _drain(on: Handle) -> tuple[Step, ...]:
+    pause = Change("Let it take no new builds", _usr2(on), needed=not_paused(on.machine, on.init))
+    return (pause, Wait(running_builds(on.machine), equals(0), LONGEST_BUILD))
+
+
+def _unpause(on: Handle) -> Change:
+    return Change("Let it take builds again", _usr2(on), needed=paused(on.machine, on.init))
+
+
+def _usr2(on: Handle) -> Command:
+    """The signal that toggles between working and paused; inside a container docker has to send it."""
+    if on.init == UPSTART:
+        return sh("kill", "-s", "USR2", str(on.pid)).sudo()
+    return sh("docker", "kill", "-s", "USR2", SERVICE).sudo()
+
+
+def _restart(on: Handle) -> Change:
+    words = ("restart", SERVICE) if on.init == UPSTART else ("systemctl", "restart", SERVICE)
+    return Change(
+        "Restart the service",
+        sh(*words).sudo(),
+        slow=on.init == SYSTEMD,
+        needed=still_process(on.machine, on.init, on.pid),
+    )

@@ -1,0 +1,90 @@
+"""A worker runs, but RabbitMQ has lost it: builds stay queued and nothing in the worker says so.
+
+The broker decides, not the worker: its process may linger for ever after the connection was closed cleanly.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+
+from bot.core.errors import Refused
+from bot.core.finding import Finding, Severity
+from bot.core.fix import Fix, Risk
+from bot.core.handler import action, diagnosis
+from bot.core.look import Look
+from bot.core.target import Role, Target
+from handlers.toolbox import rabbitmq, worker
+
+JUST_STARTED = timedelta(minutes=2)  # a worker connects within seconds; sooner than this, its absence says nothing
+
+
+@diagnosis(
+    "worker lost rabbitmq",
+    of="builds not starting",
+    each=Role.WORKER,
+    says="Does RabbitMQ see the worker?",
+    unless=("broker.down", "net.*"),
+    runbook="https://docs.travis-ci.com/user/enterprise/troubleshooting-guide/#lost-connection-to-rabbitmq",
+)
+def worker_lost_rabbitmq(look: Look, machine: Target) -> Iterator[Finding]:
+    look.together(worker.init_system(machine), worker.addresses(machine))
+    now = worker.service(look, machine)
+    if not now.running or (now.since is not None and now.since < JUST_STARTED):
+        return
+    seen = rabbitmq.presences(look, rabbitmq.broker(look))
+    mine = sum(seen[address].builds for address in look(worker.addresses(machine)) if address in seen)
+    if mine > 0 or not _surely_lost(look, machine, seen):
+        return
+    yield Finding(
+        "worker.amqp-lost",
+        Severity.BROKEN,
+        machine,
+        f"{machine} is running, but RabbitMQ sees no consumer from it",
+        evidence=_evidence(now, seen),
+        fixes=tuple(worker.handle(look, machine).fixes()),
+        link="https://docs.travis-ci.com/user/enterprise/troubleshooting-guide/#lost-connection-to-rabbitmq",
+    )
+
+
+def _surely_lost(look: Look, machine: Target, seen: Mapping[str, rabbitmq.Presence]) -> bool:
+    """Whether no consumer can be this worker's.
+
+    An address that belongs to no configured worker may be this one behind a translated address; then the worker's own
+    socket decides, and when nobody can see that either, nothing is claimed.
+    """
+    if not _strangers(look, machine, seen):
+        return True
+    return worker.sockets(look, machine, look(worker.init_system(machine))) == 0
+
+
+def _strangers(look: Look, machine: Target, seen: Mapping[str, rabbitmq.Presence]) -> set[str]:
+    """Addresses with build consumers that are no worker's: the others are known by configuration, since one that
+    cannot     be reached must not hide what is wrong here.
+    """
+    own = look(worker.addresses(machine))
+    known = {*own, *(each.address for each in look.site.of(Role.WORKER))}
+    return {address for address, presence in seen.items() if presence.builds} - known
+
+
+def _evidence(now: worker.Service, seen: Mapping[str, rabbitmq.Presence]) -> str:
+    up = "" if now.since is None else f", its process is up for {int(now.since.total_seconds() // 60)} min"
+    others = sum(1 for presence in seen.values() if presence.builds)
+    cancels = sum(presence.cancels for presence in seen.values())
+    return f"the service is {now.state}{up}; RabbitMQ sees consumers from {others} machines and {cancels} cancel queues"
+
+
+@action("restart", each=Role.WORKER, says="Restart travis-worker", risk=Risk.INTERRUPTS, proof="worker lost rabbitmq")
+def restart(look: Look, machine: Target) -> Fix:
+    return worker.restart(worker.handle(look, machine))
+
+
+@action("drain", each=Role.WORKER, says="Take no new builds, finish the running ones, stay so", risk=Risk.INTERRUPTS)
+def drain(look: Look, machine: Target) -> Fix:
+    return worker.drain(worker.handle(look, machine))
+
+
+@action("reboot", each=Role.WORKER, says="Reboot the machine", risk=Risk.INTERRUPTS, proof="worker lost rabbitmq")
+def reboot(look: Look, machine: Target) -> Fix:
+    on = worker.handle(look, machine)
+    if not on.at_boot:
+        raise Refused(f"travis-worker does not start at boot on {machine}, so it would stay down after a reboot")
+    return worker.reboot(on)
