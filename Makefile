@@ -11,6 +11,7 @@ DEBIAN := openssh-server rabbitmq-server postgresql sudo chromium iproute2 util-
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help install dev try test check unit chaos bench lock system-packages
 
 help: ## This list
