@@ -9,7 +9,7 @@ changes the permissions of every folder above). The client is known by its user 
 
 What lies in `folder/postgres`, which is ours alone:
 
-    data  run  log  pid    the cluster, the socket's folder, what the server says, its process id
+    data  run  log         the cluster, the socket's folder, what the server says
     access  names          pg_hba.conf and pg_ident.conf, where the server's user cannot write them
     server.lock            locked by the server and each of its children through a descriptor that they inherit: right
                            also where pid files lie (after kill -9, a process id used again, another pid namespace)
@@ -246,9 +246,9 @@ def _private(path: Path, mode: int) -> Path:
 def _socket_folder(place: Place) -> Path:
     """home/run, or a short folder that it links to: a socket's path is at most 107 characters."""
     run = place.home / "run"
-    if run.exists():
+    if run.exists() and run.stat().st_uid == place.account.uid:
         return run.resolve()
-    if run.is_symlink():
+    if run.is_symlink():  # /tmp was emptied, and perhaps somebody else has the name now
         run.unlink()
     if len(f"{run}/.s.PGSQL.{PORT}") <= LONGEST_SOCKET and re.fullmatch(r"[\w./+-]+", str(run), re.ASCII):
         _private(run, 0o700)
@@ -410,16 +410,9 @@ def _launch(place: Place, server_lock: IO[bytes]) -> None:
     words = [_program(place, "postgres"), "-D", str(place.data)]
     for name, value in settings.items():
         words += ["-c", f"{name}={value}"]
-    _say_pid(place, words, server_lock)
-
-
-def _say_pid(place: Place, words: list[str], server_lock: IO[bytes]) -> None:
-    shell = ["/bin/sh", "-c", '"$@" </dev/null >&2 & echo $!', "sh", *words]
+    shell = ["/bin/sh", "-c", '"$@" </dev/null &', "sh", *words]
     with _open(place.log) as log:
-        started = _run(place.account, shell, stderr=log, pass_fds=[server_lock.fileno()], timeout=10)
-    if started.returncode:
-        raise Permanent(f"PostgreSQL in {place.folder} could not be started.{place.last_words()}")
-    (place.home / "pid").write_text(started.stdout)
+        _run(place.account, shell, stdout=log, stderr=log, pass_fds=[server_lock.fileno()], timeout=10)
 
 
 def _run(account: Account, words: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
@@ -491,11 +484,18 @@ def _stop(place: Place) -> None:
     for number, seconds in STOP_WITHIN:
         if _is_down(place):
             return
-        with suppress(ProcessLookupError):
-            os.kill(int((place.home / "pid").read_text()), number)
+        _signal(place, number)
         _within(seconds, lambda: _is_down(place))
     if not _is_down(place):
         raise Permanent(f"PostgreSQL in {place.folder} does not end.{place.last_words()}")
+
+
+def _signal(place: Place, number: signal.Signals) -> None:
+    """Only to a process that works in the cluster: its pid file may lie, and its user may have written it."""
+    with suppress(OSError, ValueError, IndexError):
+        pid = int((place.data / "postmaster.pid").read_text().splitlines()[0])
+        if Path("/proc", str(pid), "cwd").samefile(place.data):
+            os.kill(pid, number)
 
 
 def _leave_a_watcher(place: Place) -> None:

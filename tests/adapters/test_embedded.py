@@ -37,6 +37,9 @@ def ask(dsn, sql):
 
 def say(*words):
     print(json.dumps(words), flush=True)
+
+def postmaster():
+    return int((folder / "postgres/data/postmaster.pid").read_text().splitlines()[0])
 """
 SINCE = "SELECT pg_postmaster_start_time()"
 
@@ -169,7 +172,7 @@ def test_the_first_start_makes_a_database_that_the_next_one_finds(person: Person
 
 def test_the_server_is_never_root_and_knows_no_secret_of_its_starter(person: Person, stopped: Path) -> None:
     start = "os.environ['SLACK_BOT_TOKEN'] = 'xoxb-1'; embedded.start(folder); "
-    proc = "proc = Path('/proc', (folder / 'postgres/pid').read_text().strip()); "
+    proc = "proc = Path('/proc', str(postmaster())); "
     ask = "say(proc.stat().st_uid, (proc / 'environ').read_text())"
     uid, environment = person.does(start + proc + ask, stopped)
     assert uid != 0
@@ -219,8 +222,7 @@ def test_a_detached_server_lives_on_until_it_is_stopped(ordinary: Person, ordina
 KILL = """
 dsn = embedded.start(folder)
 ask(dsn, 'DROP TABLE IF EXISTS kept'); ask(dsn, 'CREATE TABLE kept AS SELECT 9 AS n')
-postmaster = int((folder / 'postgres/pid').read_text())
-os.kill(postmaster, 9)
+os.kill(postmaster(), 9)
 """
 
 
@@ -327,6 +329,27 @@ def test_a_folder_that_others_may_write_to_is_refused(ordinary: Person) -> None:
 def test_a_folder_that_cannot_be_made_is_named(ordinary: Person) -> None:
     folder = Path("/proc/opsbot-test")
     assert ordinary.refusal("embedded.start(folder)", folder).startswith(f"The database cannot be kept in {folder}: ")
+
+
+def test_a_stop_never_signals_a_stranger(ordinary: Person, ordinary_stopped: Path) -> None:
+    lie = """
+embedded.start(folder)
+pid_file = folder / 'postgres/data/postmaster.pid'
+true = pid_file.read_text()
+pid_file.write_text('\\n'.join([str(os.getpid()), *true.splitlines()[1:]]))
+embedded._signal(embedded.Place(folder, folder / 'postgres', embedded._account()), 15)
+pid_file.write_text(true)
+say('alive')
+"""
+    assert ordinary.does(lie, ordinary_stopped) == ["alive"]
+
+
+def test_a_socket_folder_that_was_taken_over_is_left(ordinary: Person) -> None:
+    folder = ordinary.folder("long-" * 30)
+    taken = "embedded.start(folder); embedded.stop(folder); run = folder / 'postgres/run'; "
+    taken += "run.resolve().rmdir(); run.unlink(); "
+    ordinary.does(taken + "run.symlink_to('/usr'); say(ask(embedded.start(folder), 'SELECT 1'))", folder)
+    assert (folder / "postgres/run").resolve() != Path("/usr")
 
 
 def test_stopping_what_never_ran_does_nothing(ordinary: Person) -> None:
