@@ -1,0 +1,296 @@
+"""The processes' side: claim tasks, carry each on a thread, keep their leases, hand them over.
+
+Three threads besides those that carry: one claims (and listens, so that a spawn or a wake is served at once), one
+extends the leases, one watches the clock: when a lease could not be extended for two thirds of its time, the work under
+it is told to stop, whether or not the database ever answers.
+"""
+
+import logging
+import os
+import secrets
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+
+import psycopg
+from psycopg import Connection
+from psycopg.rows import DictRow
+
+from bot.adapters.durable.claim import Claim
+from bot.adapters.durable.database import Database
+from bot.core.errors import LeaseLost, Temporary
+from bot.core.ports import Suspended, Tx
+
+log = logging.getLogger(__name__)
+
+Carry = Callable[[Claim], None]
+OnError = Callable[[Claim, Exception], timedelta | None]
+Cancelled = Callable[[Tx, Sequence[str]], Sequence[str]]
+
+POLL = 1.0  # seconds; only for what no notification and no deadline announces
+SOONEST = 0.02  # when something is due that somebody else has locked
+AWAY = timedelta(seconds=1)  # before a task is tried again that the database failed
+
+
+class Workers:
+    """Carries tasks until told to stop.
+
+    `carry(claim)` returns (the task has ended), raises Suspended after `claim.sleep`, LeaseLost, or an error;
+    `on_error(claim, error)` then says how long to back off, or None: the task has ended. Trouble with the database
+    itself is no error of the task. `cancelled(tx, tasks)` names those that must stop: their `abort` is set, once.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        carry: Carry,
+        on_error: OnError,
+        *,
+        lease: timedelta = timedelta(seconds=10),
+        threads: int = 16,
+        cancelled: Cancelled | None = None,
+        name: str = "",
+    ) -> None:
+        self.name = name or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._database = database
+        self._carry = carry
+        self._on_error = on_error
+        self._cancelled = cancelled
+        self._lease = max(1, round(lease.total_seconds()))
+        self._threads = threads
+        self._claims: dict[str, Claim] = {}
+        self._told: set[str] = set()
+        self._guard = threading.Condition()
+        self._claiming = True
+        self._draining = False
+        self._stopping = threading.Event()
+        self._pulse = threading.Event()
+        self._poke_out, self._poke_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._own: list[threading.Thread] = []
+        self._claimed = 0
+        self._backlog: list[str] = []
+
+    # ------------------------------------------------------------ from outside
+
+    def start(self) -> None:
+        for work in (self._claim_for_ever, self._beat_for_ever, self._watch):
+            thread = threading.Thread(target=work, name=f"opsbot-{work.__name__.strip('_')}", daemon=True)
+            self._own.append(thread)
+            thread.start()
+
+    @property
+    def busy(self) -> int:
+        """How many tasks this process carries now."""
+        return len(self._claims)
+
+    def drain(self, grace: timedelta = timedelta(seconds=20), patience: timedelta = timedelta(seconds=10)) -> bool:
+        """Claim nothing more; let what runs end within `grace`, then abort it, and after `patience` give back what
+        still hangs. True when everything ended by itself.
+        """
+        self._claiming = False
+        self._poke()
+        for thread in self._own[:1]:  # it may be about to claim just now
+            thread.join(self._lease)
+        if self._wait_until_idle(grace):
+            return True
+        self._draining = True
+        for claim in self._held():
+            claim.abort.set()
+        idle = self._wait_until_idle(patience)
+        for claim in self._held():
+            self._give_back(claim)
+        return idle
+
+    def stop(self, grace: timedelta = timedelta(), patience: timedelta = timedelta(seconds=10)) -> None:
+        """Drain, then end the threads of this object."""
+        self.drain(grace, patience)
+        self.abandon()
+        for thread in self._own:
+            thread.join(self._lease + 5)
+        if not any(thread.is_alive() for thread in self._own):
+            self._own.clear()
+            os.close(self._poke_in)
+            os.close(self._poke_out)
+
+    def abandon(self) -> None:
+        """Claim and extend nothing more, and give nothing back: what a kill leaves behind."""
+        self._claiming = False
+        self._stopping.set()
+        self._pulse.set()
+        self._poke()
+
+    # ------------------------------------------------------------ claiming
+
+    def _claim_for_ever(self) -> None:
+        wait = 0.1
+        while self._claiming:
+            try:
+                with self._database.apart() as connection:
+                    connection.execute("LISTEN opsbot_work")
+                    wait = 0.1
+                    self._serve(connection)
+            except (Temporary, psycopg.Error) as error:
+                log.warning("claiming waits for the database: %s", _said(error))
+                self._stopping.wait(wait)
+                wait = min(wait * 2, 2.0)
+
+    def _serve(self, connection: Connection[DictRow]) -> None:
+        while self._claiming:
+            free = self._threads - len(self._claims)
+            if free > 0:
+                self._claim(connection, free)
+            row = connection.execute("SELECT opsbot.next_due() AS seconds").fetchone()
+            due = row["seconds"] if row else None
+            if len(self._claims) >= self._threads or due is None:
+                due = POLL
+            self._nap(connection, min(POLL, max(SOONEST, due)))
+
+    def _claim(self, connection: Connection[DictRow], many: int) -> None:
+        self._claimed += 1
+        worker = f"{self.name}:{self._claimed}"  # new each time, see the schema's `hold`
+        asked = time.monotonic()
+        found = connection.execute("SELECT * FROM opsbot.claim(%s, %s, %s)", [worker, self._lease, many]).fetchall()
+        for row in found:
+            claim = Claim(self._database, row, worker, self._lease, asked)
+            with self._guard:
+                self._claims[claim.run] = claim
+            threading.Thread(target=self._run, args=[claim], name=f"opsbot-{claim}", daemon=True).start()
+
+    def _nap(self, connection: Connection[DictRow], seconds: float) -> None:
+        """Until something was announced, a thread became free, or the time is over."""
+        if not self._heard(connection):
+            select.select([connection.fileno(), self._poke_out], [], [], seconds)
+            self._heard(connection)
+        with suppress(BlockingIOError):
+            os.read(self._poke_out, 4096)
+
+    def _heard(self, connection: Connection[DictRow]) -> bool:
+        tasks = {notify.payload for notify in connection.notifies(timeout=0)}
+        if tasks & {claim.task for claim in self._held()}:
+            self._pulse.set()  # woken while it runs: it may have been cancelled
+        return bool(tasks)
+
+    # ------------------------------------------------------------ carrying
+
+    def _run(self, claim: Claim) -> None:
+        try:
+            self._carry_on(claim)
+        except (LeaseLost, Temporary, psycopg.Error) as error:
+            # The lease ends by itself, and a peer goes on from the rows.
+            log.warning("%s could not be handed on: %s", claim, _said(error))
+        finally:
+            with self._guard:
+                self._claims.pop(claim.run, None)
+                self._told.discard(claim.run)
+                self._guard.notify_all()
+            self._poke()
+
+    def _carry_on(self, claim: Claim) -> None:
+        try:
+            self._carry(claim)
+        except Suspended:
+            if not claim.over:
+                log.error("%s was suspended, but does not sleep; it goes on in a moment", claim)
+                claim.give_back(AWAY)
+        except LeaseLost:
+            self._give_back(claim)
+        except Exception as error:
+            self._after(claim, error)
+        else:
+            claim.complete()
+
+    def _after(self, claim: Claim, error: Exception) -> None:
+        if claim.over or self._draining:
+            return self._give_back(claim)
+        if isinstance(error, Temporary) and isinstance(error.__cause__, psycopg.Error):
+            log.warning("%s waits for the database: %s", claim, _said(error))
+            return claim.back_off(AWAY)
+        delay = self._on_error(claim, error)
+        return claim.complete() if delay is None else claim.back_off(delay)
+
+    def _give_back(self, claim: Claim) -> None:
+        """At once when this process is leaving; it was told to stop, or lost the claim, for no fault of the task."""
+        with suppress(LeaseLost, Temporary, psycopg.Error):
+            claim.give_back(timedelta() if self._draining else AWAY)
+
+    # ------------------------------------------------------------ keeping leases
+
+    def _beat_for_ever(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                with self._database.apart() as connection:
+                    connection.execute(f"SET statement_timeout = {self._lease * 1000 // 3}".encode())
+                    self._keep_beating(connection)
+            except (Temporary, psycopg.Error) as error:
+                log.warning("leases cannot be extended: %s", _said(error))
+                self._stopping.wait(min(0.5, self._lease / 10))
+
+    def _keep_beating(self, connection: Connection[DictRow]) -> None:
+        while not self._stopping.is_set():
+            self._pulse.clear()
+            if held := self._held():
+                self._beat(connection, held)
+                self._tell_cancelled(connection, held)
+            self._pulse.wait(self._lease / 3)
+
+    def _beat(self, connection: Connection[DictRow], held: Sequence[Claim]) -> None:
+        asked = time.monotonic()
+        parameters = [[claim.run for claim in held], [claim.worker for claim in held], self._lease]
+        found = connection.execute("SELECT opsbot.beat(%s::uuid[], %s, %s)::text AS run", parameters)
+        lost = {row["run"] for row in found}
+        for claim in held:
+            if claim.run in lost:
+                claim.abort.set()
+            else:
+                claim.extended = max(claim.extended, asked)
+
+    def _tell_cancelled(self, connection: Connection[DictRow], held: Sequence[Claim]) -> None:
+        fresh = {claim.task: claim for claim in held if claim.run not in self._told}
+        if not fresh or self._cancelled is None:
+            return
+        for task in self._cancelled(connection, list(fresh)):
+            self._told.add(fresh[task].run)
+            fresh[task].abort.set()
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(self._lease / 20):
+            oldest = time.monotonic() - self._lease * 2 / 3
+            for claim in self._held():
+                if claim.extended < oldest and not claim.abort.is_set():
+                    log.warning("%s stops: its lease could not be extended", claim)
+                    claim.abort.set()
+
+    # ------------------------------------------------------------ small things
+
+    def _held(self) -> list[Claim]:
+        with self._guard:
+            return list(self._claims.values())
+
+    def _wait_until_idle(self, within: timedelta) -> bool:
+        with self._guard:
+            return self._guard.wait_for(lambda: not self._claims, within.total_seconds())
+
+    def _poke(self) -> None:
+        with suppress(BlockingIOError, OSError):
+            os.write(self._poke_in, b".")
+
+
+def clean_up(database: Database) -> int:
+    """Forget tasks that ended long ago (absurd's policy: 30 days), a thousand at a time; returns how many."""
+    total = 0
+    while True:
+        with database.connection() as connection:
+            row = connection.execute("SELECT tasks_deleted, events_deleted FROM absurd.cleanup_all_queues('opsbot')")
+            gone = row.fetchone() or {"tasks_deleted": 0, "events_deleted": 0}
+        total += int(gone["tasks_deleted"])
+        if max(gone.values()) < 1000:
+            return total
+
+
+def _said(error: Exception) -> str:
+    """The first line only: details of database errors quote rows."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"

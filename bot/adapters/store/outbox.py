@@ -1,0 +1,179 @@
+"""The outbox as the sender sees it: one letter at a time, in order within its channel.
+
+A thread that takes letters has a connection of its own. It serves a channel under a session lock, which ends with the
+connection, so a process that is killed frees its channels at once; it listens there for new letters too.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import Connection
+from psycopg.rows import DictRow
+
+from bot.adapters.store import values
+from bot.adapters.store.approvals import Approvals
+from bot.adapters.store.pool import Pool
+from bot.adapters.store.queries import Queries
+from bot.adapters.store.runs import Runs
+from bot.adapters.store.story import Story
+from bot.core.errors import Temporary
+from bot.core.outbox import Letter
+
+SQL = Queries("outbox")
+_SPACE = 0x6F7073  # "ops": the first half of a channel's lock
+
+
+@dataclass(frozen=True)
+class Taken(Letter):
+    """A letter with the version of the row it was rendered from."""
+
+    version: int = 1
+
+
+class Outbox:
+    """`bot.core.outbox.Outbox` on PostgreSQL. `close()` ends the connections of all threads."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._mine = threading.local()
+        self._guard = threading.Lock()
+        self._all: list[Connection[DictRow]] = []
+
+    @contextmanager
+    def take(self) -> Iterator[Letter | None]:
+        connection, letter = self._first()
+        try:
+            yield letter
+        finally:
+            if letter:
+                self._leave(connection, letter.channel)
+
+    def sent(self, letter: Letter, ts: str | None) -> None:
+        version = letter.version if isinstance(letter, Taken) else 1
+        with self._pool.connection() as connection:
+            if ts and letter.message is None:
+                _keep_post(connection, letter, ts)  # first: whoever tells a story locks the run, then its letter
+            connection.execute(SQL["sent"], {"letter": letter.id, "version": version})
+
+    def later(self, letter: Letter, seconds: float, why: str) -> None:
+        with self._pool.connection() as connection:
+            connection.execute(SQL["later"], {"letter": letter.id, "why": values.text(why)})
+            connection.execute(SQL["delay"], {"channel": letter.channel, "seconds": seconds})
+
+    def dead(self, letter: Letter, why: str) -> None:
+        with self._pool.connection() as connection:
+            connection.execute(SQL["dead"], {"letter": letter.id, "why": values.text(why)})
+
+    def wait(self, seconds: float) -> None:
+        try:
+            connection = self._connection()
+            due = values.only(connection.execute(SQL["next_due"]).fetchone())["seconds"]
+            if due is not None:
+                seconds = min(seconds, max(due, 0.0) + 0.01)
+            for _ in connection.notifies(timeout=seconds, stop_after=1):
+                return
+        except (Temporary, psycopg.Error):
+            self._drop()
+            threading.Event().wait(min(seconds, 1.0))
+
+    def dead_letters(self, limit: int = 20) -> list[DictRow]:
+        """What could never be sent: id, channel, kind, run_id, why, newest first."""
+        with self._pool.connection() as connection:
+            return connection.execute(SQL["dead_letters"], {"limit": limit}).fetchall()
+
+    def close(self) -> None:
+        with self._guard:
+            for connection in self._all:
+                with suppress(psycopg.Error):
+                    connection.close()
+            self._all.clear()
+
+    def _first(self) -> tuple[Connection[DictRow], Letter | None]:
+        """The letter to send now; its channel is ours until `_leave`."""
+        try:
+            connection = self._connection()
+            for row in connection.execute(SQL["due_channels"]).fetchall():
+                if letter := self._serve(connection, row["channel"]):
+                    return connection, letter
+        except psycopg.Error as error:
+            self._drop()
+            raise Temporary("The database does not answer, so nothing can be said for the moment.") from error
+        return connection, None
+
+    def _serve(self, connection: Connection[DictRow], channel: str) -> Letter | None:
+        served = connection.execute(SQL["serve"], {"space": _SPACE, "channel": channel}).fetchone()
+        if not (served and served["mine"]):
+            return None
+        letter = _next(connection, channel)
+        if letter is None:  # another process was faster
+            self._leave(connection, channel)
+        return letter
+
+    def _leave(self, connection: Connection[DictRow], channel: str) -> None:
+        try:
+            connection.execute(SQL["leave"], {"space": _SPACE, "channel": channel})
+        except psycopg.Error:
+            self._drop()
+
+    def _connection(self) -> Connection[DictRow]:
+        connection: Connection[DictRow] | None = getattr(self._mine, "connection", None)
+        if connection is None or connection.closed:
+            connection = self._pool.apart()
+            connection.execute("LISTEN opsbot_outbox")
+            self._mine.connection = connection
+            with self._guard:
+                self._all = [one for one in self._all if not one.closed] + [connection]
+        return connection
+
+    def _drop(self) -> None:
+        connection: Connection[DictRow] | None = getattr(self._mine, "connection", None)
+        if connection is not None:
+            with suppress(psycopg.Error):
+                connection.close()
+            self._mine.connection = None
+
+
+def _keep_post(connection: Connection[DictRow], letter: Letter, ts: str) -> None:
+    if letter.kind == "status" and letter.run:
+        connection.execute(SQL["thread"], {"run": letter.run.id, "channel": letter.channel, "ts": ts})
+        _post(connection, letter, letter.run.id, ts)
+    if letter.kind == "approval" and letter.approval:
+        _post(connection, letter, letter.approval.id, ts)
+
+
+def _post(connection: Connection[DictRow], letter: Letter, ref: int, ts: str) -> None:
+    connection.execute(SQL["posted"], {"kind": letter.kind, "ref": ref, "channel": letter.channel, "ts": ts})
+
+
+def _next(connection: Connection[DictRow], channel: str) -> Letter | None:
+    """The oldest letter of the channel with what it points at, all of one moment."""
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        row = connection.execute(SQL["next"], {"channel": channel}).fetchone()
+        return _letter(connection, row) if row else None
+
+
+def _letter(connection: Connection[DictRow], row: DictRow) -> Letter:
+    run = Runs().run(connection, row["run_id"]) if row["run_id"] else None
+    story = Story().story(connection, row["run_id"]) if row["kind"] == "status" else ()
+    approval = Approvals().approval(connection, row["approval_id"]) if row["approval_id"] else None
+    edited = row["post_ts"] if row["post_channel"] == row["channel"] else None
+    if approval and approval.message and approval.place and approval.place.channel == row["channel"]:
+        edited = approval.message if row["kind"] == "approval" else edited  # the copy that people answered
+    return Taken(
+        id=row["id"],
+        kind=row["kind"],
+        channel=row["channel"],
+        thread=row["run_thread"] if row["kind"] not in ("private", "pointer") else row["thread"],
+        message=edited,
+        user=row["user"],
+        body=row["body"],
+        run=run,
+        story=story,
+        approval=approval,
+        tries=row["tries"],
+        version=row["version"],
+    )
