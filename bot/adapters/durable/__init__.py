@@ -1,7 +1,7 @@
 """Durable tasks on PostgreSQL: what was spawned is carried to its end by whichever process is alive.
 
     durable = Durable(pool)                                        bot.core.ports.Durable
-    workers = Workers(pool, carry, on_error, lease=timedelta(seconds=10), threads=16, cancelled=store.cancelled)
+    workers = Workers(pool, carry, on_error, lease=timedelta(seconds=10), threads=16)
     workers.start() … workers.drain(grace) … workers.stop()
 
 The engine is absurd's SQL, reached through functions of our own schema (`opsbot.claim`, `hold`, `sleep`, `wake`),

@@ -23,13 +23,12 @@ from psycopg.rows import DictRow
 from bot.adapters.durable.claim import Claim
 from bot.adapters.durable.database import Database
 from bot.core.errors import LeaseLost, Temporary
-from bot.core.ports import Suspended, Tx
+from bot.core.ports import Suspended
 
 log = logging.getLogger(__name__)
 
 Carry = Callable[[Claim], None]
 OnError = Callable[[Claim, Exception], timedelta | None]
-Cancelled = Callable[[Tx, Sequence[str]], Sequence[str]]
 
 POLL = 1.0  # seconds; only for what no notification and no deadline announces
 SOONEST = 0.02  # when something is due that somebody else has locked
@@ -41,7 +40,7 @@ class Workers:
 
     `carry(claim)` returns (the task has ended), raises Suspended after `claim.sleep`, LeaseLost, or an error;
     `on_error(claim, error)` then says how long to back off, or None: the task has ended. Trouble with the database
-    itself is no error of the task. `cancelled(tx, tasks)` names those that must stop: their `abort` is set, once.
+    itself is no error of the task.
     """
 
     def __init__(
@@ -52,27 +51,22 @@ class Workers:
         *,
         lease: timedelta = timedelta(seconds=10),
         threads: int = 16,
-        cancelled: Cancelled | None = None,
         name: str = "",
     ) -> None:
         self.name = name or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._database = database
         self._carry = carry
         self._on_error = on_error
-        self._cancelled = cancelled
         self._lease = max(1, round(lease.total_seconds()))
         self._threads = threads
-        self._claims: dict[str, Claim] = {}
-        self._told: set[str] = set()
+        self._claims: set[Claim] = set()  # a task that slept may be here twice for a moment
         self._guard = threading.Condition()
         self._claiming = True
         self._draining = False
         self._stopping = threading.Event()
-        self._pulse = threading.Event()
         self._poke_out, self._poke_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._own: list[threading.Thread] = []
         self._claimed = 0
-        self._backlog: list[str] = []
 
     # ------------------------------------------------------------ from outside
 
@@ -120,7 +114,6 @@ class Workers:
         """Claim and extend nothing more, and give nothing back: what a kill leaves behind."""
         self._claiming = False
         self._stopping.set()
-        self._pulse.set()
         self._poke()
 
     # ------------------------------------------------------------ claiming
@@ -157,7 +150,7 @@ class Workers:
         for row in found:
             claim = Claim(self._database, row, worker, self._lease, asked)
             with self._guard:
-                self._claims[claim.run] = claim
+                self._claims.add(claim)
             threading.Thread(target=self._run, args=[claim], name=f"opsbot-{claim}", daemon=True).start()
 
     def _nap(self, connection: Connection[DictRow], seconds: float) -> None:
@@ -169,10 +162,7 @@ class Workers:
             os.read(self._poke_out, 4096)
 
     def _heard(self, connection: Connection[DictRow]) -> bool:
-        tasks = {notify.payload for notify in connection.notifies(timeout=0)}
-        if tasks & {claim.task for claim in self._held()}:
-            self._pulse.set()  # woken while it runs: it may have been cancelled
-        return bool(tasks)
+        return len(list(connection.notifies(timeout=0))) > 0  # all of them, so that the next nap does not end at once
 
     # ------------------------------------------------------------ carrying
 
@@ -184,8 +174,7 @@ class Workers:
             log.warning("%s could not be handed on: %s", claim, _said(error))
         finally:
             with self._guard:
-                self._claims.pop(claim.run, None)
-                self._told.discard(claim.run)
+                self._claims.discard(claim)
                 self._guard.notify_all()
             self._poke()
 
@@ -231,11 +220,9 @@ class Workers:
 
     def _keep_beating(self, connection: Connection[DictRow]) -> None:
         while not self._stopping.is_set():
-            self._pulse.clear()
             if held := self._held():
                 self._beat(connection, held)
-                self._tell_cancelled(connection, held)
-            self._pulse.wait(self._lease / 3)
+            self._stopping.wait(self._lease / 3)
 
     def _beat(self, connection: Connection[DictRow], held: Sequence[Claim]) -> None:
         asked = time.monotonic()
@@ -247,14 +234,6 @@ class Workers:
                 claim.abort.set()
             else:
                 claim.extended = max(claim.extended, asked)
-
-    def _tell_cancelled(self, connection: Connection[DictRow], held: Sequence[Claim]) -> None:
-        fresh = {claim.task: claim for claim in held if claim.run not in self._told}
-        if not fresh or self._cancelled is None:
-            return
-        for task in self._cancelled(connection, list(fresh)):
-            self._told.add(fresh[task].run)
-            fresh[task].abort.set()
 
     def _watch(self) -> None:
         while not self._stopping.wait(self._lease / 20):
@@ -268,7 +247,7 @@ class Workers:
 
     def _held(self) -> list[Claim]:
         with self._guard:
-            return list(self._claims.values())
+            return list(self._claims)
 
     def _wait_until_idle(self, within: timedelta) -> bool:
         with self._guard:

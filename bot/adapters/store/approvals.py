@@ -37,6 +37,9 @@ class Approvals:
     def approval_of(self, tx: Tx, run: int, no: int) -> Approval | None:
         return _read(rows(tx), SQL["by_no"], {"run": run, "no": no})
 
+    def open_asks(self, tx: Tx, run: int) -> Sequence[int]:
+        return [row["id"] for row in rows(tx).execute(SQL["open_asks"], {"run": run})]
+
     def decide(self, tx: Tx, click: Click, members: Sequence[str]) -> Approval | None:
         decision = {
             "approval": click.approval,

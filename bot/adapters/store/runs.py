@@ -26,11 +26,15 @@ class Runs:
         return row["id"] if row else None
 
     def request(self, tx: Tx, request: int) -> Mapping[str, Any]:
-        """`id`, `kind`, `body`, `at`, and `actor`, an Actor."""
         row = rows(tx).execute(SQL["request"], {"request": request}).fetchone()
         if row is None:
             raise Permanent(f"Request {request} is not known any more")
-        return {name: row[name] for name in ("id", "kind", "body", "at")} | {"actor": values.actor(row)}
+        body: Mapping[str, Any] = row["body"]
+        return body
+
+    def count_request_try(self, tx: Tx, request: int) -> int:
+        tries: int = values.only(rows(tx).execute(SQL["count_request_try"], {"request": request}).fetchone())["tries"]
+        return tries
 
     def start(self, tx: Tx, order: Order) -> int:
         place = order.place
@@ -70,10 +74,6 @@ class Runs:
 
     def cancel(self, tx: Tx, run: int, actor: Actor) -> bool:
         return rows(tx).execute(SQL["cancel"], {"run": run, **values.columns(actor)}).fetchone() is not None
-
-    def cancelled(self, tx: Tx, tasks: Sequence[str]) -> Sequence[str]:
-        """Those of these tasks whose run somebody asked to stop, and which has not ended."""
-        return [str(row["task"]) for row in rows(tx).execute(SQL["cancelled"], {"tasks": list(tasks)})]
 
     def count_try(self, tx: Tx, run: int) -> int:
         row = rows(tx).execute(SQL["count_try"], {"run": run}).fetchone()

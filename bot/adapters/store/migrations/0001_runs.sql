@@ -8,6 +8,7 @@ CREATE TABLE opsbot.requests (
     team    text NOT NULL,
     "user"  text NOT NULL,
     via     text NOT NULL,
+    tries   integer NOT NULL DEFAULT 0,
     at      timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 

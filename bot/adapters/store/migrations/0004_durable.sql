@@ -80,9 +80,13 @@ DECLARE
     v_seconds integer := least(ceil(extract(epoch FROM p_until - clock_timestamp())), 2000000000);
 BEGIN
     SELECT no INTO STRICT v_no FROM opsbot.wakes WHERE task_id = p_task FOR UPDATE;
-    IF v_no <> p_seen OR v_seconds <= 0 THEN
+    IF v_no <> p_seen THEN
         PERFORM absurd.schedule_run('opsbot', p_run, clock_timestamp());
         PERFORM pg_notify('opsbot_work', p_task::text);
+        RETURN;
+    ELSIF v_seconds <= 0 THEN
+        -- Over by this clock, not yet by that of the process: it must not turn in circles until they agree.
+        PERFORM absurd.schedule_run('opsbot', p_run, clock_timestamp() + interval '0.1 s');
         RETURN;
     END IF;
     v_no := v_no + 1;

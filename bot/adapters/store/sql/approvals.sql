@@ -19,13 +19,16 @@ SELECT * FROM opsbot.approvals WHERE id = %(approval)s
 -- name: by_no
 SELECT * FROM opsbot.approvals WHERE run_id = %(run)s AND no = %(no)s
 
+-- name: open_asks
+SELECT id FROM opsbot.approvals WHERE run_id = %(run)s AND state = 'open' ORDER BY no
+
 -- name: decisions
 SELECT team, "user", via, verdict FROM opsbot.decisions WHERE approval_id = %(approval)s ORDER BY id
 
 -- name: decide
 -- The one UPDATE that decides. Everything it checks is of the row it locks, so clicks at the same moment come one after
--- the other; plans never change. A click from Slack must carry the nonce, and come from the message that the first
--- valid click bound; the command line has neither, its user is known by the socket.
+-- the other; plans never change. A button must carry the nonce, and stand in the message that the first valid click
+-- bound. Typed words (command line, mention) point at no message and have no nonce; their sender is known all the same.
 UPDATE opsbot.approvals a
    SET voters = a.voters || %(voter)s::text,
        state = CASE WHEN %(verdict)s = 'approve' AND cardinality(a.voters) + 1 < a.needs THEN 'open'
@@ -42,7 +45,7 @@ UPDATE opsbot.approvals a
    AND %(verdict)s = ANY (CASE a.kind WHEN 'plan' THEN '{approve,decline}'::text[] ELSE '{done,again,stop}' END)
    AND (a.kind <> 'plan' OR a.requester_team || '/' || a.requester_user <> %(voter)s)
    AND %(voter)s <> ALL (a.voters)
-   AND (a.nonce = %(nonce)s::text OR %(via)s = 'cli' AND %(nonce)s::text IS NULL)
+   AND (a.nonce = %(nonce)s::text OR %(nonce)s::text IS NULL AND %(message)s::text IS NULL)
    AND (%(message)s::text IS NULL OR a.message IS NULL
         OR (a.channel, a.message) = (%(channel)s::text, %(message)s::text))
    AND (a.kind <> 'plan' OR EXISTS (

@@ -8,7 +8,10 @@ ON CONFLICT (key) DO NOTHING
 RETURNING id
 
 -- name: request
-SELECT id, kind, body, team, "user", via, at FROM opsbot.requests WHERE id = %(request)s
+SELECT body FROM opsbot.requests WHERE id = %(request)s
+
+-- name: count_request_try
+UPDATE opsbot.requests SET tries = tries + 1 WHERE id = %(request)s RETURNING tries
 
 -- name: start
 INSERT INTO opsbot.runs
@@ -45,9 +48,6 @@ UPDATE opsbot.runs
        cancelled_at = coalesce(cancelled_at, clock_timestamp())
  WHERE id = %(run)s AND outcome IS NULL
 RETURNING id
-
--- name: cancelled
-SELECT task FROM opsbot.runs WHERE task = ANY (%(tasks)s::uuid[]) AND cancelled_at IS NOT NULL AND outcome IS NULL
 
 -- name: count_try
 UPDATE opsbot.runs SET tries = tries + 1 WHERE id = %(run)s AND outcome IS NULL RETURNING tries
