@@ -237,8 +237,10 @@ class Applying:
         return f"it is {value}", wait.until.met_by(value)
 
     def _answer(self, fact: Fact[Any]) -> Any:
-        with self.journal.stoppable() as stop:
-            return self.diagnoser.answer(fact, stop)
+        try:
+            return self.diagnoser.answer(fact, self.journal.stop)
+        finally:
+            self.journal.heed_stop()
 
     def _deadline(self, what: str, span: timedelta) -> datetime:
         """Fixed once, so that a crash does not give the machine more time."""
@@ -300,18 +302,18 @@ class Applying:
         return fresh
 
     def _sent(self, no: int, change: Change) -> Mapping[str, Any]:
-        with self.journal.stoppable() as stop:
-            try:
-                if not isinstance(change.command, Command):
-                    rows = self.sender.execute(self.fix.target, change.command, change.within, stop)
-                    return {"state": "done", "said": f"{len(rows.rows)} rows"}
-                if change.slow:
-                    return self._sent_as_unit(no, change, stop)
-                return _result_of(change, self.sender.send(self.fix.target, change.command, change.within, stop))
-            except NotSent as why:
-                return {"state": "not sent", "said": str(why)}
+        stop = self.journal.stop
+        try:
+            if not isinstance(change.command, Command):
+                rows = self.sender.execute(self.fix.target, change.command, change.within, stop)
+                return {"state": "done", "said": f"{len(rows.rows)} rows"}
+            if change.slow:
+                return self._sent_as_unit(no, change, stop)
+            return _result_of(change, self.sender.send(self.fix.target, change.command, change.within, stop))
+        except NotSent as why:
+            return {"state": "not sent", "said": str(why)}
 
-    def _sent_as_unit(self, no: int, change: Change, stop: Any) -> Mapping[str, Any]:
+    def _sent_as_unit(self, no: int, change: Change, stop: Flag) -> Mapping[str, Any]:
         """A named unit refuses a second start, outlives the connection, and says itself how it ended."""
         assert isinstance(change.command, Command)
         start = unit.start(change.command, self._unit(no), change.within)
@@ -329,19 +331,19 @@ class Applying:
         deadline = self._deadline(f"unit.{no}", change.within + timedelta(seconds=30))
         seen: Mapping[str, Any] | None = None
         for _ in range(UNIT_LOOKS):
-            with self.journal.stoppable() as stop:
-                seen = self._unit_seen(no, stop)
-                if seen is None or seen["state"] != unit.State.RUNNING.value:
-                    break
-                stop.wait(UNIT_LOOK_EVERY)
+            seen = self._unit_seen(no)
+            if seen is None or seen["state"] != unit.State.RUNNING.value:
+                break
+            self.journal.stop.wait(UNIT_LOOK_EVERY)
         if seen is not None and seen["state"] != unit.State.RUNNING.value:
             return seen
         if self.journal.clock.now() < deadline:
             self.journal.pause(self.pace.poll)
         return None
 
-    def _unit_seen(self, no: int, stop: Flag) -> Mapping[str, Any] | None:
-        (answer,) = self.diagnoser.asker.ask(self.fix.target, [unit.asked(self._unit(no))], stop)
+    def _unit_seen(self, no: int) -> Mapping[str, Any] | None:
+        (answer,) = self.diagnoser.asker.ask(self.fix.target, [unit.asked(self._unit(no))], self.journal.stop)
+        self.journal.heed_stop()
         try:
             ended = unit.ended(answer) if isinstance(answer, Output) else None
         except Unknown:
@@ -398,6 +400,7 @@ class Applying:
 
     def _doubt(self, no: int, change: Change) -> Mapping[str, Any]:
         """A change without a result: let the machine say, else a person. Never sent again by itself."""
+        self.journal.heed_stop()
         row = self._row(no)
         if row is None:
             return self._send(no, 1, change)

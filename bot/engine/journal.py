@@ -1,19 +1,17 @@
 """A run's own view of durable work: steps that happen once, waits that hold no thread."""
 
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from threading import Event as Flag
 from typing import Any
 
+from bot.core.errors import LeaseLost
 from bot.core.ports import Claim, Clock, Store, Suspended, Tx
 from bot.core.run import Run
 from bot.core.shown import Redactor
 
 Json = Any
-LOOK_FOR_CANCEL = 1.0  # seconds between looks at the cancel flag while a machine is being worked on
 
 
 class Cancelled(Exception):
@@ -114,34 +112,19 @@ class Journal:
         current = self.store.run(tx, self.run.id)
         return current is not None and current.cancelled_by is not None
 
-    @contextmanager
-    def stoppable(self) -> Iterator[Flag]:
-        """A flag for work on machines, set when the lease may be lost or somebody cancels the run."""
-        over = Flag()
-        stop = Flag()
-        watcher = threading.Thread(target=self._watch, args=(stop, over), name=f"watch-{self.run.id}", daemon=True)
-        watcher.start()
-        try:
-            yield stop
-        finally:
-            over.set()
-            watcher.join()
+    @property
+    def stop(self) -> Flag:
+        """A flag for work on machines: set when the lease may be lost, the run is cancelled or the process must end.
 
-    def _watch(self, stop: Flag, over: Flag) -> None:
-        since = 0.0
-        while not over.wait(0.1):
-            since += 0.1
-            if self.claim.abort.is_set():
-                stop.set()
-                return
-            if since >= LOOK_FOR_CANCEL:
-                since = 0.0
-                self._stop_when_cancelled(stop)
+        A calm journal (`heed_cancel` off, for what must be done before a run ends) has one that nobody sets.
+        """
+        return self.claim.abort if self.heed_cancel else Flag()
 
-    def _stop_when_cancelled(self, stop: Flag) -> None:
-        try:
-            with self.claim.commit() as tx:
-                if self._cancelled(tx):
-                    stop.set()
-        except Exception:  # a lost lease or database shows itself through claim.abort; this thread only hurries
-            return
+    def heed_stop(self) -> None:
+        """Raise when the run was told to stop: Cancelled by a person, LeaseLost when another process shall go on.
+
+        What was asked of machines in the meantime may be cut short, so nothing of it may be kept.
+        """
+        if self.heed_cancel and self.claim.abort.is_set():
+            self.check_cancel()
+            raise LeaseLost("this process has to stop; another one goes on")

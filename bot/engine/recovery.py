@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from bot.core.approval import Ask, Kind, Verdict
-from bot.core.errors import Unknown
+from bot.core.errors import Refused, Unknown
 from bot.core.finding import Severity
 from bot.core.fix import Fix
 from bot.core.handler import Action, Catalogue, Diagnosis
@@ -106,12 +106,9 @@ class Recovery:
         sampled: set[Question] = set()
 
         def do() -> Json:
-            with self.journal.stoppable() as stop:
-                report = self.diagnoser.look(self._diagnoses(), self._machines(), stop)
+            report = self._seen(self._diagnoses(), self._machines())
             answers.extend(report.answers)
             sampled.update(report.sampled)
-            if stop.is_set():
-                self.journal.check_cancel()
             return _report_to_json(report)
 
         def keep(tx: Tx, stored: Json) -> None:
@@ -120,6 +117,11 @@ class Recovery:
             self._keep_evidence(tx, no, stored, answers)
 
         return _report_from_json(self.journal.once(f"look.{no}", do, keep), self.diagnoser)
+
+    def _seen(self, diagnoses: Sequence[Diagnosis], machines: Sequence[Target]) -> Report:
+        report = self.diagnoser.look(diagnoses, machines, self.journal.stop)
+        self.journal.heed_stop()
+        return report
 
     def _tell_look(self, tx: Tx, no: int, report: Report) -> None:
         checked = [each.says or each.name for each in self._diagnoses()]
@@ -173,19 +175,15 @@ class Recovery:
         diagnosis = self.catalogue.diagnoses[found.by]
         target = found.finding.target
 
-        def look() -> Report:
-            with self.journal.stoppable() as stop:
-                return self.diagnoser.look([diagnosis], [target], stop)
-
         def again(fix_id: str) -> Fix | None:
-            report = look()
+            report = self._seen([diagnosis], [target])
             if unseen := _unseen(report):
                 raise Unknown("; ".join(unseen))
             same = (each.finding for each in report.findings if each.finding.cause == found.finding.cause)
             return next((fix for finding in same for fix in finding.fixes if fix.id == fix_id), None)
 
         def troubles() -> list[str]:
-            report = look()
+            report = self._seen([diagnosis], [target])
             same = (each for each in report.findings if each.finding.cause == found.finding.cause)
             return [str(each.finding) for each in same if each.finding.severity >= Severity.WARN] + _unseen(report)
 
@@ -236,7 +234,10 @@ class Recovery:
             try:
                 stored = self.journal.once(f"action.{no}", lambda: self._action_plan(action).to_json())
             except (CannotLook, Unknown) as why:
+                self.journal.heed_stop()
                 return Ending(Outcome.COULD_NOT_LOOK, f"{why}. Nothing was changed.")
+            except Refused as why:
+                return Ending(Outcome.REFUSED, f"{why}. Nothing was changed.")
             plan = plan_from_json(stored, self.diagnoser.site)
             pairs: list[tuple[Found | None, Fix]] = [(None, fix) for fix in plan.fixes]
             result = self._go(no, pairs, {fix.id + fix.target.key: self._action_way(action, fix) for fix in plan.fixes})
@@ -252,15 +253,15 @@ class Recovery:
         return Plan(tuple(self._action_fix(action, target) for target in self._machines()))
 
     def _action_fix(self, action: Action, target: Target) -> Fix:
-        with self.journal.stoppable() as stop:
-            return self.diagnoser.planned(lambda look: action.plan(look, target), stop)
+        fix = self.diagnoser.planned(lambda look: action.plan(look, target), self.journal.stop)
+        self.journal.heed_stop()
+        return fix
 
     def _action_way(self, action: Action, fix: Fix) -> Way:
         proofs = self.catalogue.about(action.proof)
 
         def troubles() -> list[str]:
-            with self.journal.stoppable() as stop:
-                report = self.diagnoser.look(proofs, [fix.target], stop)
+            report = self._seen(proofs, [fix.target])
             return [str(found.finding) for found in report.troubles()] + _unseen(report)
 
         return Way(lambda _: self._action_fix(action, fix.target), troubles)

@@ -19,7 +19,8 @@ Said = str | Output | Unanswered
 class Machines:
     """Answers each question text of each machine; a question that is not in the table is an error of the test.
 
-    `on_send` is called with every change, so that a test can turn the answers that follow; what it returns is the output.
+    `on_send` is called with every change, so that a test can turn the answers that follow; what it returns is the
+    output.
     """
 
     answers: dict[str, dict[str, Said]] = field(default_factory=dict)

@@ -1,7 +1,8 @@
 """Every handler against recorded answers: one YAML file per case in `cases/`, which needs no Python to add.
 
-A case names the diagnosis, the machines with what they answer (the question as it is shown, and the text that came back), and
-what has to be found. A question that the case does not answer fails it, so a case also says what is not asked.
+A case names the diagnosis, the machines with what they answer (the question as it is shown, and the text that came
+back), and what has to be found. A question that the case does not answer fails it, so a case also says what is not
+asked.
 """
 
 from pathlib import Path
