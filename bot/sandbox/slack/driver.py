@@ -25,7 +25,7 @@ from bot.sandbox.slack.workspace import Json
 
 T = TypeVar("T")
 HTTP_SECONDS = 150.0
-LONGEST_POLL = 5.0
+LONGEST_POLL = 0.25  # a predicate may look at more than the local Slack
 
 
 class Refused(Exception):

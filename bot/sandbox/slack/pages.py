@@ -20,8 +20,8 @@ from bot.sandbox.slack.state import CannotDo, State
 from bot.sandbox.slack.workspace import Json
 
 PAGE = Path(__file__).parent / "page"
-SHIPPED = {"app.js": "text/javascript", "blocks.js": "text/javascript", "markup.js": "text/javascript",
-           "style.css": "text/css", "icon.svg": "image/svg+xml"}  # fmt: skip
+KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+SHIPPED = {one.name: KINDS[one.suffix] for one in PAGE.iterdir() if one.suffix in KINDS}
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
@@ -66,7 +66,7 @@ class Pages:
     async def index(self, request: web.Request) -> web.StreamResponse:
         """The page; the secret in the address becomes a cookie and leaves the address."""
         if _same(request.query.get("token", ""), self.secret):
-            seen = web.HTTPSeeOther("/", headers=HEADERS)
+            seen = web.Response(status=303, headers=HEADERS | {"Location": "/"})
             seen.set_cookie(self._cookie(), self.secret, httponly=True, samesite="Lax", path="/")
             return seen
         self._need_cookie(request)
@@ -135,7 +135,7 @@ class Pages:
         digits = request.match_info["message"].removeprefix("p")
         ts = f"{digits[:-6]}.{digits[-6:]}"
         target = f"/#channel={request.match_info['channel']}&message={ts}"
-        return web.HTTPSeeOther(target, headers=HEADERS)
+        return web.Response(status=303, headers=HEADERS | {"Location": target})
 
     # The app's side that is not the Web API
 

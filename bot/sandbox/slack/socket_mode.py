@@ -110,7 +110,7 @@ class SocketMode:
         connection = Connection(self._count, socket, request)
         self.connections.append(connection)
         await socket.send_json(self._hello())
-        self.state.publish("connections", count=len(self.connections))
+        self._count_connections()
         try:
             async for message in socket:
                 if message.type is WSMsgType.TEXT:
@@ -121,7 +121,11 @@ class SocketMode:
     def _forget(self, connection: Connection) -> None:
         if connection in self.connections:
             self.connections.remove(connection)
-        self.state.publish("connections", count=len(self.connections))
+        self._count_connections()
+
+    def _count_connections(self) -> None:
+        self.state.connections = len(self.connections)
+        self.state.publish("connections", count=self.state.connections)
 
     def _hello(self) -> Json:
         debug = {

@@ -97,6 +97,7 @@ class State:
         self.response_urls: dict[str, ResponseUrl] = {}
         self.calls: deque[Json] = deque(maxlen=CALLS_KEPT)
         self.hints: list[str] = []
+        self.connections = 0
         self.revision = 0
         self._last_ts = 0
         self._numbers = itertools.count(1)
@@ -311,4 +312,5 @@ class State:
             "views": {who: [self.views[one] for one in stack] for who, stack in self.stacks.items() if stack},
             "homes": dict(self.homes),
             "hints": list(self.hints),
+            "connections": self.connections,
         }
