@@ -1,0 +1,1 @@
+"""opsbot in Slack: what people say becomes requests, what runs do becomes messages."""
