@@ -1,0 +1,274 @@
+"""The one message about a run, edited in place. Pure.
+
+Worst first, consequences under their cause, then what was checked, the plan and the progress.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from bot.core.fix import readable
+from bot.core.outcome import Outcome
+from bot.core.run import Run
+from bot.core.story import Event
+from bot.slack import mrkdwn
+from bot.slack.blocks import Message, Paper, fitted, people_of
+from bot.slack.story import Done, Picture, Trouble, moment, picture, text, texts
+
+MOST_TROUBLES: Final = 14
+MOST_CONSEQUENCES: Final = 5
+MOST_DONE: Final = 10
+MOST_CHECKED: Final = 20
+
+_SIGNS: Final = {
+    Outcome.HEALTHY: "✅",
+    Outcome.FIXED: "✅",
+    Outcome.DONE: "✅",
+    Outcome.PARTLY_FIXED: "🟠",
+    Outcome.UNFIXED: "🔴",
+    Outcome.FOUND: "🟠",
+    Outcome.FAILED: "🔴",
+    Outcome.COULD_NOT_LOOK: "⚠️",
+    Outcome.DECLINED: "⛔",
+    Outcome.EXPIRED: "⌛",
+    Outcome.CANCELLED: "⏹️",
+    Outcome.IN_DOUBT: "❓",
+    Outcome.REFUSED: "⛔",
+}
+_SEVERITY: Final = {"BROKEN": ("🔴", "Broken"), "WARN": ("🟠", "Warning"), "INFO": ("🔵", "Note")}
+_RESULTS: Final = {
+    "done": "✅",
+    "healed": "✅",
+    "not needed": "✅",
+    "sent": "⏳",
+    "failed": "🔴",
+    "not healed": "🔴",
+    "not sent": "⛔",
+    "in doubt": "❓",
+}
+_VERDICTS: Final = {
+    "approve": "Approved",
+    "decline": "Declined",
+    "expire": "Expired: nobody decided in time",
+    "cancel": "Cancelled",
+    "done": "Said to be done",
+    "again": "To be sent again",
+    "stop": "Stopped",
+}
+
+
+def status(run: Run, story: Sequence[Event], now: datetime) -> Message:
+    """Everything that matters about a run, in one message; what finds no room is counted, and whole in `document`."""
+    seen = picture(run, story)
+    paper = Paper(f"r{run.id}.{story[-1].no if story else 0}", people_of(run, more=seen.people))
+    paper.header(headline(run, seen))
+    for body in _sentence(seen, paper):
+        paper.section(body)
+    after = [*_checked(seen, paper), *_plan(seen, paper), *_progress(seen, paper)]
+    footer = _footer(run, seen, paper, now)
+    for body in _troubles(seen, paper, keep=sum(map(len, after)) + len(footer) + 300):
+        paper.section(body)
+    for body in after:
+        paper.section(body)
+    paper.context(footer)
+    if not paper.omitted:
+        return Message(_fallback(run, seen), tuple(paper.blocks))
+    file = ", and so has the file below" if seen.outcome else ""
+    paper.context(f"Not everything fits here: `show {run.id}` has all of it{file}.")
+    return Message(_fallback(run, seen), tuple(paper.blocks), whole(run, story), f"run-{run.id}.txt")
+
+
+def headline(run: Run, seen: Picture) -> str:
+    """`🔴 Not fixed: builds not starting on prod`."""
+    sign = _SIGNS[seen.outcome] if seen.outcome else "⏳"
+    word = seen.outcome.words.capitalize() if seen.outcome else seen.phase
+    return f"{sign} {word}: {_about(run)}"
+
+
+def _about(run: Run) -> str:
+    order = run.order
+    where = f" {', '.join(order.targets)}" if order.targets else ""
+    return f"{mrkdwn.clip(order.subject, 60)}{mrkdwn.clip(where, 50)} on {mrkdwn.clip(order.site, 30)}"
+
+
+def _fallback(run: Run, seen: Picture) -> str:
+    """The notification: the outcome or phase, and how bad it is, in one sentence."""
+    counted = _counted([each for each in seen.troubles if not each.healed])
+    rest = f" {fitted(seen.sentence, 200)}" if seen.sentence else f" {counted} so far." if counted else ""
+    return f"{mrkdwn.escape(headline(run, seen))} (run {run.id}).{rest}"
+
+
+def _counted(troubles: Sequence[Trouble]) -> str:
+    count = Counter(each.severity for each in troubles)
+    words = {"BROKEN": ("broken", "broken"), "WARN": ("warning", "warnings"), "INFO": ("note", "notes")}
+    return ", ".join(f"{count[key]} {words[key][count[key] > 1]}" for key in words if count[key])
+
+
+# ---------------------------------------------------------------- the parts, each a few sections
+
+
+def _sentence(seen: Picture, paper: Paper) -> Iterator[str]:
+    if seen.outcome and seen.sentence:
+        yield paper.fit(seen.sentence, 800)
+
+
+def _troubles(seen: Picture, paper: Paper, keep: int) -> Iterator[str]:
+    """A section for each cause while there is room; `keep` is what the parts after them need."""
+    roots = seen.roots()
+    shown = 0
+    for root, under in roots[:MOST_TROUBLES]:
+        body = "\n".join(_trouble(root, under, paper))
+        if not paper.fits(body, keep):
+            break
+        yield body
+        shown += 1
+    if left := roots[shown:]:
+        paper.omitted += len(left)
+        yield f"… and {len(left)} more: {_counted([root for root, _ in left]) or 'healed'}"
+
+
+def _trouble(root: Trouble, under: Sequence[Trouble], paper: Paper) -> Iterator[str]:
+    sign, word = ("✅", "Healed") if root.healed else _SEVERITY[root.severity]
+    yield f"{sign} *{word}* · {paper.fit(root.target, 80)}: {paper.fit(root.title, 300)}"
+    if root.evidence:
+        yield f">{paper.fit(root.evidence, 300)}"
+    if root.person:
+        yield f"👤 *For a person:* {paper.fit(root.person, 300)}"
+    if root.link:
+        yield mrkdwn.link(root.link, "Where it is described") if len(root.link) <= 200 else paper.fit(root.link, 200)
+    if root.fixes and not root.healed:
+        shown, left = paper.fold(root.fixes, 3)
+        more = f" and {left} more" if left else ""
+        yield f"🔧 Can be tried: {', then '.join(paper.fit(fix, 80) for fix in shown)}{more}"
+    yield from _consequences(under, paper)
+
+
+def _consequences(under: Sequence[Trouble], paper: Paper) -> Iterator[str]:
+    shown, left = paper.fold(under, MOST_CONSEQUENCES)
+    for each in shown:
+        yield f"      ↳ so also · {paper.fit(each.target, 60)}: {paper.fit(each.title, 150)}"
+    if left:
+        yield f"      ↳ and {left} more consequences"
+
+
+def _checked(seen: Picture, paper: Paper) -> Iterator[str]:
+    if seen.unknown:
+        shown, left = paper.fold(seen.unknown, 5)
+        lines = [f"• {paper.fit(each, 150)}" for each in shown] + ([f"• and {left} more"] if left else [])
+        yield "⚠️ *Could not be told:*\n" + "\n".join(lines)
+    healthy = seen.outcome is Outcome.HEALTHY
+    if seen.checked and (healthy or seen.troubles):
+        shown, left = paper.fold(seen.checked, MOST_CHECKED if healthy else 8)
+        listed = "; ".join(paper.fit(each, 100) for each in shown)
+        title = "Checked, and nothing was wrong" if healthy else "Checked; what is not named above is ruled out"
+        asked = f" on {len(seen.asked)} machines" if len(seen.asked) > 1 else ""
+        yield f"*{title}{asked}:* {listed}{f'; and {left} more' if left else ''}"
+
+
+def _plan(seen: Picture, paper: Paper) -> Iterator[str]:
+    if not seen.plan:
+        return
+    fixes = [each for each in seen.plan.get("fixes") or () if isinstance(each, Mapping)]
+    shown, left = paper.fold(fixes, 4)
+    named = "; ".join(paper.fit(f"{text(each.get('target'))}: {text(each.get('title'))}", 160) for each in shown)
+    risk = paper.fit(text(seen.plan.get("risk")), 40)
+    lines = [f"*Plan* ({risk}): {named}{f'; and {left} more' if left else ''}"]
+    lines += [_decided(each, paper) for each in seen.decisions[-3:]] or _open(seen)
+    yield "\n".join(lines)
+
+
+def _open(seen: Picture) -> list[str]:
+    needs, expires = int(seen.plan.get("needs") or 0), moment(seen.plan.get("expires"))
+    if not needs or seen.outcome:
+        return []
+    who = "another person" if needs == 1 else f"{needs} other people"
+    return [f"⏳ Waiting for {who} to approve{f', until {mrkdwn.date(expires)}' if expires else ''}"]
+
+
+def _decided(data: Mapping[str, Any], paper: Paper) -> str:
+    verdict = text(data.get("verdict"))
+    by, reason = text(data.get("by")), text(data.get("reason"))
+    user = by.removeprefix("<@").removesuffix(">")
+    who = f" by {mrkdwn.person(user)}" if user and verdict != "expire" else ""
+    return f"{_VERDICTS.get(verdict, paper.fit(verdict, 40))}{who}{f': {paper.fit(reason, 200)}' if reason else ''}"
+
+
+def _progress(seen: Picture, paper: Paper) -> Iterator[str]:
+    left = max(0, len(seen.done) - MOST_DONE)  # the newest matter, so the oldest are folded
+    paper.omitted += left
+    lines = [f"… {left} earlier steps"] if left else []
+    lines += [_did(each, paper) for each in seen.done[left:]]
+    if seen.waiting and not seen.outcome:
+        lines.append(_waits(seen.waiting, paper))
+    if lines:
+        yield "\n".join(lines)
+
+
+def _did(each: Done, paper: Paper) -> str:
+    where = f"{paper.fit(each.target, 40)}: " if each.target else ""
+    said = f" ({paper.fit(each.said, 60)})" if each.said and each.result != "done" else ""
+    return f"{_RESULTS.get(each.result, '•')} {where}{paper.fit(each.does, 60)}: {paper.fit(each.result, 30)}{said}"
+
+
+def _waits(waiting: Mapping[str, Any], paper: Paper) -> str:
+    until = moment(waiting.get("until"))
+    at_most = f", at most until {mrkdwn.date(until)}" if until else ""
+    return f"⏳ Waiting for {paper.fit(text(waiting.get('for')), 200)}{at_most}"
+
+
+def _footer(run: Run, seen: Picture, paper: Paper, now: datetime) -> str:
+    order = run.order
+    why = f" · because: {paper.fit(order.because, 160)}" if order.because else ""
+    took = "" if seen.outcome else f" · for {readable(max(now - run.created, now - now))} now"
+    stopped = f" · cancelled by {mrkdwn.person(run.cancelled_by.user)}" if run.cancelled_by else ""
+    return f"run {run.id} · asked by {mrkdwn.person(order.actor.user)} {mrkdwn.date(run.created)}{took}{why}{stopped}"
+
+
+# ---------------------------------------------------------------- the whole, as plain text
+
+
+def whole(run: Run, story: Sequence[Event]) -> str:
+    """All of a run's story as plain text, nothing left out: the file, and what `show` prints."""
+    seen = picture(run, story)
+    lines = [headline(run, seen), f"run {run.id}, asked by {run.order.actor.user} at {mrkdwn.utc(run.created)}"]
+    lines += [f"because: {run.order.because}"] if run.order.because else []
+    lines += [seen.sentence] if seen.sentence else []
+    for root, under in seen.roots():
+        lines += ["", *_in_full(root, ""), *(line for each in under for line in _in_full(each, "    so also: "))]
+    for title, items in (("Could not be told", seen.unknown), ("Checked", seen.checked)):
+        lines += ["", f"{title}:", *(f"  {each}" for each in items)] if items else []
+    lines += ["", *(line for event in story if (line := _event_line(event)))]
+    return "\n".join(lines) + "\n"
+
+
+def _in_full(each: Trouble, before: str) -> Iterator[str]:
+    healed = "healed, was " if each.healed else ""
+    yield f"{before}{healed}{each.severity} {each.target}: {each.title} [{each.cause}]"
+    for label, said in (("evidence", each.evidence), ("for a person", each.person), ("see", each.link)):
+        if said:
+            yield f"    {label}: {said}"
+    yield from (f"    can be tried: {fix}" for fix in each.fixes)
+
+
+def _event_line(event: Event) -> str:
+    at, data = f"{event.at:%H:%M:%S}", event.data
+    lines: dict[str, str] = {
+        "plan": f"plan {text(data.get('no'))}: " + "; ".join(_fix_line(fix) for fix in data.get("fixes") or ()),
+        "decision": f"{text(data.get('verdict'))} by {text(data.get('by'))} {text(data.get('reason'))}".rstrip(),
+        "waiting": f"waiting for {text(data.get('for'))} until {text(data.get('until'))}",
+        "change": f"{text(data.get('target'))}: {text(data.get('does'))}: {text(data.get('result'))} "
+        f"[{text(data.get('command'))}] {text(data.get('said'))}".rstrip(),
+        "step": f"{text(data.get('target'))}: {text(data.get('does'))}: {text(data.get('result'))}",
+        "verified": f"{text(data.get('target'))}: {'healed' if data.get('healed') else 'not healed'} "
+        f"by {text(data.get('fix'))}",
+        "note": text(data.get("text")),
+        "outcome": f"{text(data.get('outcome'))}: {text(data.get('text'))}",
+    }
+    return f"{at} {lines[event.kind]}" if event.kind in lines else ""
+
+
+def _fix_line(fix: Any) -> str:
+    if not isinstance(fix, Mapping):
+        return text(fix)
+    return f"{text(fix.get('target'))}: {text(fix.get('title'))} ({', '.join(texts(fix.get('steps')))})"
