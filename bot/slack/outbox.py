@@ -1,0 +1,401 @@
+"""The sender: takes letters from the outbox, renders and checks them, and says them in Slack at Slack's pace.
+
+At least once and in order within a channel; a letter leaves the table only as sent or, with a sentence, as dead.
+"""
+
+import http.client
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+from urllib.error import HTTPError
+
+from slack_sdk import WebClient
+from slack_sdk.errors import SlackApiError, SlackClientError
+
+from bot.core.errors import OpsbotError
+from bot.core.outbox import Letter, Outbox
+from bot.slack import blocks, check, mrkdwn, questions, status
+from bot.slack.blocks import Message
+from bot.slack.pace import Pace
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+log = logging.getLogger(__name__)
+
+IDLE: Final = 5.0  # seconds to sleep in the table's own wait; a new letter wakes it
+LONGEST_BACK_OFF: Final = 60.0
+REMEMBERED: Final = 1_000
+MOST_TRIES: Final = 12  # for an error that nobody has described; known ones have their own rule
+QUIET: Final[Mapping[str, Any]] = {"unfurl_links": False, "unfurl_media": False, "parse": "none", "link_names": False}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What an error of Slack's means for a letter."""
+
+    act: str  # `later`, `dead`, `post` (the message to edit is gone), `file` (too long), `direct` (not in the channel)
+    why: str
+    after: float = 0.0  # seconds; 0.0 backs off by itself
+
+
+_LATER, _DEAD = "later", "dead"
+_LOST = Rule("post", "the message is gone")
+_TOO_LONG = Rule("file", "too long for a message")
+_PRIVATE = Rule("direct", "that person is not in the channel")
+_SETUP = 60.0
+
+RULES: Final[Mapping[str, Rule]] = {
+    "ratelimited": Rule(_LATER, "Slack asks to wait"),
+    "rate_limited": Rule(_LATER, "Slack asks to wait"),
+    "message_limit_exceeded": Rule(_LATER, "Slack asks to wait", _SETUP),
+    "internal_error": Rule(_LATER, "Slack has trouble"),
+    "fatal_error": Rule(_LATER, "Slack has trouble"),
+    "service_unavailable": Rule(_LATER, "Slack has trouble"),
+    "request_timeout": Rule(_LATER, "Slack did not answer in time"),
+    "team_added_to_org": Rule(_LATER, "the workspace is moving into an organisation", _SETUP),
+    # the installation is wrong, not the letter: it waits until somebody has corrected it
+    "invalid_auth": Rule(_LATER, "Slack refuses the bot's token: correct SLACK_BOT_TOKEN", _SETUP),
+    "not_authed": Rule(_LATER, "Slack got no token: set SLACK_BOT_TOKEN", _SETUP),
+    "account_inactive": Rule(_LATER, "the bot's token belongs to a removed app: install it again", _SETUP),
+    "token_revoked": Rule(_LATER, "the bot's token was revoked: install the app again", _SETUP),
+    "token_expired": Rule(_LATER, "the bot's token has expired: set a new SLACK_BOT_TOKEN", _SETUP),
+    "missing_scope": Rule(_LATER, "the app lacks a scope: install it with `opsbot manifest`", _SETUP),
+    # it can never be said there
+    "channel_not_found": Rule(_DEAD, "there is no such channel, or the bot is not in it: invite @opsbot"),
+    "not_in_channel": Rule(_DEAD, "the bot is not in the channel: invite @opsbot"),
+    "is_archived": Rule(_DEAD, "the channel is archived"),
+    "restricted_action": Rule(_DEAD, "the workspace does not let the bot post there"),
+    "thread_not_found": Rule(_DEAD, "the thread was deleted"),
+    "cannot_reply_to_message": Rule(_DEAD, "that message takes no replies"),
+    "user_not_found": Rule(_DEAD, "there is no such person"),
+    "user_disabled": Rule(_DEAD, "the account is deactivated"),
+    "cannot_dm_bot": Rule(_DEAD, "that is a bot"),
+    "messages_tab_disabled": Rule(_DEAD, "the app does not let its people be written to"),
+    # another way
+    "message_not_found": _LOST,
+    "cant_update_message": _LOST,
+    "edit_window_closed": _LOST,
+    "msg_too_long": _TOO_LONG,
+    "msg_blocks_too_long": _TOO_LONG,
+    "invalid_blocks": _TOO_LONG,
+    "invalid_blocks_format": _TOO_LONG,
+    "no_text": _TOO_LONG,
+    "user_not_in_channel": _PRIVATE,
+}
+_DROPPED: Final = (SlackClientError, OSError, http.client.HTTPException)  # also: the answer did not come whole
+
+
+@dataclass(frozen=True)
+class Said:
+    """Where a message ended up; `ts` is None for what cannot be edited (files, private words)."""
+
+    ts: str | None
+
+
+class Sender:
+    """Says what the outbox holds. `run` it in a few threads: each serves one channel at a time."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        client: WebClient,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        channels: Collection[str] = (),
+    ) -> None:
+        self._outbox = outbox
+        self._client = client
+        self._now = now
+        self._channels = frozenset(channels)  # that a text may name
+        self._pace = Pace(clock)
+        self._guard = threading.Lock()
+        self._failures: dict[str, int] = {}
+        self._away = False
+        self._filed: dict[str, None] = {}
+        self._said: dict[int, Said] = {}
+
+    def run(self, stop: threading.Event) -> None:
+        """Send until told to stop; a database or a Slack that is away is waited for."""
+        pause = 1.0
+        while not stop.is_set():
+            try:
+                if not self.step():
+                    self._outbox.wait(IDLE)
+                pause = 1.0
+            except Exception as error:  # whatever it was, the letter is still in the table
+                detail = str(error) if isinstance(error, OpsbotError) else type(error).__name__
+                log.error("the outbox could not be read or written: %s; trying again in %.0f s", detail, pause)
+                stop.wait(pause)
+                pause = min(pause * 2, LONGEST_BACK_OFF)
+
+    def step(self) -> bool:
+        """Serve one letter; False when none is due."""
+        with self._outbox.take() as letter:
+            if letter is None:
+                return False
+            self._serve(letter)
+            return True
+
+    def _serve(self, letter: Letter) -> None:
+        if wait := self._turn(letter):
+            self._outbox.later(letter, wait, "Slack takes about one message a second")
+            return
+        try:
+            said = self._say(letter)
+        except SlackApiError as error:
+            self._refused(letter, error)
+        except _DROPPED as error:
+            self._postpone(letter, f"Slack cannot be reached ({type(error).__name__})")
+        else:
+            self._outbox.sent(letter, said.ts)
+            self._came_through(letter.channel)
+
+    def _turn(self, letter: Letter) -> float:
+        if letter.message is None or letter.kind not in ("status", "approval"):
+            return self._pace.post(letter.channel)
+        prompt = letter.kind == "approval" or bool(letter.run and letter.run.outcome)
+        return self._pace.edit(letter.channel, letter.message, prompt)
+
+    # ------------------------------------------------------------ saying it
+
+    def _say(self, letter: Letter) -> Said:
+        if letter.kind == "private":
+            return self._whisper(letter)
+        if letter.kind == "note":
+            return self._note(letter)
+        message = self._drawn(letter)
+        said = self._said.get(letter.id) or self._put(letter, message)
+        _keep(self._said, letter.id, said)  # when its file fails, only the file is tried again
+        if message.document and self._file_due(letter):
+            self._file(letter, message.name, message.document, thread=letter.thread or letter.message or said.ts)
+            self._remember_file(letter)
+        self._said.pop(letter.id, None)
+        return said
+
+    def _drawn(self, letter: Letter) -> Message:
+        if letter.kind == "status" and letter.run:
+            return status.status(letter.run, letter.story, self._now())
+        if letter.kind == "approval" and letter.approval:
+            return questions.question(letter.approval, self._now(), letter.run)
+        if letter.kind == "pointer" and letter.approval:
+            return blocks.pointer(letter.approval)
+        return blocks.note(str(letter.body.get("text", "")), self._known(letter))
+
+    def _put(self, letter: Letter, message: Message) -> Said:
+        """Post or edit. What Slack would not take goes out as its sentence, with the whole text as a file."""
+        if faults := check.faults_of_message(message.text, message.blocks):
+            log.error("letter %s (%s) could not be drawn: %s", letter.id, letter.kind, "; ".join(faults))
+            return self._plain(letter, message)
+        try:
+            return self._post_or_edit(letter, message)
+        except SlackApiError as error:
+            rule = _rule(error)
+            if rule.act == "post" and letter.message:
+                return self._post(letter, message)
+            if rule.act == "file":
+                log.error("Slack would not take letter %s (%s): %s", letter.id, letter.kind, _code(error))
+                return self._plain(letter, message)
+            raise
+
+    def _post_or_edit(self, letter: Letter, message: Message) -> Said:
+        if letter.message is None or letter.kind not in ("status", "approval"):
+            return self._post(letter, message)
+        self._client.chat_update(
+            channel=letter.channel,
+            ts=letter.message,
+            text=message.text,
+            blocks=list(message.blocks),
+            parse="none",
+            link_names=False,
+        )
+        return Said(letter.message)
+
+    def _post(self, letter: Letter, message: Message) -> Said:
+        answer = self._client.chat_postMessage(
+            channel=letter.channel, thread_ts=letter.thread, text=message.text, blocks=list(message.blocks), **QUIET
+        )
+        return Said(str(answer["ts"]))
+
+    def _plain(self, letter: Letter, message: Message) -> Said:
+        """The sentence alone, without blocks, and beside it a file with everything."""
+        said = self._post_or_edit(
+            letter, Message(mrkdwn.clip(message.text, 3_500), (blocks.section(message.text[:2_900]),))
+        )
+        whole = message.document or _whole(letter) or message.text
+        if letter.message is None:
+            self._file(letter, message.name or f"letter-{letter.id}.txt", whole, letter.thread or said.ts)
+        return said
+
+    def _note(self, letter: Letter) -> Said:
+        text, known = str(letter.body.get("text", "")), self._known(letter)
+        if content := letter.body.get("content"):
+            name = str(letter.body.get("file") or f"note-{letter.id}.txt")
+            self._file(letter, name, str(content), letter.thread, text)
+            return Said(None)
+        if blocks.too_long(text):
+            first = text.strip().splitlines()[0] if text.strip() else ""
+            self._file(letter, f"note-{letter.id}.txt", text, letter.thread, mrkdwn.clip(first, 200))
+            return Said(None)
+        return self._put(letter, blocks.note(text, known))
+
+    def _known(self, letter: Letter) -> frozenset[str]:
+        """Whom and what this letter may mention: the run's parties, its reader, whom its writer named, our channels."""
+        named = [str(each) for each in letter.body.get("people") or ()]
+        reader = [letter.user] if letter.user else []
+        return blocks.people_of(letter.run, letter.approval, [*named, *reader]) | self._channels
+
+    # ------------------------------------------------------------ files
+
+    def _file(self, letter: Letter, name: str, content: str, thread: str | None, says: str = "") -> None:
+        """A document in the thread, under a line that names it and its size."""
+        self._upload(
+            letter.channel, name, content, thread, blocks.fitted(says, 600, self._known(letter)) if says else ""
+        )
+
+    def _upload(self, channel: str, name: str, content: str, thread: str | None, says: str) -> None:
+        safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)[:100] or "text.txt"
+        line = f"{safe}, {_size(content)}"
+        self._client.files_upload_v2(
+            channel=channel,
+            thread_ts=thread,
+            filename=safe,
+            title=safe,
+            content=content or " ",
+            initial_comment=f"{says}\n{line}" if says else line,
+        )
+
+    def _file_due(self, letter: Letter) -> bool:
+        """A plan's file goes with its first message, a run's when the run has ended."""
+        if letter.kind == "approval":
+            return letter.message is None
+        return bool(letter.run and letter.run.outcome) and _run_key(letter) not in self._filed
+
+    def _remember_file(self, letter: Letter) -> None:
+        if letter.kind == "status":
+            _keep(self._filed, _run_key(letter), None)
+
+    # ------------------------------------------------------------ private words
+
+    def _whisper(self, letter: Letter) -> Said:
+        """Shown to one person in the channel; to somebody who is not there, or a long text, in a direct message."""
+        text = str(letter.body.get("text", ""))
+        if not letter.user:
+            raise OpsbotError(f"letter {letter.id} is private, but names nobody")
+        if not letter.channel or letter.channel.startswith("D") or blocks.too_long(text):
+            return self._direct(letter, text)
+        message = blocks.note(text, self._known(letter))
+        try:
+            self._client.chat_postEphemeral(
+                channel=letter.channel,
+                user=letter.user,
+                thread_ts=letter.thread,
+                text=message.text,
+                blocks=list(message.blocks),
+                parse="none",
+                link_names=False,
+            )
+        except SlackApiError as error:
+            if _rule(error).act not in ("direct", "dead"):
+                raise
+            return self._direct(letter, text)
+        return Said(None)
+
+    def _direct(self, letter: Letter, text: str) -> Said:
+        channel = str(self._client.conversations_open(users=str(letter.user))["channel"]["id"])
+        if blocks.too_long(text):
+            first = blocks.fitted(text.strip().splitlines()[0], 200) if text.strip() else ""
+            self._upload(channel, f"answer-{letter.id}.txt", text, None, first)
+            return Said(None)
+        message = blocks.note(text, self._known(letter))
+        self._client.chat_postMessage(channel=channel, text=message.text, blocks=list(message.blocks), **QUIET)
+        return Said(None)
+
+    # ------------------------------------------------------------ when it did not work
+
+    def _refused(self, letter: Letter, error: SlackApiError) -> None:
+        rule = _rule(error)
+        if rule.act == _LATER:
+            self._postpone(letter, rule.why, _retry_after(error) or rule.after)
+        elif rule.act == "unknown" and letter.tries < MOST_TRIES:
+            self._postpone(letter, rule.why)
+        else:
+            log.error("letter %s (%s) to %s cannot be sent: %s", letter.id, letter.kind, letter.channel, rule.why)
+            self._outbox.dead(letter, f"{rule.why} ({_code(error)})")
+
+    def _postpone(self, letter: Letter, why: str, after: float = 0.0) -> None:
+        with self._guard:
+            failures = self._failures[letter.channel] = self._failures.get(letter.channel, 0) + 1
+            first, self._away = not self._away, True
+        seconds = after or min(0.5 * 2 ** min(failures, 8), LONGEST_BACK_OFF)
+        if first:
+            log.warning("%s; letters wait and are sent later", why)
+        self._outbox.later(letter, seconds, why)
+
+    def _came_through(self, channel: str) -> None:
+        with self._guard:
+            self._failures.pop(channel, None)
+            was_away, self._away = self._away, False
+        if was_away:
+            log.warning("Slack takes letters again")
+
+
+def _keep(kept: dict[K, V], key: K, value: V) -> None:
+    kept[key] = value
+    if len(kept) > REMEMBERED:
+        kept.pop(next(iter(kept)))
+
+
+def _run_key(letter: Letter) -> str:
+    return f"{letter.channel}:{letter.run.id if letter.run else 0}"
+
+
+def _rule(error: SlackApiError) -> Rule:
+    code = _code(error)
+    if known := RULES.get(code):
+        return known
+    if _http_status(error) == 429:
+        return RULES["ratelimited"]
+    if _http_status(error) >= 500:
+        return RULES["internal_error"]
+    return Rule("unknown", f"Slack answers {code or _http_status(error)}")
+
+
+def _code(error: SlackApiError) -> str:
+    found = error.response.get("error") if hasattr(error.response, "get") else None
+    return str(found or "")
+
+
+def _http_status(error: SlackApiError) -> int:
+    """The status, wherever slack_sdk left it: an answer that is no JSON comes as a plain dict."""
+    response: Any = error.response
+    found = response.get("status") if isinstance(response, dict) else getattr(response, "status_code", 0)
+    if not found and isinstance(error.__cause__, HTTPError):
+        found = error.__cause__.code
+    return int(found or 0)
+
+
+def _retry_after(error: SlackApiError) -> float:
+    headers = getattr(error.response, "headers", None) or {}
+    try:
+        return float(headers.get("Retry-After", 0))
+    except (TypeError, ValueError):
+        return 0.0
+
+
+def _whole(letter: Letter) -> str:
+    if letter.kind == "status" and letter.run:
+        return status.whole(letter.run, letter.story)
+    if letter.approval:
+        return letter.approval.ask.text
+    return str(letter.body.get("text", ""))
+
+
+def _size(content: str) -> str:
+    size = len(content.encode())
+    lines = content.count("\n") + (not content.endswith("\n"))
+    return f"{size:,} bytes, {lines:,} lines" if size < 10_000 else f"{size / 1000:,.0f} kB, {lines:,} lines"
