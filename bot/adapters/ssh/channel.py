@@ -1,0 +1,170 @@
+"""One exec on a channel: both streams read at once, with caps and a deadline, until the machine says how it ended."""
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from threading import Event as Flag
+
+import paramiko
+
+from bot.adapters.ssh.login import TICK
+
+CHUNK = 1 << 20
+LINGER = 0.3  # seconds of silence after the exit status: something in the background may hold the stream open
+
+
+class End(Enum):
+    """How a conversation ended: the machine told a status, we stopped it, its time was over, or the connection died."""
+
+    EXITED = "exited"
+    STOPPED = "stopped"
+    LATE = "late"
+    TOO_MUCH = "too much"
+    LOST = "lost"
+
+
+class Capped:
+    """The first bytes of a stream; the rest is counted and forgotten."""
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+        self._kept = bytearray()
+        self.read = 0
+
+    def feed(self, data: bytes) -> None:
+        self.read += len(data)
+        self._kept += data[: max(0, self._keep - len(self._kept))]
+
+    @property
+    def truncated(self) -> bool:
+        return self.read > len(self._kept)
+
+    @property
+    def text(self) -> str:
+        return self._kept.decode(errors="replace")
+
+
+class Answers:
+    """A stream of answers, each ended by its marker and capped for itself: a long one costs no other."""
+
+    def __init__(self, keep: int, nonce: str) -> None:
+        self._keep = keep
+        self._marker = re.compile(rb"\n%s \d+\n" % nonce.encode())
+        self._longest = len(nonce) + 8
+        self._tail = b""
+        self._done: list[tuple[Capped, bytes]] = []
+        self._now = Capped(keep)
+        self.read = 0
+
+    def feed(self, data: bytes) -> None:
+        self.read += len(data)
+        rest = self._tail + data
+        while found := self._marker.search(rest):
+            self._now.feed(rest[: found.start()])
+            self._done.append((self._now, found[0]))
+            self._now = Capped(self._keep)
+            rest = rest[found.end() :]
+        sure = max(0, len(rest) - self._longest)  # what comes after may be the beginning of a marker
+        self._now.feed(rest[:sure])
+        self._tail = rest[sure:]
+
+    @property
+    def text(self) -> str:
+        """The answers that came to their end, with their markers."""
+        return "".join(f"{answer.text}{marker.decode()}" for answer, marker in self._done)
+
+    @property
+    def truncated(self) -> list[bool]:
+        return [answer.truncated for answer, _ in self._done]
+
+
+class Wake(Flag):
+    """Set when either stream has something; paramiko clears it per stream, so only `rearm` does."""
+
+    def clear(self) -> None:
+        """Not while the other stream may have data."""
+
+    def rearm(self) -> None:
+        super().clear()
+
+
+Sink = Capped | Answers
+
+
+@dataclass(frozen=True)
+class Ending:
+    how: End
+    exit: int | None = None
+
+
+@dataclass
+class Conversation:
+    """A running exec: `listen` until it ended. `silent` is called while nothing comes, to see whether anybody lives."""
+
+    channel: paramiko.Channel
+    out: Sink
+    err: Sink
+    most: int
+    silent: Callable[[float], None]
+
+    def __post_init__(self) -> None:
+        self._wake = Wake()
+        self.channel.in_buffer.set_event(self._wake)
+        self.channel.in_stderr_buffer.set_event(self._wake)
+
+    def listen(self, deadline: float, abort: Flag) -> Ending:
+        heard = time.monotonic()
+        while True:
+            self._wake.rearm()
+            if self._drain():
+                heard = time.monotonic()
+            elif self._over(time.monotonic() - heard):
+                return self._ending()
+            else:
+                self.silent(time.monotonic() - heard)
+                self._wake.wait(TICK)
+            if stopped := self._stopped(deadline, abort):
+                return Ending(stopped)
+
+    def _stopped(self, deadline: float, abort: Flag) -> End | None:
+        if abort.is_set():
+            return End.STOPPED
+        if max(self.out.read, self.err.read) > self.most:
+            return End.TOO_MUCH
+        return End.LATE if time.monotonic() > deadline else None
+
+    def _drain(self) -> bool:
+        some = False
+        while self.channel.recv_ready():
+            self.out.feed(self.channel.recv(CHUNK))
+            some = True
+        while self.channel.recv_stderr_ready():
+            self.err.feed(self.channel.recv_stderr(CHUNK))
+            some = True
+        return some
+
+    def _over(self, quiet: float) -> bool:
+        if self.channel.closed:
+            return not (self.channel.recv_ready() or self.channel.recv_stderr_ready())
+        return self.channel.exit_status_ready() and (bool(self.channel.eof_received) or quiet > LINGER)
+
+    def _ending(self) -> Ending:
+        status = self.channel.exit_status
+        return Ending(End.LOST) if status < 0 else Ending(End.EXITED, status)
+
+
+def send_all(channel: paramiko.Channel, data: bytes, deadline: float, abort: Flag) -> bool:
+    """Everything into the channel, or False: the connection died, or it was stopped half-way."""
+    channel.settimeout(TICK)
+    while data:
+        if abort.is_set() or time.monotonic() > deadline:
+            return False
+        try:
+            data = data[channel.send(data) :]
+        except TimeoutError:
+            continue
+        except (OSError, EOFError, paramiko.SSHException):
+            return False
+    return True

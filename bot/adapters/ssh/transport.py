@@ -1,0 +1,170 @@
+"""Asks machines and changes them, over SSH."""
+
+import re
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import timedelta
+from threading import Event as Flag
+
+from bot.adapters.ssh import forward
+from bot.adapters.ssh.channel import Answers, Capped, Conversation, End, Ending, send_all
+from bot.adapters.ssh.host import Host, Limits, Unreached
+from bot.adapters.ssh.pool import Pool
+from bot.core import wire
+from bot.core.command import Command, Resolve, refuse_secrets
+from bot.core.ports import NotSent
+from bot.core.question import Answer, Output, Question, Unanswered
+from bot.core.target import Target
+
+ARGUMENT = 100_000  # bytes: Linux takes 128 KiB in one word of a program, and a question is one
+DENIED = re.compile(  # how sudo says no under LC_ALL=C, by version; it exits with 1
+    r"^sudo: (a password is required|no tty present|a terminal is required|sorry, you must have a tty|.*not allowed)"
+    r"|^Sorry, user .* (is not allowed to execute|may not run sudo)"
+    r"|is not in the sudoers file|is not allowed to run sudo",
+    re.MULTILINE,
+)
+SAID = {
+    End.STOPPED: "{0} was not asked to the end: the run was stopped.",
+    End.LATE: "{0} did not answer all questions within {1:g} s.",
+    End.TOO_MUCH: "{0} said more than {2} MiB; the rest was not read.",
+    End.LOST: "{0} lost the connection while it was asked.",
+}
+
+
+class Ssh:
+    """Reaches every machine that `hosts` knows, by `Target.key`; safe to use from many threads."""
+
+    def __init__(
+        self, hosts: Mapping[str, Host], resolve: Resolve = refuse_secrets, limits: Limits | None = None
+    ) -> None:
+        self._hosts = hosts
+        self._resolve = resolve
+        self._limits = limits or Limits()
+        self._pool = Pool(self._limits)
+
+    def ask(self, target: Target, questions: Sequence[Question], abort: Flag) -> list[Answer | Unanswered]:
+        """One answer per question; commands go over one connection in one go. Never raises for a machine's sake."""
+        answers: list[Answer | Unanswered | None] = [
+            None if isinstance(question, Command) else Unanswered(f"{question} is not asked over SSH.")
+            for question in questions
+        ]
+        for batch in _batches([(no, command) for no, command in enumerate(questions) if isinstance(command, Command)]):
+            for (no, _), answer in zip(batch, self._ask(target, [command for _, command in batch], abort), strict=True):
+                answers[no] = answer
+        return [answer for answer in answers if answer is not None]
+
+    def identity(self, target: Target) -> str:
+        """Address and pinned host key: `10.0.0.11:22 SHA256:…`."""
+        try:
+            host = self._host(target)
+            pinned = self._pool.pins(host)
+        except Unreached as error:
+            return str(error)
+        return f"{host} {pinned[0]}" if pinned else f"{host} (no pinned host key)"
+
+    def send(self, target: Target, command: Command, within: timedelta, abort: Flag) -> Output:
+        """Make one change, at most once, bounded on the machine too; stopping ends it there.
+
+        Raises NotSent when nothing of it reached the machine; `exit` is None when nobody knows how it ended.
+        """
+        seconds = max(1, round(within.total_seconds()))
+        try:
+            script = wire.change_script(command, seconds, self._resolve).encode()
+        except Exception as error:  # a secret that cannot be had, of whatever kind
+            raise NotSent(f"{command} could not be written down for {target}: {error}") from error
+        try:
+            return self._send(target, script, seconds + wire.KILL_AFTER + self._limits.grace, abort)
+        except Unreached as error:
+            raise NotSent(str(error)) from error
+
+    def forward(self, target: Target, host: str, port: int) -> AbstractContextManager[int]:
+        """A port on loopback that leads to host:port as the machine sees it, while the context is open."""
+        return forward.listening(lambda: self._pool.connection(str(target), self._host(target), Flag()), host, port)
+
+    def close(self) -> None:
+        """Close every connection; what runs on machines ends."""
+        self._pool.close()
+
+    def _host(self, target: Target) -> Host:
+        host = self._hosts.get(target.key)
+        if host is None:
+            raise Unreached(f"{target} cannot be reached: the configuration has no SSH address for it.")
+        return host
+
+    # ---------------------------------------------------------------- asking
+
+    def _ask(self, target: Target, commands: Sequence[Command], abort: Flag) -> list[Answer | Unanswered]:
+        answers: list[Answer | Unanswered] = []
+        for _ in range(2):  # questions only read, so a lost connection may be asked again, once
+            left = commands[len(answers) :]
+            try:
+                answered, ending = self._converse(target, left, abort)
+            except Unreached as error:
+                return [*answers, *(Unanswered(str(error), error.cause) for _ in left)]
+            answers += [_judged(target, *pair) for pair in zip(left, answered, strict=False)]
+            if len(answers) == len(commands) or ending.how is not End.LOST:
+                break
+        why = SAID.get(ending.how, "{0} ended the session before it had answered.")
+        said = why.format(target, self._limits.ask, self._limits.stream >> 20)
+        return [*answers, *(Unanswered(said) for _ in commands[len(answers) :])]
+
+    def _converse(self, target: Target, commands: Sequence[Command], abort: Flag) -> tuple[list[Output], Ending]:
+        nonce = secrets.token_hex(16)
+        script = wire.ask_script(commands, nonce, self._limits.program)
+        out, err = Answers(self._limits.answer, nonce), Answers(self._limits.answer, nonce)
+        with self._pool.channel(str(target), self._host(target), abort, script) as (connection, channel):
+            talk = Conversation(channel, out, err, self._limits.stream, connection.check)
+            ending = talk.listen(time.monotonic() + self._limits.ask, abort)
+        answers = wire.read_answers(out.text, err.text, nonce, len(commands))
+        cut = _either(out.truncated, err.truncated)
+        return [replace(answer, truncated=next(cut, False)) for answer in answers if answer is not None], ending
+
+    # ---------------------------------------------------------------- changing
+
+    def _send(self, target: Target, script: bytes, within: float, abort: Flag) -> Output:
+        out, err = Capped(self._limits.answer), Capped(self._limits.answer)
+        with self._pool.channel(str(target), self._host(target), abort, wire.SHELL) as (connection, channel):
+            if abort.is_set():
+                raise Unreached("It was stopped before anything was sent.")
+            talk = Conversation(channel, out, err, self._limits.stream, connection.check)
+            deadline = time.monotonic() + within
+            send_all(channel, script, deadline, abort)
+            ending = talk.listen(deadline, abort)
+            if ending.how in (End.STOPPED, End.LATE, End.TOO_MUCH):
+                channel.shutdown_write()  # the machine ends it now; its status says that nothing of it is left
+                talk.most = talk.out.read + talk.err.read + self._limits.stream
+                talk.listen(time.monotonic() + wire.KILL_AFTER + 1.5, Flag())
+        known = ending.exit if ending.exit not in wire.CUT_SHORT else None
+        return Output(known, out.text, err.text, out.truncated or err.truncated)
+
+
+def _judged(target: Target, command: Command, output: Output) -> Output | Unanswered:
+    asks_root = any(part.as_root for part in command.parts())
+    if asks_root and output.exit == 1 and DENIED.search(output.err):
+        said = output.err.strip().splitlines()[-1][:200]
+        return Unanswered(
+            f"sudo on {target} refuses `{command}`: {said}. `opsbot manifest sudoers` prints the rules that it needs.",
+            "sudo-denied",
+        )
+    return output
+
+
+def _either(out: Sequence[bool], err: Sequence[bool]) -> Iterator[bool]:
+    return (one or two for one, two in zip(out, err, strict=False))
+
+
+def _batches(asked: list[tuple[int, Command]]) -> Iterator[list[tuple[int, Command]]]:
+    batch: list[tuple[int, Command]] = []
+    size = 0
+    for no, command in asked:
+        length = len(command.text().encode()) + 200
+        if batch and size + length > ARGUMENT:
+            yield batch
+            batch, size = [], 0
+        batch.append((no, command))
+        size += length
+    if batch:
+        yield batch
