@@ -1,0 +1,147 @@
+"""The configuration: a YAML file and the environment, checked and frozen before anything starts."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import PrivateAttr, ValidationError
+
+from bot.core.fix import Risk
+from bot.core.target import Role, Site, Target
+from bot.engine.people import Approvers
+from bot.engine.policy import Policy, Rule
+from bot.settings import checks, document, secrets
+from bot.settings.problems import BadSettings, sentences
+from bot.settings.secrets import Secrets
+from bot.settings.sections import File, Installation, Machine, PolicyRule, Ssh
+
+__all__ = ["BadSettings", "HostSettings", "Secrets", "Settings", "load", "load_file"]
+
+EMBEDDED: Final = "embedded"
+
+
+@dataclass(frozen=True)
+class HostSettings:
+    """How to reach one machine by SSH; `jump` is the bastion before it."""
+
+    host: str
+    port: int
+    user: str
+    key_file: Path
+    known_hosts: Path
+    jump: "HostSettings | None" = None
+
+
+class Settings(File):
+    """Everything that was configured, and the engine's nouns made from it."""
+
+    _secrets: Secrets = PrivateAttr(default_factory=Secrets)
+
+    @property
+    def secrets(self) -> Secrets:
+        """Tokens, keys and passwords; empty when the file alone was read."""
+        return self._secrets
+
+    @property
+    def database_url(self) -> str:
+        """The DSN of opsbot's database, or `embedded`."""
+        return self._secrets.database_url or self.database.url
+
+    def sites(self) -> tuple[Site, ...]:
+        return tuple(_site(each) for each in self.installations)
+
+    def policy(self) -> Policy:
+        """The configured rules by their place in the file, so that a sentence can name the one that decides."""
+        return Policy(tuple(_rule(number, each) for number, each in enumerate(self.rules)))
+
+    def approvers(self) -> Approvers:
+        listed = self.people.approvers
+        return Approvers(listed.usergroup or "", listed.users, self.people.admins)
+
+    def ssh_hosts(self) -> dict[str, HostSettings]:
+        """How each machine is reached, by its target's key (`prod/worker-1`)."""
+        return {f"{each.name}/{machine.name}": _host(each.ssh, machine) for each, machine in self._machines()}
+
+    def _machines(self) -> Iterator[tuple[Installation, Machine]]:
+        return ((each, machine) for each in self.installations for machine in (*each.platforms, *each.workers))
+
+
+def load(path: Path, environment: Mapping[str, str]) -> Settings:
+    """The settings with their secrets, for `serve`; raises BadSettings with a sentence for each problem."""
+    return _load(path, environment, with_secrets=True)
+
+
+def load_file(path: Path, environment: Mapping[str, str]) -> Settings:
+    """The file alone, for commands that only need to find `serve`: those who use them need no secret."""
+    return _load(path, environment, with_secrets=False)
+
+
+def _load(path: Path, environment: Mapping[str, str], with_secrets: bool) -> Settings:
+    written = _with_defaults(document.read(path), environment)
+    settings, problems = _validated(written, path)
+    found, missing = Secrets(), list[str]()
+    if with_secrets:
+        named = checks.variables(settings) if settings else ()
+        found, missing = secrets.read(environment, named)
+    problems += list(checks.problems(settings, found)) if settings else []
+    if settings is None or problems or missing:
+        raise BadSettings([*problems, *missing])
+    settings._secrets = found
+    return settings
+
+
+def _validated(written: Mapping[str, Any], path: Path) -> tuple[Settings | None, list[str]]:
+    try:
+        return Settings.model_validate(written, context={"folder": path.absolute().parent}), []
+    except ValidationError as error:
+        return None, sentences(error, Settings)
+
+
+def _with_defaults(written: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    """The two paths whose defaults depend on who runs this."""
+    root = os.geteuid() == 0
+    home = environment.get("HOME", "~")
+    state = written.get("state_dir") or ("/var/lib/opsbot" if root else f"{home}/.local/state/opsbot")
+    socket = "/run/opsbot/opsbot.sock" if root else f"{state}/opsbot.sock"
+    return {"state_dir": state, "socket": socket, **written}
+
+
+def _site(given: Installation) -> Site:
+    machines = [Target(each.name, Role.PLATFORM, given.name, each.host) for each in given.platforms]
+    machines += [Target(each.name, Role.WORKER, given.name, each.host) for each in given.workers]
+    return Site(given.name, given.domain, given.version, tuple(machines), tuple(_options(given)))
+
+
+def _options(given: Installation) -> Iterator[tuple[str, str]]:
+    """What handlers may ask a site for, by the setting's own name; a machine's has its name behind."""
+    yield "database.via", given.database.via
+    yield "logs_database.via", (given.logs_database or given.database).via
+    yield "rabbitmq.via", given.rabbitmq.via
+    yield "rabbitmq.vhost", given.rabbitmq.vhost
+    yield "redis.via", given.redis.via
+    yield from ((f"data_dir.{each.name}", each.data_dir) for each in given.platforms)
+    yield from ((f"queue.{each.name}", each.queue) for each in given.workers if each.queue)
+
+
+def _rule(number: int, given: PolicyRule) -> Rule:
+    wanted = given.model_dump(include={"risk", "action", "installation", "role"}, exclude_none=True)
+    name = " ".join((f"policy[{number}]", *(f"{key}={value}" for key, value in wanted.items())))
+    return Rule(
+        name,
+        None if given.approvals == "forbidden" else given.approvals,
+        Risk(given.risk) if given.risk else None,
+        given.action or "",
+        given.installation or "",
+        Role(given.role) if given.role else None,
+        given.max_targets,
+        given.one_at_a_time,
+    )
+
+
+def _host(ssh: Ssh, machine: Machine) -> HostSettings:
+    jump = None
+    if ssh.jump is not None:
+        jump = HostSettings(ssh.jump.host, ssh.jump.port, ssh.jump.user or ssh.user, ssh.key_file, ssh.known_hosts)
+    return HostSettings(machine.host, machine.port, machine.user or ssh.user, ssh.key_file, ssh.known_hosts, jump)
