@@ -17,7 +17,7 @@ from bot.settings.problems import BadSettings, sentences
 from bot.settings.secrets import Secrets
 from bot.settings.sections import File, Installation, Machine, PolicyRule, Ssh
 
-__all__ = ["BadSettings", "HostSettings", "Secrets", "Settings", "load", "load_file"]
+__all__ = ["EMBEDDED", "BadSettings", "HostSettings", "Secrets", "Settings", "load", "load_file"]
 
 EMBEDDED: Final = "embedded"
 
@@ -83,8 +83,8 @@ def _load(path: Path, environment: Mapping[str, str], with_secrets: bool) -> Set
     settings, problems = _validated(written, path)
     found, missing = Secrets(), list[str]()
     if with_secrets:
-        named = checks.variables(settings) if settings else ()
-        found, missing = secrets.read(environment, named)
+        needed = checks.needed_secrets(settings) if settings else secrets.TOKENS
+        found, missing = secrets.read(environment, needed)
     problems += list(checks.problems(settings, found)) if settings else []
     if settings is None or problems or missing:
         raise BadSettings([*problems, *missing])

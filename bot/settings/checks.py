@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from bot.settings.secrets import Secrets, is_database
+from bot.settings.secrets import TOKENS, Secrets, is_database
 from bot.settings.sections import File, Installation
 
 LONGEST_SOCKET: Final = 107  # bytes; what Linux takes for a Unix socket's path
@@ -25,12 +25,12 @@ def problems(file: File, secrets: Secrets) -> Iterator[str]:
         yield f"socket: {file.socket} has {length} bytes, and Linux takes {LONGEST_SOCKET}; set a shorter one"
 
 
-def variables(file: File) -> tuple[str, ...]:
-    """The environment variables that the file names for secrets, each once."""
+def needed_secrets(file: File) -> tuple[str, ...]:
+    """The environment variables that must be there: Slack's, and those that the file names; each once."""
     databases = [base for each in file.installations for base in (each.database, each.logs_database) if base]
     named = [name for base in databases for name in (base.read_dsn_env, base.write_dsn_env)]
     named += [each.redis.url_env for each in file.installations]
-    return tuple(dict.fromkeys(name for name in named if name))
+    return tuple(dict.fromkeys((*(TOKENS if file.slack.connect else ()), *(name for name in named if name))))
 
 
 def _machines(given: Installation, place: str) -> Iterator[tuple[str, str, str]]:

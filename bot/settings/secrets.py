@@ -2,7 +2,7 @@
 
 import re
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -10,45 +10,48 @@ from typing import Final
 SHORTEST_KEY: Final = 32  # characters; a shorter audit key could be guessed
 LARGEST_FILE: Final = 64 * 1024
 
+_KEY: Final = "make one with `openssl rand -hex 32`, and keep a copy away from the database"
 _APPS: Final = "https://api.slack.com/apps"
 _WHERE: Final = {
     "SLACK_BOT_TOKEN": f"copy the Bot User OAuth Token from {_APPS} > your app > OAuth & Permissions",
     "SLACK_APP_TOKEN": f"make one with connections:write at {_APPS} > your app > Basic Information > App-Level Tokens",
-    "OPSBOT_DATABASE_URL": "give the address of opsbot's own database, as postgresql://USER:PASSWORD@HOST/NAME",
-    "OPSBOT_AUDIT_KEY": "make one with `openssl rand -hex 32`, and keep a copy away from the database",
 }
 _PREFIXES: Final = {"SLACK_BOT_TOKEN": "xoxb-", "SLACK_APP_TOKEN": "xapp-"}
-OURS: Final = tuple(_WHERE)
+TOKENS: Final = tuple(_PREFIXES)
+OURS: Final = (*TOKENS, "OPSBOT_DATABASE_URL", "OPSBOT_AUDIT_KEY")
 
 
 @dataclass(frozen=True)
 class Secrets:
     """The values of every secret, none of which `repr` shows.
 
-    `database_url` is empty when the database is embedded; `named` holds those whose variable the configuration names
-    (`read_dsn_env`).
+    The tokens are empty when `slack.connect` is false, `database_url` when the database is embedded, `audit_key` when
+    opsbot keeps its own; `named` holds those whose variable the configuration names (`read_dsn_env`).
     """
 
-    slack_bot_token: str = field(default="", repr=False)
-    slack_app_token: str = field(default="", repr=False)
+    bot_token: str = field(default="", repr=False)
+    app_token: str = field(default="", repr=False)
     database_url: str = field(default="", repr=False)
     audit_key: str = field(default="", repr=False)
     named: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def values(self) -> tuple[str, ...]:
         """All that must never be shown, for the redactor."""
-        every = (self.slack_bot_token, self.slack_app_token, self.database_url, self.audit_key, *self.named.values())
+        every = (self.bot_token, self.app_token, self.database_url, self.audit_key, *self.named.values())
         return tuple(value for value in every if value)
 
 
-def read(environment: Mapping[str, str], named: Iterable[str]) -> tuple[Secrets, list[str]]:
-    """Every secret, and a sentence for each that is missing or cannot be used."""
-    problems: list[str] = []
-    found = {name: _one(name, environment, problems) for name in (*OURS, *named)}
-    problems += [f"{name}: missing; {_where(name)}" for name, value in found.items() if _missing(name, value, problems)]
-    ours = {name: found.pop(name) for name in OURS}
-    problems += [f"{name}: {why}" for name, value in ours.items() if value and (why := _wrong(name, value))]
-    bot, app, url, key = ours.values()
+def read(environment: Mapping[str, str], needed: Iterable[str]) -> tuple[Secrets, list[str]]:
+    """Every secret, and a sentence for each that is needed and missing, or cannot be used."""
+    needed, problems = tuple(needed), list[str]()
+    found = {name: _one(name, environment, problems) for name in dict.fromkeys((*OURS, *needed))}
+    told = {problem.partition(":")[0].removesuffix("_FILE") for problem in problems}
+    problems += [f"{name}: missing; {_where(name)}" for name in needed if not found[name] and name not in told]
+    bot, app, url, key = (found.pop(name) for name in OURS)
+    problems += [f"SLACK_BOT_TOKEN: {why}" for why in _wrong_token("SLACK_BOT_TOKEN", bot)]
+    problems += [f"SLACK_APP_TOKEN: {why}" for why in _wrong_token("SLACK_APP_TOKEN", app)]
+    problems += ["OPSBOT_DATABASE_URL: must begin with postgresql://"] if url and not is_database(url) else []
+    problems += [f"OPSBOT_AUDIT_KEY: is too short; {_KEY}"] if key and len(key) < SHORTEST_KEY else []
     return Secrets(bot, app, url, key, found), problems
 
 
@@ -80,32 +83,15 @@ def _from_file(file: Path) -> str:
     return text
 
 
-def _missing(name: str, value: str, problems: list[str]) -> bool:
-    """The database's address is not: the embedded one needs none, and `database.url` says which it is."""
-    told = any(problem.startswith((f"{name}:", f"{name}_FILE:")) for problem in problems)
-    return not value and not told and name != "OPSBOT_DATABASE_URL"
-
-
 def _where(name: str) -> str:
     return _WHERE.get(name) or f"the configuration names it; set {name} or {name}_FILE"
 
 
-def _wrong(name: str, value: str) -> str:
-    checks: dict[str, Callable[[str], str]] = {
-        "SLACK_BOT_TOKEN": lambda token: _wrong_token("SLACK_BOT_TOKEN", token),
-        "SLACK_APP_TOKEN": lambda token: _wrong_token("SLACK_APP_TOKEN", token),
-        "OPSBOT_DATABASE_URL": lambda url: "" if is_database(url) else "must begin with postgresql://",
-        "OPSBOT_AUDIT_KEY": lambda key: "" if len(key) >= SHORTEST_KEY else f"is too short; {_where(name)}",
-    }
-    return checks[name](value)
-
-
-def _wrong_token(name: str, token: str) -> str:
+def _wrong_token(name: str, token: str) -> Iterator[str]:
     wanted = _PREFIXES[name]
-    if token.startswith(wanted):
-        return ""
-    swapped = any(token.startswith(other) for other in _PREFIXES.values())
-    return f"must begin with {wanted}{'; the two tokens look swapped' if swapped else f'; {_where(name)}'}"
+    if token and not token.startswith(wanted):
+        swapped = token.startswith(tuple(_PREFIXES.values()))
+        yield f"must begin with {wanted}; {'the two tokens look swapped' if swapped else _where(name)}"
 
 
 def is_database(url: str) -> bool:

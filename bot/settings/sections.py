@@ -35,6 +35,11 @@ class Slack(Section):
         description="The workspace's id; requests from any other are refused. No default: it is half of who people are."
     )
     app_id: fields.App = Field(description="The app's id, from its Basic Information page. No default.")
+    connect: StrictBool = Field(
+        default=True,
+        description="Whether opsbot speaks to Slack. Default: true; false needs no tokens, and leaves the command "
+        "line alone.",
+    )
     channels: Channels = Field(default=Channels(), description="Where people ask and decide.")
 
 
