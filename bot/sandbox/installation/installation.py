@@ -1,0 +1,238 @@
+"""The whole installation: a platform, its broker, and the workers; where they are and what they can reach."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from bot.sandbox.installation import programs
+from bot.sandbox.installation.broker import PORT, TLS_PORT, Broker, Job
+from bot.sandbox.installation.programs import (  # noqa: F401  # noqa: F401
+    Context,
+    Reply,
+    docker,
+    files,
+    network,
+    processes,
+    rabbitmq,
+    system,
+    systemd,
+    text,
+    upstart,
+    wrappers,
+)
+from bot.sandbox.installation.state import Machine, Service, Unit
+from bot.sandbox.installation.timeline import Event, Timeline
+from bot.sandbox.installation.worker import RUN_DIR, SETTINGS, UNIT, UPSTART_LOG, TravisWorker
+
+DOMAIN = "travis.example.com"
+QUEUE = "builds.trusty"
+POOL = 2
+DOWN = 30.0  # seconds that a machine is away when it reboots
+HANG_UP = 0.4  # seconds between the order to reboot and the end of its connections
+DAY = 86400.0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One machine to make: its name, its address, and what it is."""
+
+    name: str
+    address: str
+    worker: bool = True
+    systemd: bool = True
+    release: str = "18.04"
+
+
+SHAPES = (
+    Shape("platform-1", "127.0.0.21", worker=False, release="16.04"),
+    Shape("worker-1", "127.0.0.22"),
+    Shape("worker-2", "127.0.0.23"),
+    Shape("worker-3", "127.0.0.24", systemd=False, release="14.04"),
+)
+
+
+@dataclass(eq=False)
+class Installation:
+    timeline: Timeline
+    broker: Broker
+    machines: dict[str, Machine] = field(default_factory=dict)
+    shutdowns: dict[str, Event] = field(default_factory=dict)
+    password: str = "0a1b2c3d4e5f"
+    _jobs: Iterator[int] = field(default_factory=lambda: iter(range(4711, 1_000_000, 3)))
+
+    def machine(self, name: str) -> Machine:
+        return self.machines[name]
+
+    @property
+    def platform(self) -> Machine:
+        return self.machines["platform-1"]
+
+    def workers(self) -> list[Machine]:
+        return [machine for machine in self.machines.values() if UNIT in machine.units]
+
+    def worker(self, name: str) -> TravisWorker:
+        service = self.machines[name].units[UNIT].service
+        assert isinstance(service, TravisWorker)
+        return service
+
+    # what happens
+
+    def reboot(self, machine: Machine) -> None:
+        """In a moment the machine hangs up and goes; half a minute later it is back as another boot."""
+        machine.timeline.after(HANG_UP, lambda: self._down(machine))
+
+    def _down(self, machine: Machine) -> None:
+        if not machine.up:
+            return
+        machine.up = False
+        for name, unit in list(machine.units.items()):
+            unit.service.lose_power(unit)
+            if unit.transient:
+                del machine.units[name]
+        for container in [c for c in machine.containers if "job" in c.name or c.name == UNIT]:
+            machine.remove_container(container)
+        if machine is self.platform:
+            self.broker.stop()
+        for tell in machine.on_power:
+            tell()
+        machine.timeline.after(DOWN, lambda: self._boot(machine))
+
+    def _boot(self, machine: Machine) -> None:
+        machine.new_boot()
+        machine.up = True
+        for container in machine.containers:
+            container.started = machine.timeline.now()
+            container.process = machine.spawn("init", container.command, "root", container)
+        for unit in machine.units.values():
+            if unit.enabled == "enabled":
+                unit.start()
+        if machine is self.platform:
+            self.broker.running = True
+        for tell in machine.on_power:
+            tell()
+
+    def push(self, count: int = 1, queue: str = QUEUE, seconds: float = 120.0) -> list[Job]:
+        """Somebody pushes: so many build jobs are queued."""
+        rng = random.Random(len(self.broker.queues))
+        repos = ("octo-org/rockets", "octo-org/website", "acme/billing-service")
+        jobs = [Job(next(self._jobs), rng.choice(repos), seconds) for _ in range(count)]
+        self.broker.publish(queue, *jobs)
+        return jobs
+
+    # what can be reached
+
+    def resolve(self, machine: Machine, host: str) -> str:
+        if host in machine.names:
+            return machine.names[host]
+        if host.count(".") == 3 and host.replace(".", "").isdigit():
+            return host
+        return next((m.address for m in self.machines.values() if m.name == host), "")
+
+    def dial(self, context: Context, host: str, port: int) -> str | Reply:
+        """Open a TCP connection as bash does it: nothing when it stands, else what bash says about it."""
+        machine = context.machine
+        address = self.resolve(machine, host)
+        if not address:
+            return Reply(
+                1, err=f"bash: {host}: Name or service not known\nbash: /dev/tcp/{host}/{port}: Invalid argument\n"
+            )
+        if port in machine.blocked or "network" in machine.wedged:
+            machine.timeline.pause(130, lambda: context.ended() or not machine.up)
+            return Reply(
+                1, err=f"bash: connect: Connection timed out\nbash: /dev/tcp/{host}/{port}: Connection timed out\n"
+            )
+        if port in self._listening(address):
+            return ""
+        return Reply(1, err=f"bash: connect: Connection refused\nbash: /dev/tcp/{host}/{port}: Connection refused\n")
+
+    def _listening(self, address: str) -> set[int]:
+        machine = next((m for m in self.machines.values() if m.address == address and m.up), None)
+        if machine is None:
+            return set()
+        broker = {PORT, TLS_PORT} if self.broker.running else set()
+        return {22, 80, 443, 8800} | broker if machine is self.platform else {22}
+
+
+def build(timeline: Timeline, shapes: tuple[Shape, ...] = SHAPES) -> Installation:
+    """A healthy installation that has run for some days: every worker connected, nothing waiting."""
+    platform = next(shape for shape in shapes if not shape.worker)
+    installation = Installation(timeline, Broker(timeline, platform.address))
+    for shape in shapes:
+        machine = Machine(shape.name, shape.address, timeline, shape.release, shape.systemd)
+        machine.names = {DOMAIN: platform.address, "localhost": "127.0.0.1"}
+        installation.machines[shape.name] = machine
+        _common_files(machine)
+        if shape.worker:
+            _worker(installation, machine)
+        else:
+            _platform(machine)
+    return installation
+
+
+def settled(timeline: Timeline | None = None, shapes: tuple[Shape, ...] = SHAPES) -> Installation:
+    """`build`, and all workers have come up and have been running for days."""
+    timeline = timeline or Timeline()
+    with timeline.held():
+        installation = build(timeline, shapes)
+        for machine in installation.workers():
+            worker = installation.worker(machine.name)
+            worker.connect_at_once()
+        for machine in installation.machines.values():
+            _age(machine, 5 * DAY + machine.random.random() * DAY)
+    return installation
+
+
+def _age(machine: Machine, seconds: float) -> None:
+    """As if it had been started so long ago."""
+    machine.booted -= seconds
+    for process in machine.processes.values():
+        process.started -= seconds - 30
+    for container in machine.containers:
+        container.started = container.created = container.started - seconds + 30
+    for unit in machine.units.values():
+        unit.started = None if unit.started is None else unit.started - seconds + 30
+
+
+def _common_files(machine: Machine) -> None:
+    names = {"14.04": "Trusty Tahr", "16.04": "Xenial Xerus", "18.04": "Bionic Beaver"}
+    name = names[machine.release]
+    machine.write(
+        "/etc/os-release",
+        f'NAME="Ubuntu"\nVERSION="{machine.release} LTS ({name})"\nID=ubuntu\nID_LIKE=debian\n'
+        f'PRETTY_NAME="Ubuntu {machine.release} LTS"\nVERSION_ID="{machine.release}"\n',
+    )
+    for unit in ("ssh", "cron", "docker"):
+        machine.units[unit] = Unit(unit, f"{unit} service", Service(), active="active", sub="running")
+
+
+def _platform(machine: Machine) -> None:
+    for name, image, program in (
+        ("replicated", "quay.io/replicated/replicated:current", "replicated"),
+        ("replicated-ui", "quay.io/replicated/replicated-ui:current", "replicated-ui"),
+        ("sleepy_dewdney", "registry.replicated.com/travisci/te-main:2.2.19", "init"),
+    ):
+        machine.run_container(name, image, program, "/sbin/my_init").hostname = (
+            "te-main" if "te-main" in image else name
+        )
+    machine.folder("/var/travis")
+    machine.write("/var/travis/log/travis.log", "")
+    machine.write("/etc/replicated.alias", 'alias travis="replicated admin"\n')
+
+
+def _worker(installation: Installation, machine: Machine) -> None:
+    worker = TravisWorker(machine, installation.broker)
+    machine.units[UNIT] = Unit(UNIT, "Travis Worker", worker)
+    settings = (
+        f'export AMQP_URI="amqp://travis:{installation.password}@{DOMAIN}/travis"\n'
+        f'export BUILD_API_URI="https://{DOMAIN}/__build__/script"\n'
+        f"export QUEUE_NAME='{QUEUE}'\nexport POOL_SIZE='{POOL}'\n"
+        "export TRAVIS_WORKER_DOCKER_ENDPOINT='unix:///var/run/docker.sock'\n"
+    )
+    machine.write(SETTINGS[2], settings, mode=0o640)
+    machine.folder(RUN_DIR, "travis")
+    if not machine.systemd:
+        machine.write(SETTINGS[0], f'export TRAVIS_ENTERPRISE_HOST="{DOMAIN}"\n')
+        machine.write(UPSTART_LOG, "", mode=0o640)
+
+
+__all__ = ["Installation", "Shape", "build", "programs", "settled"]

@@ -1,0 +1,288 @@
+"""Files: what is in them, who owns them, and the few ways to change them."""
+
+import hashlib
+import posixpath
+from collections.abc import Callable
+
+from bot.sandbox.installation.programs import Call, Reply, Usage, options, program, unsupported
+from bot.sandbox.installation.state import File, Machine
+
+_BLOCKS = 41_156_736  # KiB of the root file system
+
+
+def read(call: Call, path: str) -> str | Reply:
+    """The text of a file, or what the program says when it cannot have it."""
+    virtual = _VIRTUAL.get(path)
+    if virtual is not None:
+        return virtual(call.machine)
+    file = call.machine.files.get(path)
+    if file is None:
+        problem = "No such file or directory"
+    elif file.folder:
+        problem = "Is a directory"
+    elif not file.readable_by(call.context.user):
+        problem = "Permission denied"
+    else:
+        return file.text
+    return Reply(1, err=f"{call.name}: {path}: {problem}\n")
+
+
+_VIRTUAL: dict[str, Callable[[Machine], str]] = {
+    "/proc/sys/kernel/random/boot_id": lambda m: f"{m.boot_id}\n",
+    "/proc/uptime": lambda m: f"{m.uptime():.2f} {m.uptime() * 1.9:.2f}\n",
+    "/proc/loadavg": lambda _m: "0.08 0.03 0.01 1/182 4242\n",
+    "/etc/hostname": lambda m: f"{m.name}\n",
+    "/proc/1/comm": lambda m: f"{m.processes[1].name}\n",
+}
+
+
+def texts(call: Call, paths: list[str]) -> tuple[list[tuple[str, str]], list[Reply]]:
+    """Each file with its text, and what is wrong with the others; standard input when there are none."""
+    if not paths:
+        return [("-", call.stdin)], []
+    found: list[tuple[str, str]] = []
+    wrong: list[Reply] = []
+    for path in paths:
+        text = call.stdin if path == "-" else read(call, path)
+        if isinstance(text, Reply):
+            wrong.append(text)
+        else:
+            found.append((path, text))
+    return found, wrong
+
+
+@program("cat")
+def cat(call: Call) -> Reply:
+    found, wrong = texts(call, [word for word in call.words if word != "--"])
+    return Reply(1 if wrong else 0, "".join(text for _, text in found), "".join(reply.err for reply in wrong))
+
+
+@program("stat")
+def stat(call: Call) -> Reply:
+    try:
+        given = options(call.words, flags="L", values="c", longs={"format": True})
+    except Usage as usage:
+        return unsupported(call, str(usage))
+    form = given.get("c", "format")
+    if not form:
+        return unsupported(call, "stat without -c")
+    out, err = "", ""
+    for path in given.words:
+        file = call.machine.files.get(path)
+        if file is None:
+            err += f"stat: cannot stat '{path}': No such file or directory\n"
+        else:
+            out += _formatted(call.machine, path, file, form) + "\n"
+    return Reply(1 if err else 0, out, err)
+
+
+def _formatted(machine: Machine, path: str, file: File, form: str) -> str:
+    fields = {
+        "%U": file.owner, "%G": file.group, "%a": f"{file.mode:o}", "%n": path, "%s": str(len(file.text.encode())),
+        "%F": "directory" if file.folder else "regular file", "%A": ("d" if file.folder else "-") + _letters(file.mode),
+        "%Y": str(int(machine.timeline.date(file.changed).timestamp())), "%u": str(machine.users.get(file.owner, 0)),
+        "%g": str(machine.users.get(file.group, 0)),
+        "%y": machine.timeline.date(file.changed).strftime("%F %T.000000000 +0000"),
+    }  # fmt: skip
+    for key, value in fields.items():
+        form = form.replace(key, value)
+    return form
+
+
+def _letters(mode: int) -> str:
+    return "".join(letter if mode >> (8 - at) & 1 else "-" for at, letter in enumerate("rwxrwxrwx"))
+
+
+@program("ls")
+def ls(call: Call) -> Reply:
+    try:
+        given = options(call.words, flags="la1dAh")
+    except Usage as usage:
+        return unsupported(call, str(usage))
+    out, err = "", ""
+    for path in given.words or ["/"]:
+        file = call.machine.files.get(path)
+        inside = list(call.machine.inside(path))
+        if file is None and not inside:
+            err += f"ls: cannot access '{path}': No such file or directory\n"
+        elif "d" in given or (file is not None and not file.folder):
+            out += _listed(path, file, "l" in given)
+        else:
+            out += "".join(_listed(posixpath.basename(p), call.machine.files.get(p), "l" in given) for p in inside)
+    return Reply(2 if err else 0, out, err)
+
+
+def _listed(name: str, file: File | None, long: bool) -> str:
+    if not long or file is None:
+        return f"{name}\n"
+    kind = "d" if file.folder else "-"
+    return f"{kind}{_letters(file.mode)} 1 {file.owner} {file.group} {len(file.text)} Nov 22 03:00 {name}\n"
+
+
+@program("test", "[")
+def test(call: Call) -> Reply:
+    words = list(call.words)
+    if call.name == "[":
+        if words[-1:] != ["]"]:
+            return Reply(2, err="[: missing ]\n")
+        words.pop()
+    negated = words[:1] == ["!"]
+    words = words[negated:]
+    checks: dict[str, Callable[[File | None], bool]] = {
+        "-e": lambda f: f is not None,
+        "-f": lambda f: f is not None and not f.folder,
+        "-d": lambda f: f is not None and f.folder,
+        "-s": lambda f: f is not None and bool(f.text),
+        "-r": lambda f: f is not None and f.readable_by(call.context.user),
+    }
+    if len(words) != 2 or words[0] not in checks:
+        return unsupported(call, " ".join(call.words))
+    path = words[1]
+    file = File() if path in _VIRTUAL else call.machine.files.get(path) or _implied(call.machine, path)
+    return Reply(int(checks[words[0]](file) == negated))
+
+
+def _implied(machine: Machine, path: str) -> File | None:
+    """A folder that nobody wrote down, but that holds files."""
+    return File(folder=True) if any(True for _ in machine.inside(path)) else None
+
+
+@program("df")
+def df(_call: Call) -> Reply:
+    used = 9_123_456
+    head = "Filesystem     1024-blocks     Used Available Capacity Mounted on\n"
+    line = f"/dev/xvda1        {_BLOCKS} {used}  {_BLOCKS - used}      {used * 100 // _BLOCKS}% /\n"
+    return Reply(out=head + line)
+
+
+@program("du")
+def du(call: Call) -> Reply:
+    out = ""
+    for path in [word for word in call.words if not word.startswith("-")]:
+        size = sum(len(f.text) for p, f in call.machine.files.items() if p == path or p.startswith(f"{path}/"))
+        out += f"{size}\t{path}\n"
+    return Reply(out=out)
+
+
+@program("sha256sum")
+def sha256sum(call: Call) -> Reply:
+    found, wrong = texts(call, list(call.words))
+    lines = (f"{hashlib.sha256(text.encode(errors='surrogateescape')).hexdigest()}  {path}\n" for path, text in found)
+    return Reply(1 if wrong else 0, "".join(lines), "".join(reply.err for reply in wrong))
+
+
+# ---------------------------------------------------------------- changes
+
+
+@program("mkdir")
+def mkdir(call: Call) -> Reply:
+    try:
+        given = options(call.words, flags="p", values="m", longs={"parents": False, "mode": True})
+    except Usage as usage:
+        return unsupported(call, str(usage))
+    refused = _only_root(call, given.words, "cannot create directory")
+    if refused:
+        return refused
+    call.changes()
+    for path in given.words:
+        if path in call.machine.files and "p" not in given:
+            return Reply(1, err=f"mkdir: cannot create directory '{path}': File exists\n")
+        if path not in call.machine.files:
+            call.machine.folder(path)
+    return Reply()
+
+
+@program("chown")
+def chown(call: Call) -> Reply:
+    words = [word for word in call.words if word not in ("-R", "--")]
+    owner, _, group = words[0].partition(":")
+    refused = _only_root(call, words[1:], "changing ownership of")
+    if refused:
+        return refused
+    for name in filter(None, (owner, group)):
+        if name not in call.machine.users:
+            return Reply(1, err=f"chown: invalid user: '{words[0]}'\n")
+    call.changes()
+    return _each(call, words[1:], lambda file: _own(file, owner, group))
+
+
+def _own(file: File, owner: str, group: str) -> None:
+    file.owner, file.group = owner or file.owner, group or file.group
+
+
+@program("chmod")
+def chmod(call: Call) -> Reply:
+    words = [word for word in call.words if word not in ("-R", "--")]
+    if not words or not words[0].isdigit():
+        return unsupported(call, " ".join(call.words))
+    refused = _only_root(call, words[1:], "changing permissions of")
+    if refused:
+        return refused
+    call.changes()
+    return _each(call, words[1:], lambda file: setattr(file, "mode", int(words[0], 8)))
+
+
+@program("install")
+def install(call: Call) -> Reply:
+    """`install -d -o travis -g travis -m 755 FOLDER`."""
+    try:
+        given = options(
+            call.words, flags="d", values="ogm", longs={"owner": True, "group": True, "mode": True, "directory": False}
+        )
+    except Usage as usage:
+        return unsupported(call, str(usage))
+    if "d" not in given and "directory" not in given:
+        return unsupported(call, "install of files")
+    refused = _only_root(call, given.words, "cannot create directory")
+    if refused:
+        return refused
+    call.changes()
+    for path in given.words:
+        call.machine.folder(path, given.get("o", "owner") or "root", int(given.get("m", "mode") or "755", 8))
+    return Reply()
+
+
+@program("rm")
+def rm(call: Call) -> Reply:
+    words = [word for word in call.words if not word.startswith("-")]
+    refused = _only_root(call, words, "cannot remove")
+    if refused:
+        return refused
+    call.changes()
+    for path in words:
+        for name in [name for name in call.machine.files if name == path or name.startswith(f"{path}/")]:
+            del call.machine.files[name]
+    return Reply()
+
+
+@program("tee")
+def tee(call: Call) -> Reply:
+    append = "-a" in call.words
+    paths = [word for word in call.words if not word.startswith("-")]
+    refused = _only_root(call, [path for path in paths if path != "/dev/null"], "")
+    if refused:
+        return Reply(1, err="".join(f"tee: {path}: Permission denied\n" for path in paths))
+    call.changes()
+    for path in paths:
+        before = call.machine.files.get(path)
+        file = call.machine.files.setdefault(path, File())
+        file.text = (before.text if append and before else "") + call.stdin
+        file.changed = call.machine.timeline.now()
+    return Reply(out=call.stdin)
+
+
+def _only_root(call: Call, paths: list[str], doing: str) -> Reply | None:
+    if call.root or not paths:
+        return None
+    return Reply(1, err="".join(f"{call.name}: {doing} '{path}': Permission denied\n" for path in paths))
+
+
+def _each(call: Call, paths: list[str], change: Callable[[File], None]) -> Reply:
+    err = ""
+    for path in paths:
+        file = call.machine.files.get(path)
+        if file is None:
+            err += f"{call.name}: cannot access '{path}': No such file or directory\n"
+        else:
+            change(file)
+    return Reply(1 if err else 0, err=err)

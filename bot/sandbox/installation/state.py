@@ -1,0 +1,220 @@
+"""What a simulated machine is made of: files, processes, containers, units, a journal, and when it was started."""
+
+import random
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from bot.sandbox.installation.timeline import Timeline
+
+
+@dataclass(eq=False)
+class File:
+    text: str = ""
+    owner: str = "root"
+    group: str = "root"
+    mode: int = 0o644
+    changed: float = 0.0
+    folder: bool = False
+
+    def readable_by(self, user: str) -> bool:
+        return user == "root" or bool(self.mode & 0o004) or (user == self.owner and bool(self.mode & 0o400))
+
+
+@dataclass(eq=False)
+class Process:
+    pid: int
+    name: str
+    line: str
+    user: str
+    started: float
+    container: "Container | None" = None
+    on_signal: Callable[[str], None] | None = None
+
+
+@dataclass(eq=False)
+class Container:
+    id: str
+    name: str
+    image: str
+    created: float
+    started: float
+    process: Process | None
+    command: str = ""
+    hostname: str = ""
+    environment: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    address: str = "172.17.0.2"
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the journal."""
+
+    at: float
+    unit: str
+    tag: str
+    text: str
+
+
+@dataclass(eq=False)
+class Unit:
+    """A service as its init system sees it; `service` does what starting and stopping it means."""
+
+    name: str
+    description: str
+    service: "Service"
+    enabled: str = "enabled"
+    active: str = "inactive"
+    sub: str = "dead"
+    result: str = "success"
+    main: Process | None = None
+    exit_status: int = 0
+    exit_code: int = 0
+    started: float | None = None
+    exited: float | None = None
+    restarts: int = 0
+    transient: bool = False
+    command: str = ""
+    then_start: bool = False
+
+    def turn(self, active: str, sub: str) -> None:
+        self.active, self.sub = active, sub
+
+    def start(self) -> None:
+        if self.active in ("inactive", "failed"):
+            self.service.start(self)
+        elif self.active == "deactivating":
+            self.then_start = True
+
+    def stop(self) -> None:
+        self.then_start = False
+        if self.active != "inactive":
+            self.service.stop(self)
+
+    def restart(self) -> None:
+        if self.active in ("inactive", "failed"):
+            self.service.start(self)
+        else:
+            self.service.stop(self)
+            self.then_start = True
+
+    def stopped(self) -> None:
+        """Stopping has come to its end; a restart goes on from here."""
+        self.turn("inactive", "dead")
+        if self.then_start:
+            self.then_start = False
+            self.service.start(self)
+
+
+class Service:
+    """What a unit runs. The plain one has no life of its own: it is started, and it is stopped."""
+
+    def start(self, unit: Unit) -> None:
+        unit.turn("active", "running")
+
+    def stop(self, unit: Unit) -> None:
+        unit.stopped()
+
+    def lose_power(self, unit: Unit) -> None:
+        """The machine goes down, and everything of it ends without a word."""
+        unit.turn("inactive", "dead")
+
+
+@dataclass(eq=False)
+class Machine:
+    """One machine; everything that can be seen on it is here, and faults are changes of it."""
+
+    name: str
+    address: str
+    timeline: Timeline
+    release: str = "18.04"
+    systemd: bool = True
+    up: bool = True
+    booted: float = 0.0
+    boot_id: str = ""
+    users: dict[str, int] = field(default_factory=lambda: {"root": 0, "ops": 1000, "travis": 1001})
+    sudo_without_password: bool = True
+    seen_as: str = ""  # the address others see it by, when something stands in between
+    wedged: set[str] = field(default_factory=set)  # what is stuck until the kernel starts anew: network, docker
+    blocked: set[int] = field(default_factory=set)  # ports that a firewall drops on the way out
+    files: dict[str, File] = field(default_factory=dict)
+    units: dict[str, Unit] = field(default_factory=dict)
+    containers: list[Container] = field(default_factory=list)
+    processes: dict[int, Process] = field(default_factory=dict)
+    journal: list[Line] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)  # what getent knows: host name to address
+    on_boot: list[Callable[[], None]] = field(default_factory=list)
+    on_power: list[Callable[[], None]] = field(default_factory=list)  # told when it goes down and comes up
+    unknown: list[str] = field(default_factory=list)  # programs that were asked for and are not simulated
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.name)
+        self._pid = 300
+        self.new_boot()
+
+    def new_boot(self) -> None:
+        self.boot_id = str(uuid.UUID(int=self.random.getrandbits(128), version=4))
+        self.booted = self.timeline.now()
+        self.processes.clear()
+        self.wedged.clear()
+        self.spawn("systemd" if self.systemd else "init", "/sbin/init", "root", pid=1)
+        self.spawn("sshd", "/usr/sbin/sshd -D", "root")
+
+    def uptime(self) -> float:
+        return self.timeline.now() - self.booted
+
+    def spawn(
+        self, name: str, line: str, user: str, container: Container | None = None, pid: int | None = None
+    ) -> Process:
+        if pid is None:
+            self._pid += self.random.randrange(3, 40)
+            pid = self._pid
+        made = Process(pid, name, line, user, self.timeline.now(), container)
+        self.processes[pid] = made
+        return made
+
+    def end(self, process: Process | None) -> None:
+        if process is not None:
+            self.processes.pop(process.pid, None)
+
+    def run_container(self, name: str, image: str, program: str, line: str, user: str = "root") -> Container:
+        now = self.timeline.now()
+        made = Container(f"{self.random.getrandbits(256):064x}", name, image, now, now, None, command=line)
+        made.hostname = made.id[:12]
+        made.address = f"172.17.0.{2 + len(self.containers)}"
+        made.process = self.spawn(program, line, user, made)
+        self.containers.insert(0, made)
+        return made
+
+    def remove_container(self, container: Container) -> None:
+        self.end(container.process)
+        container.process = None
+        if container in self.containers:
+            self.containers.remove(container)
+
+    def container(self, name: str) -> Container | None:
+        """By name, by id or by the beginning of an id, as docker does."""
+        return next((c for c in self.containers if c.name == name or (name and c.id.startswith(name))), None)
+
+    def log(self, unit: str, text: str, tag: str = "") -> None:
+        self.journal.append(Line(self.timeline.now(), unit, tag or unit, text))
+
+    def read(self, path: str) -> str | None:
+        file = self.files.get(path)
+        return file.text if file is not None and not file.folder else None
+
+    def write(self, path: str, text: str, owner: str = "root", mode: int = 0o644) -> None:
+        self.files[path] = File(text, owner, owner, mode, self.timeline.now())
+
+    def folder(self, path: str, owner: str = "root", mode: int = 0o755) -> None:
+        self.files[path] = File("", owner, owner, mode, self.timeline.now(), folder=True)
+
+    def inside(self, path: str) -> Iterator[str]:
+        """The paths directly inside a folder."""
+        prefix = path.rstrip("/") + "/"
+        return iter(sorted({prefix + p[len(prefix) :].split("/")[0] for p in self.files if p.startswith(prefix)}))

@@ -1,0 +1,337 @@
+"""The life of travis-worker on one machine: started by its init system, connected to RabbitMQ, running builds.
+
+systemd hosts run it in a container through a wrapper, Ubuntu 14.04 runs the program itself; it is always started again
+when it ends, five seconds later. USR2 drains and pauses, a second USR2 ends it, INT drains and ends it, TERM puts
+running builds back and ends it.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from bot.sandbox.installation.broker import PORT, TLS_PORT, AmqpRefused, Broker, Connection, Consumer, Job
+from bot.sandbox.installation.state import Container, Machine, Process, Service, Unit
+from bot.sandbox.installation.timeline import Event
+
+UNIT = "travis-worker"
+IMAGE = "travisci/worker:v6.2.2"
+RUN_DIR = "/var/tmp/travis-run.d"
+EFFECTIVE = f"{RUN_DIR}/travis-worker"
+UPSTART_LOG = "/var/log/upstart/travis-worker.log"
+SETTINGS = tuple(
+    f"/etc/default/{name}"
+    for name in (
+        "travis-enterprise",
+        "travis-worker-chef",
+        "travis-worker",
+        "travis-worker-cloud-init",
+        "travis-worker-local",
+    )
+)
+
+# How long things take, in seconds of the simulated machine.
+WRAPPER = 1.0
+CONNECTING = 2.0
+DIAL_TIMEOUT = 30.0
+STOPPING = 1.0
+POST_STOP = 5.0
+STOP_TIMEOUT = 90.0
+SIGNAL_POLL = 1.0
+
+
+@dataclass(eq=False)
+class Processor:
+    """One place for a build: at most one consumer, at most one job."""
+
+    consumer: Consumer | None = None
+    job: Job | None = None
+    container: Container | None = None
+    process: Process | None = None
+
+
+@dataclass(eq=False)
+class TravisWorker(Service):
+    machine: Machine
+    broker: Broker
+    connection: Connection | None = None
+    commands: Consumer | None = None
+    processors: list[Processor] = field(default_factory=list)
+    draining: bool = False
+    pausing: bool = False
+    processed: int = 0
+    container: Container | None = None
+    process: Process | None = None
+    _events: list[Event] = field(default_factory=list)
+
+    @property
+    def unit(self) -> Unit:
+        return self.machine.units[UNIT]
+
+    # ------------------------------------------------------------ what the init system does
+
+    def start(self, unit: Unit) -> None:
+        unit.turn("active", "running")
+        unit.result, unit.started = "success", self.machine.timeline.now()
+        if self.machine.systemd:
+            self.machine.log("systemd", "Started Travis Worker.", "systemd")
+            unit.main = self.machine.spawn("docker", f"docker run --rm --name {UNIT} {IMAGE} {UNIT}", "travis")
+        self._later(WRAPPER if self.machine.systemd else 0.1, self._run)
+
+    def stop(self, unit: Unit) -> None:
+        """TERM: running builds go back to the queue. A wedged docker answers to nothing but the time-out."""
+        unit.turn("deactivating", "stop-sigterm")
+        self._later(STOP_TIMEOUT if "docker" in self.machine.wedged else STOPPING, self._stopped)
+
+    def _stopped(self) -> None:
+        self._end()
+        self.unit.turn("deactivating", "stop-post")
+        self._later(POST_STOP, self.unit.stopped)
+
+    def restarted(self) -> None:
+        """It ended by itself: it is started again after the pause that its unit prescribes."""
+        self._end()
+        self.unit.turn("deactivating", "stop-post")
+        self._later(POST_STOP, self._again)
+
+    def _again(self) -> None:
+        self.unit.restarts += 1
+        self.start(self.unit)
+
+    # ------------------------------------------------------------ what the program does
+
+    def _run(self) -> None:
+        """The wrapper has done its part: the program itself starts."""
+        if "docker" in self.machine.wedged and self.machine.systemd:
+            return  # `docker stop` in the wrapper never comes back
+        if complaint := self._no_run_dir():
+            self._say(complaint)
+            self.unit.exit_status = 1
+            self.restarted()
+            return
+        self._begin()
+        self._later(CONNECTING, self._connect)
+
+    def _begin(self) -> None:
+        if self.machine.systemd:
+            self.container = self.machine.run_container(UNIT, IMAGE, UNIT, UNIT, "root")
+            self.container.environment = tuple(f"{key}={value}" for key, value in self.settings().items())
+            self.container.hostname = self.machine.name
+            self.machine.write(EFFECTIVE, self._combined(), "travis")
+            self.process = self.container.process
+        else:
+            self.process = self.machine.spawn(UNIT, EFFECTIVE, "travis")
+            self.unit.main = self.process
+        if self.process:
+            self.process.on_signal = self.signal
+
+    def connect_at_once(self) -> None:
+        """For the state at the start: as if it had been started long ago."""
+        self.start(self.unit)
+        for event in self._events:
+            event.cancelled = True
+        self._begin()
+        self._connect()
+
+    def _no_run_dir(self) -> str:
+        folder = self.machine.files.get(RUN_DIR)
+        if folder is None:
+            return f"/usr/local/bin/travis-combined-env: line 13: {EFFECTIVE}: No such file or directory"
+        if folder.owner != "travis":
+            return f"/usr/local/bin/travis-combined-env: line 13: {EFFECTIVE}: Permission denied"
+        return ""
+
+    def _connect(self) -> None:
+        settings = self.settings()
+        user, password, host, port, vhost = _amqp(settings.get("AMQP_URI", "amqp://"))
+        if "network" in self.machine.wedged or port in self.machine.blocked:
+            self._later(DIAL_TIMEOUT, lambda: self._give_up(f"dial tcp {self.broker.host}:{port}: i/o timeout"))
+            return
+        if host not in (self.broker.host, *self.machine.names):
+            self._give_up(f"dial tcp: lookup {host}: no such host")
+            return
+        if not self.broker.running:
+            self._give_up(f"dial tcp {self.broker.host}:{port}: connect: connection refused")
+            return
+        try:
+            self.connection = self.broker.connect(self.machine.seen_as or self.machine.address, user, password, vhost)
+        except AmqpRefused as refused:
+            self._give_up(str(refused))
+            return
+        self._consume(settings.get("QUEUE_NAME", ""), int(settings.get("POOL_SIZE", "1")))
+
+    def _consume(self, queue: str, pool: int) -> None:
+        assert self.connection is not None
+        builds = self.broker.declare(queue)
+        channel = self.broker.channel(self.connection)
+        exclusive = self.broker.declare("", owner=self.connection)
+        self.commands = self.broker.consume(channel, exclusive, "commands")
+        self._say_log("info", "worker started", "self=cli")
+        for _ in range(pool):
+            processor = Processor()
+            self.processors.append(processor)
+            channel = self.broker.channel(self.connection)
+            # The processor is known before the first delivery, which comes at once when builds wait.
+            take = partial(self._take, processor)
+            processor.consumer = self.broker.consume(channel, builds, "build-job-consumer", take)
+
+    def _give_up(self, err: str) -> None:
+        """Setup errors end the program with status 0, and the init system starts it again."""
+        self._say_log("error", "couldn't connect to AMQP", f'err="{err}" self=cli')
+        self._say_log("error", "couldn't create job queue and canceller", f'err="{err}" self=cli')
+        self.restarted()
+
+    # ------------------------------------------------------------ builds
+
+    def _take(self, processor: Processor, consumer: Consumer, job: Job) -> None:
+        processor.job = job
+        self._say_log("info", "received amqp delivery", f"job_id={job.number} self=amqp_job_queue")
+        processor.container = self.machine.run_container(job.container, "travis:default", "bash", "/sbin/init")
+        processor.container.labels = (("travis.job_id", str(job.number)), ("travis.repo", job.repo))
+        self._say_log("info", "started instance", f"job_id={job.number} self=step_start_instance")
+        self._later(job.seconds, lambda: self._finish(processor, consumer, job))
+
+    def _finish(self, processor: Processor, consumer: Consumer, job: Job) -> None:
+        if processor.job is not job:
+            return
+        self._say_log("info", "finished job", f"job_id={job.number} state=passed self=amqp_job")
+        self.processed += 1
+        self._put_down(processor)
+        if self.draining and processor.consumer is not None:
+            self._leave(processor)
+        self.broker.ack(consumer, job)
+        self._drained()
+
+    def _put_down(self, processor: Processor) -> None:
+        if processor.container is not None:
+            self.machine.remove_container(processor.container)
+        processor.job = processor.container = None
+
+    # ------------------------------------------------------------ signals
+
+    def signal(self, name: str) -> None:
+        """The worker looks once a second whether a signal came; TERM and KILL take effect at once."""
+        actions = {"USR2": self._usr2, "INT": self._int, "USR1": self._usr1, "TERM": self._term, "KILL": self._kill}
+        action = actions.get(name)
+        if action is not None:
+            self._later(0.1 if name in ("TERM", "KILL") else SIGNAL_POLL, action)
+
+    def _usr2(self) -> None:
+        self._say_log("warning", "SIGUSR2 received, toggling graceful shutdown and pause", "self=cli")
+        if self.pausing:
+            self.restarted()
+            return
+        self.pausing = True
+        self._drain()
+
+    def _int(self) -> None:
+        self._say_log("warning", "SIGINT received, starting graceful shutdown", "self=cli")
+        self._drain()
+
+    def _term(self) -> None:
+        self._say_log("warning", "SIGTERM received, shutting down immediately", "self=cli")
+        self.restarted()
+
+    def _kill(self) -> None:
+        self.unit.exit_status = 137
+        self.restarted()
+
+    def _usr1(self) -> None:
+        uptime = int((self.machine.timeline.now() - (self.process.started if self.process else 0)) / 60)
+        self._say_log(
+            "info",
+            "received SIGUSR1",
+            f"version=v6.2.2 uptime_min={uptime} pool_size={len(self.processors)} total_processed={self.processed}",
+        )
+        for n, processor in enumerate(self.processors):
+            status = "processing" if processor.job else "waiting"
+            self._say_log("info", "processor info", f"n={n} status={status} last_job_id={_number(processor.job)}")
+
+    def _drain(self) -> None:
+        """No new builds; those that run come to their end."""
+        self.draining = True
+        for processor in self.processors:
+            if processor.job is None and processor.consumer is not None:
+                self._leave(processor)
+        self._drained()
+
+    def _leave(self, processor: Processor) -> None:
+        consumer, processor.consumer = processor.consumer, None
+        if consumer is not None and self.connection is not None and self.connection.open:
+            # A build that has just ended is acknowledged before its consumer goes.
+            consumer.unacked.clear()
+            self.broker.cancel(consumer)
+
+    def _drained(self) -> None:
+        if self.draining and not self.pausing and not any(processor.job for processor in self.processors):
+            self._say_log("info", "worker finished", "self=cli")
+            self.restarted()
+
+    # ------------------------------------------------------------ the end
+
+    def lose_power(self, unit: Unit) -> None:
+        self._end()
+        super().lose_power(unit)
+
+    def _end(self) -> None:
+        for event in self._events:
+            event.cancelled = True
+        self._events.clear()
+        for processor in self.processors:
+            self._put_down(processor)
+        self.processors.clear()
+        if self.connection is not None:
+            self.broker.close(self.connection)
+        if self.container is not None:
+            self.machine.remove_container(self.container)
+        self.machine.end(self.process)
+        self.machine.end(self.unit.main)
+        self.connection = self.commands = self.container = self.process = self.unit.main = None
+        self.draining = self.pausing = False
+        self.unit.exited = self.machine.timeline.now()
+
+    # ------------------------------------------------------------ settings and words
+
+    def settings(self) -> dict[str, str]:
+        """What the files in /etc/default say, the last one winning; `TRAVIS_WORKER_X` wins over `X`."""
+        lines = re.findall(r"^(?:export )?([A-Z_]+)=(.*)$", self._combined(), re.M)
+        found = {key: value.strip("'\"") for key, value in lines}
+        return found | {
+            key.removeprefix("TRAVIS_WORKER_"): value
+            for key, value in found.items()
+            if key.startswith("TRAVIS_WORKER_")
+        }
+
+    def _combined(self) -> str:
+        texts = (self.machine.read(path) for path in SETTINGS)
+        return "\n".join(
+            re.sub(r"^export ", "", text, flags=re.M).replace('"', "").replace("'", "") for text in texts if text
+        )
+
+    def _later(self, seconds: float, do: Callable[[], None]) -> None:
+        self._events.append(self.machine.timeline.after(seconds, do))
+
+    def _say_log(self, level: str, msg: str, more: str) -> None:
+        at = self.machine.timeline.date().strftime("%Y-%m-%dT%H:%M:%SZ")
+        self._say(f'time="{at}" level={level} msg="{msg}" pid=1 {more}'.rstrip())
+
+    def _say(self, text: str) -> None:
+        if self.machine.systemd:
+            self.machine.log(UNIT, text)
+        else:
+            log = self.machine.files.get(UPSTART_LOG)
+            if log is not None:
+                log.text += text + "\n"
+
+
+def _amqp(uri: str) -> tuple[str, str, str, int, str]:
+    """User, password, host, port and vhost of an AMQP address."""
+    found = re.fullmatch(r"(amqps?)://(?:([^:@/]*):([^@/]*)@)?([^:/]*)(?::(\d+))?(?:/(.*))?", uri)
+    if found is None:
+        return "guest", "guest", "", PORT, "/"
+    port = int(found[5]) if found[5] else TLS_PORT if found[1] == "amqps" else PORT
+    return found[2] or "guest", found[3] or "guest", found[4], port, found[6] or "/"
+
+
+def _number(job: Job | None) -> str:
+    return str(job.number) if job else ""
