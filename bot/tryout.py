@@ -1,0 +1,274 @@
+"""`opsbot try`: everything on one laptop. A local Slack, a simulated installation, a database, and an unchanged `opsbot serve`."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import bot
+from bot.core.errors import Permanent
+from bot.sandbox.slack import Driver, LocalSlack, Message, NotSeen, PortInUse, example
+
+Json = dict[str, Any]
+FAULT = "worker-2 lost RabbitMQ"
+QUESTION = "diagnose builds not starting"
+CONFIG = Path(bot.__file__).parents[1] / "config" / "try.yaml"
+BOT_TOKEN, APP_TOKEN = "xoxb-local-try", "xapp-local-try"
+READY_WITHIN = 30.0  # seconds until the children have to answer
+TOUR_WITHIN = 120.0  # seconds for the whole incident
+OWN = "OPSBOT_", "SLACK_"  # a try must not read the tokens of a real installation
+
+
+@dataclass(frozen=True)
+class Child:
+    """A process of ours that says one JSON line when it is ready; it ends with us."""
+
+    process: subprocess.Popen[str]
+    ready: Json
+    log: Path
+
+    def ask(self, **what: Any) -> Json:
+        """One question and its answer, for the installation."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(what) + "\n")
+        self.process.stdin.flush()
+        answer: Json = json.loads(self.process.stdout.readline())
+        return answer
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is running: where to chat, how to drive it, and what the machines remember."""
+
+    slack: LocalSlack
+    installation: Child
+    serving: Child
+    folder: Path
+    config: Path
+
+    @property
+    def channel(self) -> str:
+        return next(channel.id for channel in example().channels if channel.name == "ops")
+
+
+def run(tour: bool, port: int, folder: Path | None, speed: float) -> int:
+    """Start everything and wait (or play one incident); returns the exit status. Raises Permanent with a sentence."""
+    with started(port, folder, speed) as trial:
+        if tour:
+            return Tour(trial, say).play()
+        welcome(trial)
+        return _wait(trial)
+
+
+@contextmanager
+def started(port: int = 0, folder: Path | None = None, speed: float = 20.0) -> Iterator[Trial]:
+    """Everything, up and answering; all of it ends with the context."""
+    with ExitStack() as stack:
+        home = folder or Path(stack.enter_context(_scratch()))
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        slack = _slack(stack, port)
+        words = ("-m", "bot.sandbox.installation", "--folder", str(home / "machines"), "--speed", str(speed))
+        installation = stack.enter_context(_child("installation", home, *words, "--fault", FAULT))
+        config = home / "opsbot.yaml"
+        config.write_text(yaml.safe_dump(_configuration(home, installation.ready["installation"]), sort_keys=False))
+        words = ("-m", "bot.cli", "serve", "--config", str(config), "--simulator", slack.api_url)
+        stack.callback(_stop_database, home)
+        serving = stack.enter_context(_child("serve", home, *words))
+        slack.driver.wait_for_connection(READY_WITHIN)
+        yield Trial(slack, installation, serving, home, config)
+
+
+@contextmanager
+def _scratch() -> Iterator[str]:
+    """A folder with a short path (a Unix socket's has at most 107 characters), taken away at the end."""
+    folder = tempfile.mkdtemp(prefix="opsbot-try-")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _slack(stack: ExitStack, port: int) -> LocalSlack:
+    hints = [f"/travis {QUESTION}", "/travis status", "/travis help", "/travis runs"]
+    slack = LocalSlack(port=port, hints=hints)
+    try:
+        slack.start()
+    except PortInUse as taken:
+        raise Permanent(f"{taken} Choose another one with --port, or none for any that is free.") from taken
+    stack.callback(slack.stop)
+    return slack
+
+
+def _stop_database(home: Path) -> None:
+    """The embedded server outlives `serve` by design; a try leaves nothing behind."""
+    from bot.adapters import embedded
+
+    embedded.stop(home / "state" / "database")
+    embedded.remove(home / "state" / "database")
+
+
+def _configuration(home: Path, installation: Json) -> Json:
+    base: Json = yaml.safe_load(CONFIG.read_text())
+    workspace = example()
+    ops = next(channel.id for channel in workspace.channels if channel.name == "ops")
+    people = {person.name: person.id for person in workspace.people}
+    base["slack"] |= {"team_id": workspace.team, "app_id": workspace.app, "channels": {"commands": [ops]}}
+    base["people"]["approvers"] = {"usergroup": workspace.groups[0].id}
+    base["people"]["uids"] = {os.getuid(): people["ana"]}
+    base |= {"state_dir": str(home / "state"), "socket": str(home / "opsbot.sock"), "installations": [installation]}
+    return base
+
+
+@contextmanager
+def _child(name: str, home: Path, *words: str) -> Iterator[Child]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(OWN)}
+    environment |= {"SLACK_BOT_TOKEN": BOT_TOKEN, "SLACK_APP_TOKEN": APP_TOKEN}
+    environment["PYTHONPATH"] = str(Path(bot.__file__).parents[1])
+    log = home / f"{name}.log"
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is ours to pass on, in order
+        )
+    try:
+        yield Child(process, _ready(name, process, log), log)
+    finally:
+        _end(process)
+
+
+def _ready(name: str, process: subprocess.Popen[str], log: Path) -> Json:
+    found: list[str] = []
+    assert process.stdout is not None
+    reader = threading.Thread(target=lambda out: found.append(out.readline()), args=[process.stdout], daemon=True)
+    reader.start()
+    reader.join(READY_WITHIN)
+    try:
+        line: Json = json.loads(found[0])
+    except (IndexError, ValueError) as error:
+        said = log.read_text(errors="replace")[-2000:].strip() or "nothing"
+        raise Permanent(f"`{name}` did not start within {READY_WITHIN:g} s; it said: {said}") from error
+    return line
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def welcome(trial: Trial) -> None:
+    say(
+        f"\nopsbot is ready. Open this page and chat; you are ana, and can become somebody else at the top:\n\n"
+        f"    {trial.slack.page_url}\n\n"
+        f"Something is broken. Type in #ops:   /travis {QUESTION}\n"
+        f"Then approve the plan as bo or cy: the one who asked cannot.\n\n"
+        f"From a terminal:   opsbot --config {trial.config} runs\n"
+        f"Everything lies in {trial.folder}. Ctrl-C ends it all.\n"
+    )
+
+
+def _wait(trial: Trial) -> int:
+    try:
+        while trial.serving.process.poll() is None and trial.installation.process.poll() is None:
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        say("\nStopping.")
+        return 0
+    raise Permanent(f"a part of the try ended by itself; its last words are in {trial.folder}")
+
+
+@dataclass
+class Tour:
+    """One incident without a browser: ana asks, ana may not approve, bo approves, the worker heals."""
+
+    trial: Trial
+    say: Callable[[str], None]
+    printed: set[str] | None = None
+
+    def play(self) -> int:
+        """0 only when it ended FIXED, approved by somebody who did not ask, and no machine was asked an unknown program."""
+        slack = self.trial.slack.driver
+        ana, bo = slack.person("ana"), slack.person("bo")
+        self.say(f"ana: /travis {QUESTION}")
+        ack = ana.slash("/travis", QUESTION)
+        self.say(f"     (only ana sees) {ack.shown}")
+        plan = self._wait_for("approve")
+        self.say("ana presses Approve")
+        ana.click(plan, "approve")
+        refused = slack.wait_for(lambda seen: [each for each in seen.ephemerals("ana") if "did not count" in each.text])
+        self.say(f"     (only ana sees) {refused[-1].text}")
+        self.say("bo presses Approve")
+        bo.click(plan, "approve")
+        return self._ending()
+
+    def _wait_for(self, action: str) -> Message:
+        def look(slack: Driver) -> Message | None:
+            self._print_new()
+            found = [each for each in slack.messages("ops") if action in each.actions]
+            return found[-1] if found else None
+
+        return self.trial.slack.driver.wait_for(look, TOUR_WITHIN)
+
+    def _ending(self) -> int:
+        def look(_slack: Driver) -> Json | None:
+            self._print_new()
+            run = self._run()
+            return run if run.get("outcome") else None
+
+        try:
+            run = self.trial.slack.driver.wait_for(look, TOUR_WITHIN)
+        except NotSeen:
+            self.say("The tour did not end in time.")
+            return 1
+        time.sleep(2)  # the last messages are on their way
+        self._print_new()
+        unknown = self.trial.installation.ask(do="state")["unknown"]
+        for each in unknown:
+            self.say(f"A program that is not simulated was asked for: {each}")
+        approved = [each for each in run["story"] if each["event"] == "decision" and each["verdict"] == "approve"]
+        own = any(each["by"] == run["by"] for each in approved)
+        self.say(f"\nThe run ended {run['outcome']}, approved by {len(approved)} who did not ask.")
+        return 0 if run["outcome"] == "FIXED" and approved and not own and not unknown else 1
+
+    def _run(self) -> Json:
+        """The run as the command line shows it."""
+        words = [sys.executable, "-m", "bot.cli", "--config", str(self.trial.config), "show", "1", "--json"]
+        environment = os.environ | {"PYTHONPATH": str(Path(bot.__file__).parents[1])}
+        shown = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False, env=environment)
+        found: Json = json.loads(shown.stdout or "{}")
+        return found
+
+    def _print_new(self) -> None:
+        """Every message as it comes, and again when it was edited."""
+        self.printed = set() if self.printed is None else self.printed
+        for message in self.trial.slack.driver.messages("ops"):
+            text = message.all_text
+            if (key := f"{message.ts}:{text}") not in self.printed and message.user != "ana":
+                self.printed.add(key)
+                indent = "  " if message.thread_ts not in (None, message.ts) else ""
+                self.say("\n".join(f"{indent}| {line}" for line in ["opsbot:", *dict.fromkeys(text.splitlines())]))

@@ -1,0 +1,419 @@
+"""The composition root: settings -> adapters -> engine -> Slack and console. Everything is put together here, once."""
+
+import json
+import logging
+import os
+import secrets
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+
+from bot.adapters import embedded
+from bot.adapters.console import Console
+from bot.adapters.durable import Durable, Workers, clean_up
+from bot.adapters.router import Router
+from bot.adapters.schedule import Schedule, Slot
+from bot.adapters.ssh import Host, Ssh
+from bot.adapters.store import Audit, Keep, Outbox, Pool, Store, forget, migrate
+from bot.core.approval import Approval, Click
+from bot.core.command import refuse_secrets, sh
+from bot.core.errors import OpsbotError, Permanent, Temporary
+from bot.core.people import Actor, Person, Place
+from bot.core.question import Answer, Question, Unanswered, answer_from_json
+from bot.core.request import Request, Vocabulary
+from bot.core.shown import SHORTEST_SECRET, Redactor
+from bot.core.story import Event
+from bot.core.target import Site, Target
+from bot.engine.answers import Answers
+from bot.engine.applying import Pace
+from bot.engine.desk import Desk, vocabulary_of
+from bot.engine.discovery import discover
+from bot.engine.people import Gate
+from bot.engine.recovery import Terms
+from bot.engine.rounds import Diagnoser
+from bot.engine.tasks import Engine
+from bot.settings import EMBEDDED, HostSettings, Settings
+from bot.slack import words
+from bot.slack.app import SLACK, Connection, client, connect
+from bot.slack.directory import SlackDirectory
+from bot.slack.intake import Receipt, Tenant, intake
+from bot.slack.outbox import Sender
+
+log = logging.getLogger("opsbot")
+SENDERS = 4  # threads that say things in Slack, each in another channel
+HOUSEKEEPING = timedelta(hours=6)
+
+
+class SystemClock:
+    """The wall clock, in UTC."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+
+class NobodyKnows:
+    """The directory of an opsbot without Slack: people cannot be looked up, so only listed ones may decide."""
+
+    def person(self, actor: Actor) -> Person:
+        raise Temporary(f"there is no Slack to ask who {actor.user} is")
+
+    def members(self, usergroup: str) -> tuple[str, ...]:
+        raise Temporary(f"there is no Slack to ask who is in {usergroup}")
+
+
+@dataclass(frozen=True)
+class Foundation:
+    """What every verb that needs the database stands on."""
+
+    pool: Pool
+    audit: Audit
+    store: Store
+    durable: Durable
+
+
+def lay(settings: Settings) -> Foundation:
+    """Start or reach the database, bring its schema up to date. Raises Permanent or Temporary with a sentence."""
+    dsn = database(settings)
+    migrate(dsn)
+    pool = Pool(dsn)
+    audit = Audit(pool, audit_key(settings))
+    return Foundation(pool, audit, Store(audit, settings.slack.channels.approvals or None), Durable(pool))
+
+
+def database(settings: Settings) -> str:
+    """The DSN: the configured one, or that of the embedded server, started when it does not run."""
+    if settings.database_url == EMBEDDED:
+        return embedded.start(settings.state_dir / "database", detach=True)
+    return settings.database_url
+
+
+def audit_key(settings: Settings) -> bytes:
+    """The key that chains the audit trail: given, or made once and kept with the other state, readable by us alone."""
+    if settings.secrets.audit_key:
+        return settings.secrets.audit_key.encode()
+    path = settings.state_dir / "audit.key"
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+    except FileExistsError:
+        pass
+    return path.read_text().strip().encode()
+
+
+def redactor_of(settings: Settings) -> Redactor:
+    return Redactor(secret for secret in settings.secrets.values() if len(secret) >= SHORTEST_SECRET)
+
+
+class SlackDesk:
+    """The engine's desk as Slack's intake wants it."""
+
+    def __init__(self, desk: Desk, vocabulary: Vocabulary, base: Foundation, redactor: Redactor) -> None:
+        self._desk = desk
+        self._vocabulary = vocabulary
+        self._base = base
+        self._redactor = redactor
+
+    def submit(self, request: Request, _text: str, actor: Actor, place: Place, key: str) -> Receipt:
+        filed = self._desk.file(request, actor, place, key)
+        return Receipt(filed.run or 0, filed.duplicate, filed.text)
+
+    def click(self, click: Click, key: str) -> None:
+        self._desk.click(click, key)
+
+    def reply(self, actor: Actor, place: Place, text: str, key: str) -> None:
+        with self._base.durable.transaction() as tx:
+            if self._base.store.accept(tx, key, "reply", {}, actor) is not None:
+                self._base.store.reply(tx, actor, place, self._redactor.show(text))
+
+    def vocabulary(self) -> Vocabulary:
+        return self._vocabulary
+
+    def approval(self, approval: int) -> Approval | None:
+        return self._desk.approval(approval)
+
+    def refused(self, actor: Actor, place: Place | None, why: str) -> None:
+        self._desk.refused(actor, f"{why} ({place.channel if place else 'nowhere'})")
+
+
+class Serving:
+    """One `opsbot serve`: workers, Slack, console and schedules over one database. Several may run on the same one."""
+
+    def __init__(self, settings: Settings, simulator: str | None = None) -> None:
+        self.settings = settings
+        self.redactor = redactor_of(settings)
+        self.catalogue = discover(settings.handlers)
+        self.sites = {site.name: site for site in settings.sites()}
+        self.base = lay(settings)
+        self.ssh = Ssh(hosts_of(settings), refuse_secrets)
+        self.router = Router(self.ssh, {})
+        self.client = self._client(simulator)
+        self.gate = Gate(self._directory(), settings.approvers())
+        self.diagnosers = {name: self._diagnoser(site) for name, site in self.sites.items()}
+        self.desk = self._desk()
+        self.vocabulary = vocabulary_of(self.catalogue, settings.slack.command, _machines(self.sites))
+        self.workers = self._workers()
+        self.simulator = simulator
+        self.stopping = threading.Event()
+        self.connection: Connection | None = None
+        self.outboxes: list[Outbox] = []
+        self.console = self._console()
+
+    # ------------------------------------------------------------ putting together
+
+    def _client(self, simulator: str | None) -> Any:
+        token = self.settings.secrets.slack_bot_token
+        return client(token, simulator or SLACK) if token else None
+
+    def _directory(self) -> SlackDirectory | NobodyKnows:
+        if self.client is None:
+            return NobodyKnows()
+        return SlackDirectory(self.client, self.settings.slack.team_id)
+
+    def _diagnoser(self, site: Site) -> Diagnoser:
+        def earlier(target: Target, question: Question, at_least: timedelta) -> Answer | None:
+            with self.base.durable.transaction() as tx:
+                before = SystemClock().now() - at_least
+                stored = self.base.store.earlier(tx, target.key, str(question), before)
+            return None if stored is None else answer_from_json(stored)
+
+        return Diagnoser(site, self.router, earlier)
+
+    def _desk(self) -> Desk:
+        base = self.base
+        policy = self.settings.policy()
+        answers = Answers(base.store, base.durable, self.catalogue, policy, self.gate, self.diagnosers)
+        return Desk(base.store, base.durable, self.catalogue, self.redactor, answers)
+
+    def _workers(self) -> Workers:
+        engine = Engine(
+            store=self.base.store,
+            durable=self.base.durable,
+            sender=self.router,
+            diagnosers=self.diagnosers,
+            catalogue=self.catalogue,
+            policy=self.settings.policy(),
+            gate=self.gate,
+            redactor=self.redactor,
+            clock=SystemClock(),
+            terms=self._terms(),
+        )
+        settings = self.settings.engine
+        return Workers(
+            self.base.pool,
+            engine.carry,
+            engine.failed,
+            lease=settings.lease,
+            threads=settings.workers,
+            cancelled=self.base.store.cancelled,
+        )
+
+    def _terms(self) -> Terms:
+        settings = self.settings.engine
+        return Terms(settings.approval_open_for, Pace(settings.poll))
+
+    def _console(self) -> Console:
+        people = self.settings.people
+        return Console(
+            self.settings.socket,
+            desk=self.desk,
+            read=self._read,
+            people=people.uids,
+            team=self.settings.slack.team_id,
+            impersonate=self.settings.cli.impersonate,
+            events=self._events,
+            run=self._run,
+        )
+
+    def _read(self, text: str) -> Request:
+        return words.read(text, self.vocabulary)
+
+    def _events(self, run: int, after: int) -> Sequence[Event]:
+        with self.base.durable.transaction() as tx:
+            return self.base.store.story(tx, run, after)
+
+    def _run(self, run: int) -> Any:
+        with self.base.durable.transaction() as tx:
+            return self.base.store.run(tx, run)
+
+    # ------------------------------------------------------------ running
+
+    def start(self) -> None:
+        """Begin to work: with Slack when it answers, without it until it does."""
+        self.workers.start()
+        self.console.start()
+        if self.client is not None:
+            self._start_slack()
+        self._spawn("schedule", self._schedule().run)
+        self._spawn("housekeeping", self._keep_house)
+
+    def _start_slack(self) -> None:
+        settings = self.settings.slack
+        channels = frozenset(settings.channels.commands)
+        tenant = Tenant(settings.team_id, settings.app_id, channels, settings.channels.approvals or "")
+        desk = SlackDesk(self.desk, self.vocabulary, self.base, self.redactor)
+        app = intake(self.client, desk, tenant, settings.command)
+        self.connection = connect(app, self.settings.secrets.slack_app_token, self.simulator or SLACK)
+        for no in range(SENDERS):
+            outbox = Outbox(self.base.pool)
+            self.outboxes.append(outbox)
+            sender = Sender(outbox, self.client, channels=channels)
+            self._spawn(f"say-{no}", sender.run)
+
+    def _spawn(self, name: str, work: Any) -> None:
+        threading.Thread(target=work, args=[self.stopping], name=name, daemon=True).start()
+
+    def _schedule(self) -> Schedule:
+        slots = [Slot(each.cron, each.run, each.on or "") for each in self.settings.schedules]
+        return Schedule(slots, self._run_slot, SystemClock())
+
+    def _run_slot(self, slot: Slot, key: str) -> None:
+        """A schedule's order; the key holds the slot's time, so that several processes give it once."""
+        request = self._read(f"{slot.run} on {slot.on}" if slot.on else slot.run)
+        actor = Actor(self.settings.slack.team_id, "schedule", "cli")
+        channels = self.settings.slack.channels.commands
+        place = Place(channels[0]) if channels and self.client is not None else None
+        self.desk.file(request, actor, place, key)
+
+    def _keep_house(self, stop: threading.Event) -> None:
+        """Forget what is old, and put the head of the audit trail where no database superuser can change it."""
+        while not stop.wait(60):
+            try:
+                clean_up(self.base.pool)
+                forget(self.base.pool, Keep())
+                log.info("audit head %s", self.base.audit.head())
+            except OpsbotError as error:
+                log.warning("housekeeping waits: %s", error)
+            stop.wait(HOUSEKEEPING.total_seconds())
+
+    def stop(self) -> None:
+        """Take nothing new, finish the command under way, hand everything else over."""
+        if self.connection is not None:
+            self.connection.close()
+        self.console.close()
+        self.workers.stop(grace=timedelta(seconds=5))
+        self.stopping.set()
+        for outbox in self.outboxes:
+            outbox.close()
+        self.ssh.close()
+        self.base.pool.close()
+
+
+def serve(settings: Settings, simulator: str | None = None) -> int:
+    """Run until a signal says stop; returns the exit status."""
+    write_logs_as_json(redactor_of(settings))
+    serving = Serving(settings, simulator)
+    over = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: over.set())
+    serving.start()
+    log.info("opsbot serves %s", ", ".join(serving.sites))
+    sys.stdout.write(json.dumps({"event": "serving", "socket": str(settings.socket), "pid": os.getpid()}) + "\n")
+    sys.stdout.flush()
+    over.wait()
+    serving.stop()
+    return 0
+
+
+def hosts_of(settings: Settings) -> dict[str, Host]:
+    return {key: _host(each) for key, each in settings.ssh_hosts().items()}
+
+
+def _host(each: HostSettings) -> Host:
+    jump = _host(each.jump) if each.jump else None
+    return Host(each.host, each.port, each.user, each.key_file, each.known_hosts, jump)
+
+
+def _machines(sites: Mapping[str, Site]) -> dict[str, tuple[tuple[str, str], ...]]:
+    return {name: tuple((target.name, target.role.value) for target in site) for name, site in sites.items()}
+
+
+def doctor(settings: Settings) -> list[tuple[bool, str]]:
+    """What works and what does not, one sentence each; changes nothing but starting the embedded database."""
+    return [_checked(what, check, settings) for what, check in CHECKS.items()]
+
+
+def _checked(what: str, check: Any, settings: Settings) -> tuple[bool, str]:
+    try:
+        return True, f"{what}: {check(settings)}"
+    except OpsbotError as error:
+        return False, f"{what}: {error}"
+
+
+def _check_database(settings: Settings) -> str:
+    return f"schema version {migrate(database(settings))}"
+
+
+def _check_handlers(settings: Settings) -> str:
+    catalogue = discover(settings.handlers)
+    return f"{len(catalogue.files)} found"
+
+
+def _check_machines(settings: Settings) -> str:
+    ssh = Ssh(hosts_of(settings), refuse_secrets)
+    try:
+        silent = [why for site in settings.sites() for target in site if (why := _greet(ssh, target))]
+    finally:
+        ssh.close()
+    if silent:
+        raise Permanent("; ".join(silent))
+    return f"all {len(settings.ssh_hosts())} answer"
+
+
+def _greet(ssh: Ssh, target: Target) -> str:
+    (answer,) = ssh.ask(target, [sh("true")], threading.Event())
+    return answer.why if isinstance(answer, Unanswered) else ""
+
+
+def _check_slack(settings: Settings) -> str:
+    if not settings.secrets.slack_bot_token:
+        raise Permanent("there is no SLACK_BOT_TOKEN, so opsbot works from the command line only")
+    return "tokens are given"
+
+
+CHECKS = {
+    "handlers": _check_handlers,
+    "database": _check_database,
+    "machines": _check_machines,
+    "Slack": _check_slack,
+}
+
+
+def audit_verify(settings: Settings, head: str | None) -> str | None:
+    """None when the whole chain fits, else the first record that does not, as a sentence."""
+    return lay(settings).audit.verify(head)
+
+
+def audit_export(settings: Settings) -> Iterator[dict[str, Any]]:
+    return (asdict(record) for record in lay(settings).audit.export())
+
+
+def write_logs_as_json(redactor: Redactor) -> None:
+    """JSON lines on stderr, every text redacted; libraries only when they warn."""
+
+    def mask(_logger: Any, _method: str, event: Any) -> Any:
+        return {key: redactor.show(value) if isinstance(value, str) else value for key, value in event.items()}
+
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[
+            structlog.stdlib.add_log_level,
+            structlog.stdlib.add_logger_name,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            mask,
+        ],
+        processor=structlog.processors.JSONRenderer(),
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    for ours in ("opsbot", "bot"):
+        logging.getLogger(ours).setLevel(logging.INFO)
