@@ -33,7 +33,8 @@ _NEVER = (  # what libpq says when trying again does not help; it gives no code 
     ("no password supplied", "it asks for a password and none is configured"),
     ("no pg_hba.conf entry", "its pg_hba.conf does not let this user in from here"),
     ("does not exist", "the database or the user does not exist there"),
-    ("could not translate host name", "no such host is known"),
+    ("Name or service not known", "no such host is known"),
+    ("No address associated with hostname", "no such host is known"),
     ("is not permitted to log in", "this user may not log in"),
     ("server does not support SSL", "it does not speak TLS, which the URL asks for"),
     ("certificate verify failed", "its certificate is not trusted"),
@@ -46,6 +47,7 @@ _SOON = (
     ("recovery", "it is recovering from a crash"),
     ("too many clients", "it has no free connection"),
     ("remaining connection slots", "it has no free connection"),
+    ("Temporary failure in name resolution", "its name cannot be looked up at the moment"),
     ("timeout expired", "it did not answer in time"),
     ("No route to host", "there is no route to it"),
     ("Network is unreachable", "there is no route to it"),
@@ -71,7 +73,8 @@ class Pool(ConnectionPool[Connection[DictRow]]):
 
     @contextmanager
     def connection(self, timeout: float | None = None) -> Iterator[Connection[DictRow]]:
-        with _sentences(self.dsn), super().connection(timeout) as connection:
+        # Begun at once: a nested transaction() would else be the outer one, and commit before its time.
+        with _sentences(self.dsn), super().connection(timeout) as connection, connection.transaction():
             yield connection
 
     def apart(self) -> Connection[DictRow]:

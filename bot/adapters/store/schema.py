@@ -48,11 +48,9 @@ def known() -> Sequence[tuple[int, str]]:
 
 
 def _check_encoding(connection: Connection[DictRow]) -> None:
-    row = connection.execute("SELECT current_setting('server_encoding') AS encoding").fetchone()
-    if row and row["encoding"] != "UTF8":
-        raise Permanent(
-            f"The database is encoded in {row['encoding']}; opsbot needs UTF8: CREATE DATABASE … ENCODING 'UTF8'"
-        )
+    row = connection.execute("SELECT getdatabaseencoding() = 'UTF8' AS fits").fetchone()
+    if not (row and row["fits"]):
+        raise Permanent("The database is not encoded in UTF8, which opsbot needs: CREATE DATABASE … ENCODING 'UTF8'")
 
 
 def _apply(connection: Connection[DictRow]) -> int:
