@@ -107,7 +107,7 @@ def _split_site(head: str, vocabulary: Vocabulary) -> tuple[str, str]:
         return head, ""
     if (site := _known(found[2].strip("\"'" + _TAIL), vocabulary.sites)) is not None:
         return found[1], site
-    if _is_name(head, vocabulary):
+    if _is_name(head.partition(" ")[2] if head.lower().startswith("diagnose ") else head, vocabulary):
         return head, ""
     raise NotUnderstood(f"I know no installation {echo(found[2])}; there is {names(vocabulary.sites)}.")
 
@@ -159,17 +159,17 @@ def _action(request: Request, rest: Sequence[str], vocabulary: Vocabulary, needs
     role = dict(vocabulary.action_roles).get(action, "")
     machines = _of_site(site, vocabulary)
     fitting = [name for name, its in machines if role in ("", its)]
-    if not rest:
-        raise NotUnderstood(f"{action.capitalize()} which {role or 'machine'}? On {site} there is {names(fitting)}.")
+    no_reason = needs_reason and not request.because
+    if no_reason and rest and rest[0].casefold() in {name.casefold() for name in fitting}:
+        rest = rest[:1]  # what follows may be the reason itself, without `because`
     targets = _machines(rest, site, vocabulary, role, after=action)
-    for target in targets:
-        if target not in fitting:
-            other = dict(machines)[target]
-            raise NotUnderstood(
-                f"`{action}` is for a {role}; {target} is a {other}. On {site} there is {names(fitting)}."
-            )
-    if needs_reason and not request.because:
-        raise NotUnderstood(f"Say why, since the approver reads it: `{action} {' '.join(targets[:3])} because …`.")
+    if not targets:
+        raise NotUnderstood(f"{action.capitalize()} which {role or 'machine'}? On {site} there is {names(fitting)}.")
+    if wrong := next((target for target in targets if target not in fitting), None):
+        other = dict(machines)[wrong]
+        raise NotUnderstood(f"`{action}` is for a {role}; {wrong} is a {other}. On {site} there is {names(fitting)}.")
+    if no_reason:
+        raise NotUnderstood(f"Say why, since the approver reads it: `{action} {targets[0]} because …`.")
     return replace(request, targets=targets)
 
 
@@ -262,7 +262,7 @@ def _machines(
     machines = _of_site(site, vocabulary)
     found: dict[str, None] = {}
     for word in said:
-        if word.lower() in ("and", "machine", "machines", *{its for _, its in machines}):
+        if word.lower().removesuffix("s") in ("and", "machine", *{its for _, its in machines}):
             continue
         name = next((name for name, _ in machines if name.casefold() == word.casefold()), None)
         if name is None:
@@ -270,7 +270,7 @@ def _machines(
             nearest = _nearest(word, fitting)
             raise NotUnderstood(
                 f"I understood `{after}`, but there is no {role or 'machine'} {echo(word)} on {site}"
-                f"{f': did you mean {nearest[0]}?' if nearest else '.'} There is {names(fitting)}."
+                f"{f': did you mean `{nearest[0]}`?' if nearest else '.'} There is {names(fitting)}."
             )
         found[name] = None
     return tuple(found)
@@ -393,5 +393,7 @@ def _action_example(vocabulary: Vocabulary) -> str:
 
 
 def _can_example(vocabulary: Vocabulary) -> str:
+    if not vocabulary.actions:
+        return f'`{vocabulary.command} can @ana "ACTION MACHINE"`'
     wish = _action_example(vocabulary).removeprefix(f"{vocabulary.command} ").partition(" because ")[0]
-    return f'`{vocabulary.command} can @ana "{wish if vocabulary.actions else "ACTION MACHINE"}"`'
+    return f'`{vocabulary.command} can @ana "{wish}"`'
