@@ -70,7 +70,8 @@ def _faults_of_blocks(blocks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield from _too_long(_kind(part), part)
         text = part.get("text")
         yield from _when(isinstance(text, str) and not text, f"a {_kind(part) or 'part'} has an empty text")
-        yield from _when(isinstance(text, str) and bool(_LOUD.search(text)), "a block mentions a whole channel")
+        loud = part.get("type") == "mrkdwn" and bool(_LOUD.search(part["text"]))
+        yield from _when(loud, "a block mentions a whole channel")
         if most := _COUNTS.get(part.get("type", "")):
             yield from _when(not 0 < len(part["elements"]) <= most, f"{part['type']} takes 1 to {most} elements")
 

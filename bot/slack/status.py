@@ -14,7 +14,7 @@ from bot.core.run import Run
 from bot.core.story import Event
 from bot.slack import mrkdwn
 from bot.slack.blocks import Message, Paper, fitted, people_of
-from bot.slack.story import Done, Picture, Trouble, moment, picture, text, texts
+from bot.slack.story import Done, Picture, Trouble, fixes, moment, needs, picture, text, texts
 
 MOST_TROUBLES: Final = 14
 MOST_CONSEQUENCES: Final = 5
@@ -73,10 +73,10 @@ def status(run: Run, story: Sequence[Event], now: datetime) -> Message:
         paper.section(body)
     paper.context(footer)
     if not paper.omitted:
-        return Message(_fallback(run, seen), tuple(paper.blocks))
+        return Message(_fallback(run, seen, paper), tuple(paper.blocks))
     file = ", and so has the file below" if seen.outcome else ""
     paper.context(f"Not everything fits here: `show {run.id}` has all of it{file}.")
-    return Message(_fallback(run, seen), tuple(paper.blocks), whole(run, story), f"run-{run.id}.txt")
+    return Message(_fallback(run, seen, paper), tuple(paper.blocks), whole(run, story), f"run-{run.id}.txt")
 
 
 def headline(run: Run, seen: Picture) -> str:
@@ -92,10 +92,10 @@ def _about(run: Run) -> str:
     return f"{mrkdwn.clip(order.subject, 60)}{mrkdwn.clip(where, 50)} on {mrkdwn.clip(order.site, 30)}"
 
 
-def _fallback(run: Run, seen: Picture) -> str:
+def _fallback(run: Run, seen: Picture, paper: Paper) -> str:
     """The notification: the outcome or phase, and how bad it is, in one sentence."""
     counted = _counted([each for each in seen.troubles if not each.healed])
-    rest = f" {fitted(seen.sentence, 200)}" if seen.sentence else f" {counted} so far." if counted else ""
+    rest = f" {fitted(seen.sentence, 200, paper.known)}" if seen.sentence else f" {counted} so far." if counted else ""
     return f"{mrkdwn.escape(headline(run, seen))} (run {run.id}).{rest}"
 
 
@@ -169,8 +169,7 @@ def _checked(seen: Picture, paper: Paper) -> Iterator[str]:
 def _plan(seen: Picture, paper: Paper) -> Iterator[str]:
     if not seen.plan:
         return
-    fixes = [each for each in seen.plan.get("fixes") or () if isinstance(each, Mapping)]
-    shown, left = paper.fold(fixes, 4)
+    shown, left = paper.fold(fixes(seen.plan), 4)
     named = "; ".join(paper.fit(f"{text(each.get('target'))}: {text(each.get('title'))}", 160) for each in shown)
     risk = paper.fit(text(seen.plan.get("risk")), 40)
     lines = [f"*Plan* ({risk}): {named}{f'; and {left} more' if left else ''}"]
@@ -179,10 +178,10 @@ def _plan(seen: Picture, paper: Paper) -> Iterator[str]:
 
 
 def _open(seen: Picture) -> list[str]:
-    needs, expires = int(seen.plan.get("needs") or 0), moment(seen.plan.get("expires"))
-    if not needs or seen.outcome:
+    wanted, expires = needs(seen.plan), moment(seen.plan.get("expires"))
+    if not wanted or seen.outcome:
         return []
-    who = "another person" if needs == 1 else f"{needs} other people"
+    who = "another person" if wanted == 1 else f"{wanted} other people"
     return [f"⏳ Waiting for {who} to approve{f', until {mrkdwn.date(expires)}' if expires else ''}"]
 
 
@@ -254,7 +253,7 @@ def _in_full(each: Trouble, before: str) -> Iterator[str]:
 def _event_line(event: Event) -> str:
     at, data = f"{event.at:%H:%M:%S}", event.data
     lines: dict[str, str] = {
-        "plan": f"plan {text(data.get('no'))}: " + "; ".join(_fix_line(fix) for fix in data.get("fixes") or ()),
+        "plan": f"plan {text(data.get('no'))}: " + "; ".join(map(_fix_line, fixes(data))),
         "decision": f"{text(data.get('verdict'))} by {text(data.get('by'))} {text(data.get('reason'))}".rstrip(),
         "waiting": f"waiting for {text(data.get('for'))} until {text(data.get('until'))}",
         "change": f"{text(data.get('target'))}: {text(data.get('does'))}: {text(data.get('result'))} "
@@ -268,7 +267,5 @@ def _event_line(event: Event) -> str:
     return f"{at} {lines[event.kind]}" if event.kind in lines else ""
 
 
-def _fix_line(fix: Any) -> str:
-    if not isinstance(fix, Mapping):
-        return text(fix)
+def _fix_line(fix: Mapping[str, Any]) -> str:
     return f"{text(fix.get('target'))}: {text(fix.get('title'))} ({', '.join(texts(fix.get('steps')))})"

@@ -110,8 +110,7 @@ def _finding(seen: Picture, data: Mapping[str, Any]) -> Picture:
 
 
 def _plan(seen: Picture, data: Mapping[str, Any]) -> Picture:
-    waits = int(data.get("needs") or 0) > 0
-    return replace(seen, plan=data, decisions=(), phase="Waiting for approval" if waits else "Planned")
+    return replace(seen, plan=data, decisions=(), phase="Waiting for approval" if needs(data) else "Planned")
 
 
 def _decision(seen: Picture, data: Mapping[str, Any]) -> Picture:
@@ -180,6 +179,17 @@ def texts(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         return (value,)
     return tuple(text(each) for each in value) if isinstance(value, Sequence) else ()
+
+
+def needs(plan: Mapping[str, Any]) -> int:
+    """How many people a plan waits for."""
+    wanted = plan.get("needs")
+    return wanted if isinstance(wanted, int) and wanted > 0 else 0
+
+
+def fixes(plan: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    found = plan.get("fixes")
+    return [each for each in found if isinstance(each, Mapping)] if isinstance(found, Sequence) else []
 
 
 def moment(value: Any) -> datetime | None:
