@@ -1,0 +1,277 @@
+"""The Unix socket that the command line speaks to: one JSON line in, JSON lines out.
+
+`{"verb": "say", "text": "diagnose builds not starting", "as": "U…", "detach": false}` says a sentence, `{"verb":
+"watch", "run": 12, "after": 0}` follows a run. Each line of the answer has `event`: one of the kinds of a story, with
+`run`, `seq` and `at`; or `run` (it began), `answer` (a question's), `error` (a sentence, and the exit status it means).
+
+Who speaks is the peer's uid, as the kernel says. A uid that is nobody in `people.uids`, or that shares its person with
+another uid, may look: it could be anybody, also the one who asked.
+"""
+
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from bot.adapters.console.server import Gone, Line, Server
+from bot.core.errors import NotUnderstood, Permanent, Refused
+from bot.core.people import Actor, Place
+from bot.core.request import Ask, Request
+from bot.core.run import Run
+from bot.core.story import Event
+from bot.engine.answers import Said
+from bot.engine.desk import Filed
+
+COUNTED_WITHIN: Final = 10.0  # seconds in which a decision is normally counted
+STARTS: Final = (Ask.RUN, Ask.STATUS)
+LOOKS: Final = (Ask.HELP, Ask.RUNS, Ask.SHOW, Ask.CAN, Ask.STATUS)
+DECIDES: Final = (Ask.APPROVE, Ask.DECLINE)
+
+
+class Desk(Protocol):
+    """What takes orders, decisions and questions; each is committed before it is answered."""
+
+    def file(self, request: Request, actor: Actor, place: Place | None, key: str) -> Filed: ...
+
+    def now(self, request: Request, actor: Actor) -> Said: ...
+
+    def refused(self, actor: Actor | None, why: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Who is at the other end: the uid, the person it is (None: nobody, or several uids are), and whom it plays."""
+
+    uid: int
+    user: str | None
+    played: str | None = None
+
+    def actor(self, team: str) -> Actor:
+        return Actor(team, self.played or self.user or f"uid:{self.uid}", "cli")
+
+    @property
+    def anybody(self) -> bool:
+        return self.user is None and self.played is None
+
+    def __str__(self) -> str:
+        return f"uid {self.uid}{f' (<@{self.user}>)' if self.user else ''}"
+
+
+class Console:
+    """Serves the socket until it is closed; a thread for each peer.
+
+    `read` understands a sentence, `events(run, after)` and `run(number)` read what is stored, `may_decide(actor)` says
+    beforehand why a decision would not count (the row decides all the same).
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        desk: Desk,
+        read: Callable[[str], Request],
+        people: Mapping[int, str],
+        team: str,
+        impersonate: bool,
+        events: Callable[[int, int], Sequence[Event]],
+        run: Callable[[int], Run | None],
+        may_decide: Callable[[Actor], str] = lambda _: "",
+        pace: float = 0.3,
+    ) -> None:
+        self.path = path
+        self.desk = desk
+        self.read = read
+        self.people = people
+        self.team = team
+        self.impersonate = impersonate
+        self.events = events
+        self.run = run
+        self.may_decide = may_decide
+        self.pace = pace
+        self.stopping = threading.Event()
+        self._parties = _Parties()
+        self._server: Server | None = None
+
+    def start(self) -> None:
+        """Begin to serve; raises Permanent when the socket cannot be had, with what to do."""
+        self._server = Server(self.path, self.answer)
+        threading.Thread(target=self._server.serve_forever, args=[0.1], name="console", daemon=True).start()
+
+    def close(self) -> None:
+        """Take the socket away, and let everybody who listens know that their run goes on without them."""
+        self.stopping.set()
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.take_away()
+            self._server = None
+
+    # ------------------------------------------------------------ one request
+
+    def answer(self, request: Line, uid: int, gone: Gone) -> Iterator[Line]:
+        """The lines that answer a request; raises OpsbotError with a sentence."""
+        if request.get("verb") == "watch":
+            return self._watch(_number(request, "run"), _number(request, "after"), gone)
+        if request.get("verb") != "say" or not isinstance(request.get("text"), str):
+            raise NotUnderstood('a request is {"verb": "say", "text": …} or {"verb": "watch", "run": …, "after": 0}')
+        return self._say(request, self._peer(uid, request.get("as")), gone)
+
+    def _peer(self, uid: int, played: Any) -> Peer:
+        peer = Peer(uid, self._person(uid))
+        if played is None:
+            return peer
+        if not isinstance(played, str) or not re.fullmatch(r"[UW][A-Z0-9]{1,30}", played):
+            raise NotUnderstood("`--as` wants the id of a person, such as U012AB3CD")
+        if not self.impersonate:
+            self._refuse(peer, "only where `cli.impersonate` is true can somebody act as another person")
+        return replace(peer, played=played)
+
+    def _person(self, uid: int) -> str | None:
+        """The one person that this uid is; a person with two uids may be two people."""
+        user = self.people.get(uid)
+        shared = sum(1 for other in self.people.values() if other == user) > 1
+        return None if shared else user
+
+    def _say(self, said: Line, peer: Peer, gone: Gone) -> Iterator[Line]:
+        request = self._allowed(self.read(said["text"]), peer)
+        if request.ask in DECIDES:
+            yield from self._decide(request, peer, gone)
+        elif request.ask not in STARTS:
+            answer = self.desk.now(request, peer.actor(self.team))
+            yield {"event": "answer", "text": answer.text, **answer.data}
+        else:
+            yield from self._start(request, peer, gone, detach=said.get("detach") is True)
+
+    def _allowed(self, request: Request, peer: Peer) -> Request:
+        """The request as this peer may make it: one who could be anybody gets a look at everything, and no offer,
+        since a plan of theirs could be approved by the same person under their own name.
+        """
+        if not peer.anybody or request.ask in LOOKS:
+            return self._signed(request, peer)
+        if request.ask is Ask.RUN and request.kind == "diagnose":
+            return Request(Ask.STATUS, site=request.site, targets=request.targets)
+        raise self._turned_away(peer, self._nobody(peer.uid))
+
+    def _nobody(self, uid: int) -> str:
+        if uid in self.people:
+            return (
+                f"{self.people[uid]} has several uids in `people.uids`, so uid {uid} may look, but not order or decide"
+            )
+        return (
+            f"uid {uid} is nobody that opsbot knows, so it may look, but not order or decide; "
+            f"an administrator can add `{uid}: U…` to `people.uids` in the configuration"
+        )
+
+    def _signed(self, request: Request, peer: Peer) -> Request:
+        """Who really typed it stands in the reason, which everybody sees and the audit trail keeps."""
+        if peer.played is None:
+            return request
+        return replace(request, because=f"{request.because} (typed by {peer})".strip())
+
+    def _start(self, request: Request, peer: Peer, gone: Gone, detach: bool) -> Iterator[Line]:
+        filed = self.desk.file(request, peer.actor(self.team), None, f"cli:{uuid.uuid4()}")
+        if filed.run is None:
+            raise Permanent(filed.text)
+        self._parties.add(filed.run, peer)
+        yield {"event": "run", "run": filed.run, "text": filed.text}
+        if not detach:
+            yield from self._watch(filed.run, 0, gone)
+
+    # ------------------------------------------------------------ decisions
+
+    def _decide(self, request: Request, peer: Peer, gone: Gone) -> Iterator[Line]:
+        run, actor = request.number or 0, peer.actor(self.team)
+        known = self._known(run)
+        if self._parties.has(run, peer) or (peer.played and peer.user == known.order.actor.user):
+            self._refuse(peer, "you had a part in this run yourself, so somebody else has to decide")
+        if known.order.actor.same_person(actor):
+            self._refuse(peer, f"you asked for this yourself, so somebody else has to decide; or `cancel {run}`")
+        if why := self.may_decide(actor):
+            self._refuse(peer, why)
+        after = max((event.no for event in self.events(run, 0)), default=0)
+        filed = self.desk.file(request, actor, None, f"cli:{uuid.uuid4()}")
+        yield from self._counted(run, actor, after, gone, filed)
+        self._parties.add(run, peer)
+
+    def _counted(self, run: int, actor: Actor, after: int, gone: Gone, filed: Filed) -> Iterator[Line]:
+        """The decision as the run's story tells it: a worker has counted it then."""
+        until = time.monotonic() + COUNTED_WITHIN
+        while time.monotonic() < until and not self.stopping.is_set():
+            for event in self.events(run, after):
+                if event.kind == "decision" and event.data.get("by") == actor.user:
+                    yield _line(event)
+                    return
+            if gone.wait(self.pace):
+                return
+        raise Refused(
+            f"{filed.text} It has not been after {COUNTED_WITHIN:.0f} s: it came too late, or it did not count (the "
+            f"audit trail says why). `show {run}` says where the run is."
+        )
+
+    def _refuse(self, peer: Peer, why: str) -> None:
+        raise self._turned_away(peer, why)
+
+    def _turned_away(self, peer: Peer, why: str) -> Refused:
+        self.desk.refused(peer.actor(self.team), f"{why} ({peer})")
+        return Refused(f"Not allowed: {why}.")
+
+    # ------------------------------------------------------------ following a run
+
+    def _known(self, number: int) -> Run:
+        if (run := self.run(number)) is None:
+            raise NotUnderstood(f"There is no run {number}; `runs` lists the latest.")
+        return run
+
+    def _watch(self, number: int, after: int, gone: Gone) -> Iterator[Line]:
+        """The story as it grows, until its outcome. A run that was refused ends without telling one."""
+        while not self.stopping.is_set():
+            run = self._known(number)
+            for event in self.events(number, after):
+                yield _line(event)
+                after = event.no
+                if event.kind == "outcome":
+                    return
+            if run.outcome is not None:
+                yield {
+                    "event": "outcome",
+                    "run": number,
+                    "seq": after + 1,
+                    "outcome": run.outcome.name,
+                    "text": run.summary,
+                    "exit": run.outcome.exit_status,
+                }
+                return
+            if gone.wait(self.pace):
+                return
+
+
+class _Parties:
+    """Who really was at the keyboard in which run: one person who plays two is still one."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._of: dict[int, set[str]] = {}
+
+    def add(self, run: int, peer: Peer) -> None:
+        """A uid that nobody is mapped to may play everybody: that is what trying things out is."""
+        if peer.user:
+            with self._guard:
+                self._of.setdefault(run, set()).add(peer.user)
+
+    def has(self, run: int, peer: Peer) -> bool:
+        with self._guard:
+            return peer.user in self._of.get(run, ())
+
+
+def _line(event: Event) -> Line:
+    return {"event": event.kind, "run": event.run, "seq": event.no, "at": event.at.isoformat(), **event.data}
+
+
+def _number(request: Line, name: str) -> int:
+    value = request.get(name, 0)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
+        raise NotUnderstood(f"`{name}` must be a number")
+    return value
