@@ -29,15 +29,15 @@ class Secrets:
     opsbot keeps its own; `named` holds those whose variable the configuration names (`read_dsn_env`).
     """
 
-    bot_token: str = field(default="", repr=False)
-    app_token: str = field(default="", repr=False)
+    slack_bot_token: str = field(default="", repr=False)
+    slack_app_token: str = field(default="", repr=False)
     database_url: str = field(default="", repr=False)
     audit_key: str = field(default="", repr=False)
     named: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def values(self) -> tuple[str, ...]:
         """All that must never be shown, for the redactor."""
-        every = (self.bot_token, self.app_token, self.database_url, self.audit_key, *self.named.values())
+        every = (self.slack_bot_token, self.slack_app_token, self.database_url, self.audit_key, *self.named.values())
         return tuple(value for value in every if value)
 
 
