@@ -23,7 +23,7 @@ for _name in ("slack_bolt.SocketModeHandler", "slack_bolt.App", "slack_sdk"):
 class Bot:
     """A Bolt app on Socket Mode that remembers what it was sent. Give it listeners before `connect`."""
 
-    def __init__(self, slack: LocalSlack) -> None:
+    def __init__(self, slack: LocalSlack, ping_interval: float = 10) -> None:
         self.client = WebClient(token="xoxb-local-1", base_url=slack.api_url)
         self.app = App(
             client=self.client,
@@ -31,7 +31,7 @@ class Bot:
             listener_executor=ThreadPoolExecutor(WORKERS),
             raise_error_for_unhandled_request=False,
         )
-        self.handler = SocketModeHandler(self.app, "xapp-local-1", concurrency=WORKERS)
+        self.handler = SocketModeHandler(self.app, "xapp-local-1", concurrency=WORKERS, ping_interval=ping_interval)
         self.slack = slack.driver
         self.heard: list[Json] = []
 
@@ -75,11 +75,12 @@ class Bot:
         client.message_queue.put(None)
         self.slack.drop_connections()
         self.handler.close()  # type: ignore[no-untyped-call]
+        client.disconnect()  # what it opened while it was closing
 
 
 @contextmanager
-def bot_of(slack: LocalSlack) -> Iterator[Bot]:
-    bot = Bot(slack)
+def bot_of(slack: LocalSlack, ping_interval: float = 10) -> Iterator[Bot]:
+    bot = Bot(slack, ping_interval)
     try:
         yield bot
     finally:
