@@ -86,16 +86,12 @@ def test_what_does_not_count(pool: Pool, store: Store, begin: Begin, put: Put, c
     assert decide(pool, store, click(approval)) is not None, "and the right click still counts"
 
 
-def test_a_person_of_the_same_id_elsewhere_is_another_person(
-    pool: Pool, store: Store, begin: Begin, put: Put
-) -> None:
+def test_a_person_of_the_same_id_elsewhere_is_another_person(pool: Pool, store: Store, begin: Begin, put: Put) -> None:
     assert decide(pool, store, click(put(begin()), actor=Actor("T2", ANA.user))) is not None
 
 
 @pytest.mark.parametrize("actor", [BOB, replace(BOB, via="cli")], ids=str)
-def test_typed_words_point_at_no_message(
-    pool: Pool, store: Store, begin: Begin, put: Put, actor: Actor
-) -> None:
+def test_typed_words_point_at_no_message(pool: Pool, store: Store, begin: Begin, put: Put, actor: Actor) -> None:
     typed = click(put(begin()), actor=actor, nonce=None, message=None, place=Place("C9"))
     decided = decide(pool, store, typed)
     assert decided is not None
@@ -167,9 +163,7 @@ def test_the_first_valid_click_binds_the_message(pool: Pool, store: Store, begin
     assert decide(pool, store, click(approval, actor=EVE)) is not None
 
 
-def test_a_plan_that_is_not_the_stored_one_cannot_be_approved(
-    pool: Pool, store: Store, begin: Begin, put: Put
-) -> None:
+def test_a_plan_that_is_not_the_stored_one_cannot_be_approved(pool: Pool, store: Store, begin: Begin, put: Put) -> None:
     approval = put(begin())
     with pool.connection() as tx:
         standing = store.put(tx, replace(approval.ask, no=2, digest="of another plan"), ANA)
@@ -248,9 +242,7 @@ ROUND_THE_ADAPTER = {
 
 
 @pytest.mark.parametrize(("change", "says"), ROUND_THE_ADAPTER.values(), ids=ROUND_THE_ADAPTER)
-def test_the_schema_keeps_an_open_question(
-    pool: Pool, begin: Begin, put: Put, change: bytes, says: str
-) -> None:
+def test_the_schema_keeps_an_open_question(pool: Pool, begin: Begin, put: Put, change: bytes, says: str) -> None:
     put(begin())
     with pytest.raises(psycopg.Error, match=says), pool.connection() as tx:
         tx.execute(b"UPDATE opsbot.approvals SET " + change)
@@ -270,11 +262,9 @@ def test_the_schema_keeps_an_open_question(
     ],
     ids=str,
 )
-def test_the_schema_keeps_a_closed_question(
-    pool: Pool, store: Store, begin: Begin, put: Put, sql: bytes
-) -> None:
+def test_the_schema_keeps_a_closed_question(pool: Pool, store: Store, begin: Begin, put: Put, sql: bytes) -> None:
     decide(pool, store, click(put(begin())))
-    with pytest.raises(psycopg.Error, match="is closed|is refused"), pool.connection() as tx:
+    with pytest.raises(psycopg.Error, match=r"is closed|is refused"), pool.connection() as tx:
         tx.execute(sql)
 
 
@@ -289,7 +279,7 @@ def test_the_schema_refuses_the_requester_and_a_second_voice(pool: Pool, begin: 
                 [approval.id, user],
             )
 
-    with pytest.raises(psycopg.Error, match="who asked for approval . cannot decide it"):
+    with pytest.raises(psycopg.Error, match=r"who asked for approval \d+ cannot decide it"):
         insert("UANA")
     insert("UBOB")
     with pytest.raises(psycopg.errors.UniqueViolation):

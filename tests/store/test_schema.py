@@ -14,6 +14,13 @@ from tests.rigs import postgres
 one_version = pytest.mark.parametrize("postgres_server", ["18"], indirect=True)
 
 
+@pytest.fixture
+def migrated(database: str) -> str:
+    """A database of one's own, because its schema is played with."""
+    migrate(database)
+    return database
+
+
 def execute(dsn: str, sql: bytes) -> None:
     with psycopg.connect(dsn) as connection:
         connection.execute(sql)
@@ -78,7 +85,9 @@ def test_a_failed_migration_leaves_nothing(database: str) -> None:
 
 @one_version
 def test_a_user_without_rights_is_told_what_to_grant(postgres_server: postgres.Server, database: str) -> None:
-    execute(database, b"DO $$ BEGIN CREATE ROLE poor LOGIN PASSWORD 'poor'; EXCEPTION WHEN duplicate_object THEN END $$")
+    execute(
+        database, b"DO $$ BEGIN CREATE ROLE poor LOGIN PASSWORD 'poor'; EXCEPTION WHEN duplicate_object THEN END $$"
+    )
     with pytest.raises(Permanent, match="Grant it CREATE on the database"):
         migrate(make_conninfo(database, user="poor"))
 
