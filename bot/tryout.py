@@ -1,4 +1,6 @@
-"""`opsbot try`: everything on one laptop. A local Slack, a simulated installation, a database, and an unchanged `opsbot serve`."""
+"""`opsbot try`: everything on one laptop. A local Slack, a simulated installation, a database, and an unchanged
+`opsbot serve`.
+"""
 
 import json
 import os
@@ -79,8 +81,8 @@ def started(port: int = 0, folder: Path | None = None, speed: float = 20.0) -> I
         home = folder or Path(stack.enter_context(_scratch()))
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         slack = _slack(stack, port)
-        words = ("-m", "bot.sandbox.installation", "--folder", str(home / "machines"), "--speed", str(speed))
-        installation = stack.enter_context(_child("installation", home, *words, "--fault", FAULT))
+        machines = ("-m", "bot.sandbox.installation", "--folder", str(home / "machines"), "--speed", str(speed))
+        installation = stack.enter_context(_child("installation", home, *machines, "--fault", FAULT))
         config = home / "opsbot.yaml"
         config.write_text(yaml.safe_dump(_configuration(home, installation.ready["installation"]), sort_keys=False))
         words = ("-m", "bot.cli", "serve", "--config", str(config), "--simulator", slack.api_url)
@@ -211,7 +213,9 @@ class Tour:
     printed: set[str] | None = None
 
     def play(self) -> int:
-        """0 only when it ended FIXED, approved by somebody who did not ask, and no machine was asked an unknown program."""
+        """0 only when it ended FIXED, approved by somebody who did not ask, and no machine was asked an unknown
+        program.
+        """
         slack = self.trial.slack.driver
         ana, bo = slack.person("ana"), slack.person("bo")
         self.say(f"ana: /travis {QUESTION}")

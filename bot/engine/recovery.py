@@ -86,12 +86,14 @@ class Recovery:
                 return Ending(
                     Outcome.UNFIXED, "The machines kept changing while the plan was decided; look again later."
                 )
-            if result is Result.HEALED and {found.finding.key for found, _ in fixes} == self._trouble_keys(report):
+            if result is Result.HEALED and self._covered(report, fixes):
                 return self._all_fixed()
         return Ending(Outcome.UNFIXED, f"Gave up after {MOST_PLANS} plans. {self._done_so_far()}")
 
-    def _trouble_keys(self, report: Report) -> set[str]:
-        return {found.finding.key for found in report.troubles()}
+    def _covered(self, report: Report, fixes: Sequence[tuple[Found, Fix]]) -> bool:
+        """Whether these fixes were for everything that was wrong, and nothing was left unseen."""
+        troubles = {found.finding.key for found in report.troubles()}
+        return not report.unknown and {found.finding.key for found, _ in fixes} == troubles
 
     def _diagnoses(self) -> tuple[Diagnosis, ...]:
         return self.catalogue.about(self.journal.run.order.subject) or tuple(self.catalogue.diagnoses.values())
@@ -193,13 +195,14 @@ class Recovery:
         """The ending when there is nothing (more) to try."""
         troubles = report.troubles()
         if not troubles and report.unknown:
-            return Ending(Outcome.COULD_NOT_LOOK, f"Not known: {'; '.join(report.unknown)}")
+            outcome = Outcome.PARTLY_FIXED if self.healed else Outcome.COULD_NOT_LOOK
+            return Ending(outcome, f"{self._done_so_far()} Not known: {'; '.join(report.unknown)}")
         if not troubles:
             checked = listed(list(report.checked))
             return (
                 self._all_fixed() if self.healed else Ending(Outcome.HEALTHY, f"Nothing wrong was found by: {checked}.")
             )
-        if all(not found.by for found in troubles):
+        if not self.healed and all(not found.by for found in troubles):
             return Ending(Outcome.COULD_NOT_LOOK, "; ".join(found.finding.title for found in troubles))
         return self._unfixed(troubles)
 

@@ -1,0 +1,333 @@
+"""The loop: look, plan, approve, apply, prove. Real store, real durable tasks, machines that answer from a table."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+from bot.core.approval import Kind, Verdict
+from bot.core.outcome import Outcome
+from bot.core.question import Output
+from bot.engine.policy import Rule
+from tests.engine.lamps import ANA, BO, CY, GUS, Room, light, room, until
+
+pytestmark = pytest.mark.parametrize("postgres_server", ["18"], indirect=True)
+
+
+@pytest.fixture
+def lit(database: str) -> Iterator[Room]:
+    """A room where tapping helps, and somebody is at work."""
+    with room(database) as made:
+
+        def tapped(machine: str, command: str) -> Output:
+            if command == "tap":
+                light(made, machine, "bright")
+            return Output(0)
+
+        made.machines.on_send = tapped
+        made.set_to_work()
+        yield made
+
+
+@pytest.fixture
+def stubborn(database: str) -> Iterator[Room]:
+    """A room where tapping does nothing and only the screw helps."""
+    with room(database) as made:
+
+        def screwed(machine: str, command: str) -> Output:
+            if "screw" in command:
+                light(made, machine, "bright")
+            return Output(0)
+
+        made.machines.on_send = screwed
+        made.set_to_work()
+        yield made
+
+
+def test_heals_after_somebody_else_approved(lit: Room) -> None:
+    run = lit.order()
+    ask = lit.asked(run)
+    assert "hall: Tap the lamp" in ask.ask.text
+    assert "tap" in ask.ask.text
+    assert lit.sent() == []
+    lit.click(ask, BO)
+    assert lit.outcome(run) is Outcome.FIXED
+    assert lit.machines.sent == [("hall", "tap")]
+    kinds = [event.kind for event in lit.story(run)]
+    assert kinds[-1] == "outcome"
+    assert {"look", "finding", "plan", "decision", "change", "step", "verified"} <= set(kinds)
+
+
+def test_says_healthy_and_what_was_checked(lit: Room) -> None:
+    light(lit, "hall", "bright")
+    run = lit.ended(lit.order())
+    assert run.outcome is Outcome.HEALTHY
+    assert "lamp dark" in run.summary
+    assert lit.sent() == []
+
+
+def test_requester_cannot_approve(lit: Room) -> None:
+    run = lit.order(by=BO)
+    ask = lit.asked(run)
+    lit.click(ask, BO)
+    until(lambda: "yourself" in audited(lit), 5, "the refusal is on record")
+    assert lit.open_ask(run) is not None
+    lit.click(ask, CY)
+    assert lit.outcome(run) is Outcome.FIXED
+
+
+@pytest.mark.parametrize("who", ["guest", "deactivated", "not an approver"])
+def test_who_may_not_decide_does_not(lit: Room, who: str) -> None:
+    lit.people.guests, lit.people.gone = (
+        {"UBO"} if who == "guest" else set(),
+        {"UBO"} if who == "deactivated" else set(),
+    )
+    run = lit.order()
+    ask = lit.asked(run)
+    lit.click(ask, GUS if who == "not an approver" else BO)
+    until(lambda: "refused" in audited(lit), 5, "the refusal is on record")
+    assert lit.open_ask(run) is not None
+    assert lit.sent() == []
+
+
+def test_nobody_decides_while_slack_cannot_say_who_people_are(lit: Room) -> None:
+    run = lit.order()
+    ask = lit.asked(run)
+    lit.people.away = True
+    lit.click(ask, BO)
+    with pytest.raises(AssertionError):
+        lit.ended(run, within=1.5)
+    lit.people.away = False
+    assert lit.outcome(run) is Outcome.FIXED  # the click was kept and counted when it could be checked
+
+
+def test_declined_with_its_reason(lit: Room) -> None:
+    run = lit.order()
+    lit.click(lit.asked(run), BO, Verdict.DECLINE, "there is a party")
+    ended = lit.ended(run)
+    assert ended.outcome is Outcome.DECLINED
+    assert "there is a party" in ended.summary
+    assert lit.sent() == []
+
+
+def test_silence_is_not_consent(database: str) -> None:
+    with room(database, open_for=timedelta(seconds=2)) as made:
+        made.set_to_work()
+        run = made.order()
+        made.asked(run)
+        assert made.outcome(run) is Outcome.EXPIRED
+        assert made.sent() == []
+
+
+def test_reminds_once(database: str) -> None:
+    with room(database, open_for=timedelta(seconds=4)) as made:
+        made.set_to_work()
+        run = made.order()
+        assert made.outcome(run) is Outcome.EXPIRED
+        assert sum("Still waiting" in event.data["text"] for event in made.story(run, "note")) == 1
+
+
+def test_next_gentlest_fix_needs_its_own_approval(stubborn: Room) -> None:
+    run = stubborn.order()
+    stubborn.click(stubborn.asked(run), BO)
+    second = until(lambda: (ask := stubborn.open_ask(run)) and ask.ask.no == 2 and ask, 15, "a second plan")
+    assert "Screw the bulb in" in second.ask.text
+    assert stubborn.sent() == ["tap", "untap"]  # what was tapped was let go, since the fix ended early
+    stubborn.click(second, CY)
+    assert stubborn.outcome(run) is Outcome.FIXED
+    assert stubborn.sent() == ["tap", "untap", "sudo -n screw"]
+
+
+def test_unfixed_says_whom_to_tell(stubborn: Room) -> None:
+    stubborn.machines.on_send = lambda machine, command: Output(0)
+    run = stubborn.order()
+    stubborn.click(stubborn.asked(run), BO)
+    second = until(lambda: (ask := stubborn.open_ask(run)) and ask.ask.no == 2 and ask, 15, "a second plan")
+    stubborn.click(second, BO)
+    ended = stubborn.ended(run)
+    assert ended.outcome is Outcome.UNFIXED
+    assert "support" in ended.summary
+    assert "lamp.dark" in ended.summary
+
+
+def test_looks_again_and_sends_nothing_when_it_healed_by_itself(lit: Room) -> None:
+    run = lit.order()
+    ask = lit.asked(run)
+    light(lit, "hall", "bright")
+    lit.click(ask, BO)
+    ended = lit.ended(run)
+    assert ended.outcome is Outcome.HEALTHY
+    assert lit.sent() == []
+
+
+def test_sends_nothing_when_it_cannot_look_again(lit: Room) -> None:
+    run = lit.order()
+    ask = lit.asked(run)
+    lit.machines.away = {"hall"}
+    lit.click(ask, BO)
+    assert lit.outcome(run) is Outcome.COULD_NOT_LOOK
+    assert lit.sent() == []
+
+
+def test_unreachable_machine_hides_nothing_about_the_others(lit: Room) -> None:
+    lit.machines.away = {"attic"}
+    run = lit.order()
+    lit.click(lit.asked(run), BO)
+    ended = lit.ended(run)
+    causes = {event.data["cause"] for event in lit.story(run, "finding")}
+    assert {"lamp.dark", "worker.unreachable"} <= causes
+    assert ended.outcome is Outcome.PARTLY_FIXED
+    assert lit.sent() == ["tap"]
+
+
+def test_forbidden_is_refused_and_names_the_rule(database: str) -> None:
+    with room(database, rules=(Rule("policy[0]", None, action="lamp.tap"),)) as made:
+        made.set_to_work()
+        ended = made.ended(made.order())
+        assert ended.outcome is Outcome.REFUSED
+        assert "policy[0]" in ended.summary
+        assert made.sent() == []
+
+
+def test_two_approvals_are_two_people(database: str) -> None:
+    with room(database, rules=(Rule("policy[0]", 2),)) as made:
+        made.machines.on_send = lambda machine, command: light(made, machine, "bright") or Output(0)
+        made.set_to_work()
+        run = made.order()
+        ask = made.asked(run)
+        made.click(ask, BO)
+        made.click(ask, BO)
+        with pytest.raises(AssertionError):
+            made.ended(run, within=1.5)
+        made.click(ask, CY)
+        assert made.outcome(run) is Outcome.FIXED
+
+
+def test_cancelled_while_waiting(lit: Room) -> None:
+    run = lit.order()
+    lit.asked(run)
+    cancel(lit, run)
+    ended = lit.ended(run)
+    assert ended.outcome is Outcome.CANCELLED
+    assert lit.open_ask(run) is None
+    assert lit.sent() == []
+
+
+def test_action_by_name_is_proven(stubborn: Room) -> None:
+    run = stubborn.order("screw", "act", targets=("hall",))
+    stubborn.click(stubborn.asked(run), BO)
+    assert stubborn.outcome(run) is Outcome.DONE
+    assert stubborn.sent() == ["sudo -n screw"]
+
+
+def test_action_without_a_reason_is_refused(stubborn: Room) -> None:
+    run = stubborn.order("screw", "act", targets=("hall",), because=" ")
+    assert stubborn.outcome(run) is Outcome.REFUSED
+
+
+def test_job_counts(lit: Room) -> None:
+    ended = lit.ended(lit.order("count", "job"))
+    assert (ended.outcome, ended.summary) == (Outcome.DONE, "counted to 3")
+
+
+def test_doubt_is_put_to_a_person_and_again_sends_once_more(lit: Room) -> None:
+    answers = [Output(None), Output(0)]
+
+    def lost(machine: str, command: str) -> Output:
+        if command != "tap":
+            return Output(0)
+        answer = answers.pop(0)
+        if answer.ok:
+            light(lit, machine, "bright")
+        return answer
+
+    lit.machines.on_send = lost
+    run = lit.order()
+    lit.click(lit.asked(run), BO)
+    doubt = until(lambda: (ask := lit.open_ask(run)) and ask.ask.kind is Kind.DOUBT and ask, 15, "a doubt")
+    assert lit.sent() == ["tap"]
+    lit.click(doubt, CY, Verdict.AGAIN)
+    assert lit.outcome(run) is Outcome.FIXED
+    assert lit.sent() == ["tap", "tap"]
+
+
+def test_doubt_stopped_leaves_everything_as_it_is(lit: Room) -> None:
+    lit.machines.on_send = lambda machine, command: Output(None)
+    run = lit.order()
+    lit.click(lit.asked(run), BO)
+    doubt = until(lambda: (ask := lit.open_ask(run)) and ask.ask.kind is Kind.DOUBT and ask, 15, "a doubt")
+    lit.click(doubt, CY, Verdict.STOP)
+    assert lit.outcome(run) is Outcome.IN_DOUBT
+    assert lit.sent() == ["tap"]
+
+
+def test_doubt_that_the_machine_settles_is_asked_of_nobody(stubborn: Room) -> None:
+    def lost(machine: str, command: str) -> Output:
+        light(stubborn, machine, "bright")
+        return Output(None)
+
+    stubborn.machines.on_send = lost
+    run = stubborn.order("screw", "act", targets=("hall",))
+    stubborn.click(stubborn.asked(run), BO)
+    assert stubborn.outcome(run) is Outcome.DONE
+    assert stubborn.sent() == ["sudo -n screw"]
+
+
+def test_two_runs_that_want_one_machine_wait_and_say_for_whom(lit: Room) -> None:
+    first, second = lit.order(), lit.order()
+    one, two = lit.asked(first), lit.asked(second)
+    answers = [Output(None)]
+    lit.machines.on_send = lambda machine, command: answers.pop() if answers else Output(0)
+    lit.click(one, BO)
+    doubt = until(lambda: (ask := lit.open_ask(first)) and ask.ask.kind is Kind.DOUBT and ask, 15, "a doubt")
+    lit.click(two, BO)
+    until(lambda: [e for e in lit.story(second, "waiting") if f"run {first}" in e.data["for"]], 10, "it says for whom")
+    assert lit.sent() == ["tap"]
+    light(lit, "hall", "bright")
+    lit.click(doubt, CY, Verdict.DONE)
+    assert lit.outcome(first) is Outcome.FIXED
+    assert lit.outcome(second) is Outcome.HEALTHY
+    assert lit.sent() == ["tap"]
+
+
+def test_a_mistake_in_a_handler_is_said_and_hides_nothing(lit: Room) -> None:
+    light(lit, "attic", "confusing")
+    run = lit.order()
+    lit.click(lit.asked(run), BO)
+    assert lit.outcome(run) is Outcome.PARTLY_FIXED  # what was healed, and what is not known
+    assert lit.sent() == ["tap"]
+    assert any("a mistake in a handler" in each for each in lit.story(run, "look")[0].data["unknown"])
+
+
+def test_an_unexpected_error_ends_failed_after_three_tries(lit: Room) -> None:
+    def broken(machine: str, command: str) -> Output:
+        raise ZeroDivisionError("a mistake of ours")
+
+    lit.machines.on_send = broken
+    run = lit.order()
+    lit.click(lit.asked(run), BO)
+    doubt = until(lambda: (ask := lit.open_ask(run)) and ask.ask.kind is Kind.DOUBT and ask, 30, "a doubt")
+    lit.click(doubt, BO, Verdict.STOP)
+    ended = lit.ended(run, within=40)
+    assert ended.outcome in (Outcome.FAILED, Outcome.IN_DOUBT)
+    assert "tap" in lit.sent()
+
+
+def test_no_secret_and_no_raw_answer_in_the_story(lit: Room) -> None:
+    light(lit, "hall", "dark")
+    lit.machines.answers["attic"] = {"cat /lamp": "bright open sesame"}
+    run = lit.order()
+    lit.click(lit.asked(run), BO)
+    lit.ended(run)
+    assert "open sesame" not in str(lit.story(run))
+
+
+def audited(made: Room) -> str:
+    with made.pool.connection() as connection:
+        return str(connection.execute("SELECT what, detail FROM opsbot.audit").fetchall())
+
+
+def cancel(made: Room, run: int) -> None:
+    with made.durable.transaction() as tx:
+        assert made.store.cancel(tx, run, ANA)
+        made.durable.wake(tx, made.run(run).task)
