@@ -7,7 +7,7 @@ command is told so, an event stays unacknowledged and Slack sends it again, and 
 import logging
 import re
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -34,7 +34,7 @@ Body = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Receipt:
-    """What became of a request: the run or request it is, whether it came before, and what to say (may be empty)."""
+    """What became of a request: the run it is, whether it came before, and what the ack of a command says."""
 
     id: int
     duplicate: bool = False
@@ -225,7 +225,7 @@ class _Listeners:
             return None
         self._audit(said, why)
         if said.kind == "command":
-            return BoltResponse(status=200, body=private(why, self.tenant.channels))
+            return BoltResponse(status=200, body=private(why))
         if self._is_colleague(said) and said.place and said.place.channel:
             self._tell(said.actor, said.place, why, f"{_key(body)}:refused")
         return BoltResponse(status=200, body="")
@@ -271,38 +271,31 @@ class _Listeners:
         return ack(private(answer))
 
     def mentioned(self, ack: Ack, body: dict[str, Any]) -> BoltResponse:
-        """A mention; its answer, where there is one besides the run's own message, is private in the thread."""
+        """A mention: answered in its thread by whatever it began; only what could not be begun is answered here."""
         said, event = envelope(body), body["event"]
         assert said.place is not None
         text = _after_mention(str(event.get("text") or ""), _bot_user(body))
         try:
-            request, receipt = self._submitted(text, said.actor, said.place, _key(body))
-            answer = receipt.text
-            if request.ask is not Ask.RUN and not answer:
-                answer = on_it(request)
+            request = words.read(text, self.desk.vocabulary())
+            self.desk.submit(request, text, said.actor, said.place, _key(body))
         except Temporary:
             raise  # not acknowledged, so Slack sends it again
         except OpsbotError as error:
-            answer = str(error)
-        if answer:
-            self.desk.reply(said.actor, said.place, answer, f"{_key(body)}:answer")
+            self.desk.reply(said.actor, said.place, str(error), f"{_key(body)}:answer")
         return ack()
 
     def _answer(self, text: str, actor: Actor, place: Place, key: str) -> str:
+        vocabulary = self.desk.vocabulary()
         try:
-            request, receipt = self._submitted(text, actor, place, key)
+            request = words.read(text, vocabulary)
+            receipt = self.desk.submit(request, text, actor, place, key)
         except Temporary as error:
+            if request.ask is Ask.HELP:  # it can be given when nothing else can
+                return f"{words.guide(vocabulary, request.subject)}\n(At the moment nothing can be started: {error})"
             return f"{NOT_STARTED}: {error}"
         except OpsbotError as error:
             return str(error)
         return receipt.text or on_it(request)
-
-    def _submitted(self, text: str, actor: Actor, place: Place, key: str) -> tuple[Request, Receipt]:
-        vocabulary = self.desk.vocabulary()
-        request = words.read(text, vocabulary)
-        if request.ask is Ask.HELP:  # needs no database, so it is there when nothing else is
-            return request, Receipt(0, text=words.guide(vocabulary, request.subject))
-        return request, self.desk.submit(request, text, actor, place, key)
 
     def unknown_command(self, ack: Ack) -> BoltResponse:
         return ack(private(f"I only know {self.command}; try `{self.command} help`."))
@@ -427,11 +420,11 @@ def on_it(request: Request) -> str:
     return f"On it: {verb}{request.subject}{targets} on {request.site}."
 
 
-def private(text: str, known: Collection[str] = ()) -> dict[str, Any]:
+def private(text: str) -> dict[str, Any]:
     """The body of an ack that only its reader sees; more than fits is counted."""
     more = "show it on the command line, where all of it fits"
     whole = text if len(text) <= LONGEST_ANSWER else f"{mrkdwn.clip(text, LONGEST_ANSWER)}\n({more})"
-    message = blocks.note(whole, known)
+    message = blocks.note(whole, mrkdwn.EVERYBODY)
     return {"response_type": "ephemeral", "text": message.text, "blocks": list(message.blocks)}
 
 

@@ -5,8 +5,18 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Final
 
-_MENTION: Final = re.compile(r"&lt;(@[UW]|#[CG])([A-Z0-9]{1,30})&gt;")
+_MENTION: Final = re.compile(r"&lt;(@|#|!subteam\^)([UWCGS][A-Z0-9]{1,30})&gt;")
 _LINK: Final = re.compile(r"https://[A-Za-z0-9.-]+(?::\d+)?(?:/[^\s<>|]*)?")
+
+
+class _Everybody(frozenset[str]):
+    """Every id is in it."""
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
+EVERYBODY: Final = _Everybody()  # for words that one person alone sees: nobody else is told of a mention there
 _JOINER: Final = "\u200b"  # zero width: parts three backticks, so that they end no block
 
 
@@ -20,7 +30,7 @@ def prose(text: str, known: Collection[str] = ()) -> str:
     safe = _unfenced(escape(text))
     if safe.count("`") % 2:  # an open code span would swallow what follows
         safe = safe.replace("`", "ˋ")
-    return _MENTION.sub(lambda found: f"<{found[1]}{found[2]}>" if found[1][1:] + found[2] in known else found[0], safe)
+    return _MENTION.sub(lambda found: f"<{found[1]}{found[2]}>" if found[2] in known else found[0], safe)
 
 
 def line(text: str, known: Collection[str] = ()) -> str:
@@ -45,6 +55,11 @@ def _unfenced(text: str) -> str:
 def person(user: str) -> str:
     """A mention of one person by id; anything that is not an id is shown as text."""
     return f"<@{user}>" if re.fullmatch(r"[UW][A-Z0-9]{1,30}", user) else escape(user)
+
+
+def anyone(identity: str) -> str:
+    """A mention of a person or a user group by id."""
+    return f"<!subteam^{identity}>" if re.fullmatch(r"S[A-Z0-9]{1,30}", identity) else person(identity)
 
 
 def channel(channel_id: str) -> str:

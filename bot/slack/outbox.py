@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 from urllib.error import HTTPError
@@ -38,13 +38,14 @@ QUIET: Final[Mapping[str, Any]] = {"unfurl_links": False, "unfurl_media": False,
 class Rule:
     """What an error of Slack's means for a letter."""
 
-    act: str  # `later`, `dead`, `post` (the message to edit is gone), `file` (too long), `direct` (not in the channel)
+    act: str  # `later`, `dead`, `post` (no message to edit), `unthread` (no thread), `file` (too long), `direct`
     why: str
     after: float = 0.0  # seconds; 0.0 backs off by itself
 
 
 _LATER, _DEAD = "later", "dead"
 _LOST = Rule("post", "the message is gone")
+_NO_THREAD = Rule("unthread", "the thread was deleted")
 _TOO_LONG = Rule("file", "too long for a message")
 _PRIVATE = Rule("direct", "that person is not in the channel")
 _SETUP = 60.0
@@ -70,8 +71,6 @@ RULES: Final[Mapping[str, Rule]] = {
     "not_in_channel": Rule(_DEAD, "the bot is not in the channel: invite @opsbot"),
     "is_archived": Rule(_DEAD, "the channel is archived"),
     "restricted_action": Rule(_DEAD, "the workspace does not let the bot post there"),
-    "thread_not_found": Rule(_DEAD, "the thread was deleted"),
-    "cannot_reply_to_message": Rule(_DEAD, "that message takes no replies"),
     "user_not_found": Rule(_DEAD, "there is no such person"),
     "user_disabled": Rule(_DEAD, "the account is deactivated"),
     "cannot_dm_bot": Rule(_DEAD, "that is a bot"),
@@ -80,6 +79,8 @@ RULES: Final[Mapping[str, Rule]] = {
     "message_not_found": _LOST,
     "cant_update_message": _LOST,
     "edit_window_closed": _LOST,
+    "thread_not_found": _NO_THREAD,
+    "cannot_reply_to_message": _NO_THREAD,
     "msg_too_long": _TOO_LONG,
     "msg_blocks_too_long": _TOO_LONG,
     "invalid_blocks": _TOO_LONG,
@@ -98,7 +99,10 @@ class Said:
 
 
 class Sender:
-    """Says what the outbox holds. `run` it in a few threads: each serves one channel at a time."""
+    """Says what the outbox holds. `run` one sender in a few threads: each serves a channel, all keep one pace.
+
+    `channels` and `approvers` (people, groups) are the ids that a text may name; approvers are called to questions.
+    """
 
     def __init__(
         self,
@@ -107,11 +111,13 @@ class Sender:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         channels: Collection[str] = (),
+        approvers: Collection[str] = (),
     ) -> None:
         self._outbox = outbox
         self._client = client
         self._now = now
-        self._channels = frozenset(channels)  # that a text may name
+        self._approvers = tuple(approvers)
+        self._named = frozenset({*channels, *approvers})  # that a text may name
         self._pace = Pace(clock)
         self._guard = threading.Lock()
         self._failures: dict[str, int] = {}
@@ -146,13 +152,14 @@ class Sender:
             self._outbox.later(letter, wait, "Slack takes about one message a second")
             return
         try:
-            said = self._say(letter)
+            said = self._say_somewhere(letter)
         except SlackApiError as error:
             self._refused(letter, error)
         except _DROPPED as error:
             self._postpone(letter, f"Slack cannot be reached ({type(error).__name__})")
         else:
-            self._outbox.sent(letter, said.ts)
+            moved = letter.message is not None and said.ts not in (None, letter.message)
+            self._outbox.sent(replace(letter, message=None) if moved else letter, said.ts)
             self._came_through(letter.channel)
 
     def _turn(self, letter: Letter) -> float:
@@ -162,6 +169,15 @@ class Sender:
         return self._pace.edit(letter.channel, letter.message, prompt)
 
     # ------------------------------------------------------------ saying it
+
+    def _say_somewhere(self, letter: Letter) -> Said:
+        """Where it belongs; in the channel itself when its thread was deleted."""
+        try:
+            return self._say(letter)
+        except SlackApiError as error:
+            if _rule(error).act == "unthread" and letter.thread:
+                return self._say(replace(letter, thread=None))
+            raise
 
     def _say(self, letter: Letter) -> Said:
         if letter.kind == "private":
@@ -181,7 +197,8 @@ class Sender:
         if letter.kind == "status" and letter.run:
             return status.status(letter.run, letter.story, self._now())
         if letter.kind == "approval" and letter.approval:
-            return questions.question(letter.approval, self._now(), letter.run)
+            call = () if letter.message else self._approvers  # once, when it is new: an edit tells nobody
+            return questions.question(letter.approval, self._now(), letter.run, call)
         if letter.kind == "pointer" and letter.approval:
             return blocks.pointer(letter.approval)
         return blocks.note(str(letter.body.get("text", "")), self._known(letter))
@@ -196,7 +213,8 @@ class Sender:
         except SlackApiError as error:
             rule = _rule(error)
             if rule.act == "post" and letter.message:
-                return self._post(letter, message)
+                root = letter.thread == letter.message
+                return self._post(replace(letter, thread=None) if root else letter, message)
             if rule.act == "file":
                 log.error("Slack would not take letter %s (%s): %s", letter.id, letter.kind, _code(error))
                 return self._plain(letter, message)
@@ -247,7 +265,7 @@ class Sender:
         """Whom and what this letter may mention: the run's parties, its reader, whom its writer named, our channels."""
         named = [str(each) for each in letter.body.get("people") or ()]
         reader = [letter.user] if letter.user else []
-        return blocks.people_of(letter.run, letter.approval, [*named, *reader]) | self._channels
+        return blocks.people_of(letter.run, letter.approval, [*named, *reader]) | self._named
 
     # ------------------------------------------------------------ files
 
@@ -286,9 +304,9 @@ class Sender:
         text = str(letter.body.get("text", ""))
         if not letter.user:
             raise OpsbotError(f"letter {letter.id} is private, but names nobody")
-        if not letter.channel or letter.channel.startswith("D") or blocks.too_long(text):
+        if not letter.channel.startswith(("C", "G")) or blocks.too_long(text):
             return self._direct(letter, text)
-        message = blocks.note(text, self._known(letter))
+        message = blocks.note(text, mrkdwn.EVERYBODY)
         try:
             self._client.chat_postEphemeral(
                 channel=letter.channel,
@@ -300,7 +318,7 @@ class Sender:
                 link_names=False,
             )
         except SlackApiError as error:
-            if _rule(error).act not in ("direct", "dead"):
+            if _rule(error).act not in ("direct", "dead", "unthread"):
                 raise
             return self._direct(letter, text)
         return Said(None)
@@ -311,7 +329,7 @@ class Sender:
             first = blocks.fitted(text.strip().splitlines()[0], 200) if text.strip() else ""
             self._upload(channel, f"answer-{letter.id}.txt", text, None, first)
             return Said(None)
-        message = blocks.note(text, self._known(letter))
+        message = blocks.note(text, mrkdwn.EVERYBODY)
         self._client.chat_postMessage(channel=channel, text=message.text, blocks=list(message.blocks), **QUIET)
         return Said(None)
 

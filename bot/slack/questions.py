@@ -4,7 +4,7 @@ A button carries `APPROVAL:NONCE` and nothing else: it points at a row. The plan
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -78,12 +78,13 @@ def pointer_in(dumped: str) -> Pointer | None:
 # ---------------------------------------------------------------- messages
 
 
-def question(approval: Approval, now: datetime, run: Run | None = None) -> Message:
-    """The message of a stored question, of either kind, open or closed."""
-    return doubt(approval, now, run) if approval.ask.kind is Kind.DOUBT else plan(approval, now, run)
+def question(approval: Approval, now: datetime, run: Run | None = None, call: Collection[str] = ()) -> Message:
+    """The message of a stored question, of either kind, open or closed; `call` names (by id) who is called to it."""
+    draw = doubt if approval.ask.kind is Kind.DOUBT else plan
+    return draw(approval, now, run, call)
 
 
-def plan(approval: Approval, now: datetime, run: Run | None = None) -> Message:
+def plan(approval: Approval, now: datetime, run: Run | None = None, call: Collection[str] = ()) -> Message:
     """May this plan be applied? Whole plan and buttons; when it does not fit, Review alone, and a file beside it."""
     ask = approval.ask
     paper = Paper(_revision(approval), people_of(run, approval), room=12_000)
@@ -91,7 +92,7 @@ def plan(approval: Approval, now: datetime, run: Run | None = None) -> Message:
     open_ = approval.state == "open"
     paper.header(f"{'🔐 Approval needed' if open_ else _closed_word(approval)}: run {ask.run}")
     paper.section(f"*{paper.fit(ask.title, 600)}*")
-    paper.section("\n".join(_terms(approval, run, paper)))
+    paper.section("\n".join(_terms(approval, run, paper, call)))
     if fits:
         _show_plan(paper, ask.text)
     else:
@@ -104,7 +105,7 @@ def plan(approval: Approval, now: datetime, run: Run | None = None) -> Message:
     return Message(text, tuple(paper.blocks), "" if fits else ask.text, f"plan-of-run-{ask.run}-{ask.no}.txt")
 
 
-def doubt(approval: Approval, now: datetime, run: Run | None = None) -> Message:
+def doubt(approval: Approval, now: datetime, run: Run | None = None, call: Collection[str] = ()) -> Message:
     """How did this change end? Nobody knows, so a person looks and says."""
     ask = approval.ask
     paper = Paper(_revision(approval), people_of(run, approval), room=12_000)
@@ -112,7 +113,7 @@ def doubt(approval: Approval, now: datetime, run: Run | None = None) -> Message:
     open_ = approval.state == "open"
     paper.header(f"{'❓ In doubt' if open_ else _closed_word(approval)}: run {ask.run}")
     paper.section(f"*{paper.fit(ask.title, 600)}*")
-    paper.section("\n".join(_terms(approval, run, paper)))
+    paper.section("\n".join(_terms(approval, run, paper, call)))
     shown = ask.text if fits else mrkdwn.clip(ask.text, PLAN_IN_MESSAGE)
     _show_plan(paper, shown)
     _close(paper, approval, _doubt_buttons(approval))
@@ -124,12 +125,13 @@ def _revision(approval: Approval) -> str:
     return f"a{approval.id}.{approval.state}.{len(approval.decided_by)}"
 
 
-def _terms(approval: Approval, run: Run | None, paper: Paper) -> list[str]:
+def _terms(approval: Approval, run: Run | None, paper: Paper, call: Collection[str]) -> list[str]:
     ask = approval.ask
     who = "one other person" if ask.needs == 1 else f"{ask.needs} other people"
     lines = [f"*Asked by:* {mrkdwn.person(approval.requester.user)}"]
+    lines += [f"*For:* {' '.join(map(mrkdwn.anyone, call))}"] if call and approval.state == "open" else []
     if run is not None:
-        lines.append(f"*On:* {paper.fit(run.order.site, 80)} · *For:* {paper.fit(run.order.subject, 150)}")
+        lines.append(f"*On:* {paper.fit(run.order.site, 80)} · *About:* {paper.fit(run.order.subject, 150)}")
         lines += [f"*Because:* {paper.fit(run.order.because, 600)}"] if run.order.because else []
     lines += [f"*Needs:* {who}"] if ask.kind is Kind.PLAN else []
     if approval.state == "open":

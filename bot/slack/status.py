@@ -36,12 +36,19 @@ _SIGNS: Final = {
     Outcome.IN_DOUBT: "❓",
     Outcome.REFUSED: "⛔",
 }
-_SEVERITY: Final = {"BROKEN": ("🔴", "Broken"), "WARN": ("🟠", "Warning"), "INFO": ("🔵", "Note")}
+_SEVERITY: Final = {
+    "HEALED": ("✅", "Healed"),
+    "STALE": ("⚪", "Not seen again"),
+    "BROKEN": ("🔴", "Broken"),
+    "WARN": ("🟠", "Warning"),
+    "INFO": ("🔵", "Note"),
+}
 _RESULTS: Final = {
     "done": "✅",
     "healed": "✅",
     "not needed": "✅",
     "sent": "⏳",
+    "waiting": "⏳",
     "failed": "🔴",
     "not healed": "🔴",
     "not sent": "⛔",
@@ -94,7 +101,7 @@ def _about(run: Run) -> str:
 
 def _fallback(run: Run, seen: Picture, paper: Paper) -> str:
     """The notification: the outcome or phase, and how bad it is, in one sentence."""
-    counted = _counted([each for each in seen.troubles if not each.healed])
+    counted = _counted([each for each in seen.troubles if each.open])
     rest = f" {fitted(seen.sentence, 200, paper.known)}" if seen.sentence else f" {counted} so far." if counted else ""
     return f"{mrkdwn.escape(headline(run, seen))} (run {run.id}).{rest}"
 
@@ -125,11 +132,11 @@ def _troubles(seen: Picture, paper: Paper, keep: int) -> Iterator[str]:
         shown += 1
     if left := roots[shown:]:
         paper.omitted += len(left)
-        yield f"… and {len(left)} more: {_counted([root for root, _ in left]) or 'healed'}"
+        yield f"… and {len(left)} more: {_counted([root for root, _ in left if root.open]) or 'healed'}"
 
 
 def _trouble(root: Trouble, under: Sequence[Trouble], paper: Paper) -> Iterator[str]:
-    sign, word = ("✅", "Healed") if root.healed else _SEVERITY[root.severity]
+    sign, word = _SEVERITY["HEALED" if root.healed else "STALE" if root.stale else root.severity]
     yield f"{sign} *{word}* · {paper.fit(root.target, 80)}: {paper.fit(root.title, 300)}"
     if root.evidence:
         yield f">{paper.fit(root.evidence, 300)}"
@@ -137,7 +144,7 @@ def _trouble(root: Trouble, under: Sequence[Trouble], paper: Paper) -> Iterator[
         yield f"👤 *For a person:* {paper.fit(root.person, 300)}"
     if root.link:
         yield mrkdwn.link(root.link, "Where it is described") if len(root.link) <= 200 else paper.fit(root.link, 200)
-    if root.fixes and not root.healed:
+    if root.fixes and root.open:
         shown, left = paper.fold(root.fixes, 3)
         more = f" and {left} more" if left else ""
         yield f"🔧 Can be tried: {', then '.join(paper.fit(fix, 80) for fix in shown)}{more}"
@@ -242,7 +249,7 @@ def whole(run: Run, story: Sequence[Event]) -> str:
 
 
 def _in_full(each: Trouble, before: str) -> Iterator[str]:
-    healed = "healed, was " if each.healed else ""
+    healed = "healed, was " if each.healed else "not seen again, was " if each.stale else ""
     yield f"{before}{healed}{each.severity} {each.target}: {each.title} [{each.cause}]"
     for label, said in (("evidence", each.evidence), ("for a person", each.person), ("see", each.link)):
         if said:

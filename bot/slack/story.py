@@ -9,6 +9,7 @@ from bot.core.outcome import Outcome
 from bot.core.run import Run
 from bot.core.story import Event
 
+UNFINISHED: Final = ("sent", "in doubt", "waiting")
 SEVERITIES: Final = ("INFO", "WARN", "BROKEN")
 
 
@@ -26,10 +27,15 @@ class Trouble:
     person: str = ""
     link: str = ""
     healed: bool = False
+    stale: bool = False  # a later look did not find it again; whether it could be looked at, only that look knows
+
+    @property
+    def open(self) -> bool:
+        return not self.healed and not self.stale
 
     @property
     def weight(self) -> int:
-        return SEVERITIES.index(self.severity) if not self.healed else -1
+        return SEVERITIES.index(self.severity) if self.open else -1
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,7 @@ def _look(seen: Picture, data: Mapping[str, Any]) -> Picture:
     return replace(
         seen,
         phase="Looked" if first else "Looked again",
+        troubles=tuple(replace(each, stale=True) for each in seen.troubles),
         checked=texts(data.get("checked")) or seen.checked,
         unknown=texts(data.get("unknown")),
         asked=texts(data.get("asked")) or seen.asked,
@@ -134,10 +141,10 @@ def _step(seen: Picture, data: Mapping[str, Any]) -> Picture:
 
 
 def _did(seen: Picture, data: Mapping[str, Any]) -> Picture:
-    """A change is told when it is sent and when it ended: one line, the newest result."""
+    """A change or wait is told when it begins and when it ended: one line, the newest result."""
     new = Done(text(data.get("target")), text(data.get("does")), text(data.get("result")), text(data.get("said")))
     last = seen.done[-1] if seen.done else None
-    unfinished = last is not None and last.result in ("sent", "in doubt")
+    unfinished = last is not None and last.result in UNFINISHED
     same = unfinished and last is not None and (last.target, last.does) == (new.target, new.does)
     return replace(seen, done=(*(seen.done[:-1] if same else seen.done), new))
 

@@ -98,6 +98,7 @@ class Kept:
     state: str = "waiting"
     why: str = ""
     ts: str | None = None
+    posted: bool = False  # said to be a new message, whose ts is to be kept
 
 
 class FakeOutbox:
@@ -139,7 +140,8 @@ class FakeOutbox:
         return None
 
     def sent(self, letter: Letter, ts: str | None) -> None:
-        self._of(letter).state, self._of(letter).ts = "sent", ts
+        kept = self._of(letter)
+        kept.state, kept.ts, kept.posted = "sent", ts, letter.message is None
 
     def later(self, letter: Letter, seconds: float, why: str) -> None:
         self.waits.append((letter.id, seconds, why))

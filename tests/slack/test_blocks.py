@@ -119,6 +119,27 @@ class TestStatus:
         assert "✅ *Healed* · worker-2" in whole(message)
         assert "Waiting" not in whole(message)
 
+    def test_what_a_later_look_does_not_find_again_is_no_longer_said_to_be_broken(self) -> None:
+        message = drawn(
+            run(),
+            ("look", {"no": 1}),
+            ("finding", {**BROKEN, "target": "worker-1"}),
+            ("finding", BROKEN),
+            ("look", {"no": 2}),
+            ("finding", BROKEN),
+        )
+        sections = [text for text in texts(message) if " · worker-" in text and "asked by" not in text]
+        assert [text.split(":")[0] for text in sections] == ["🔴 *Broken* · worker-2", "⚪ *Not seen again* · worker-1"]
+        assert message.text.endswith("1 broken so far.")
+
+    def test_a_wait_is_one_line_from_its_beginning_to_its_end(self) -> None:
+        wait: dict[str, object] = {"target": "worker-2", "does": "wait until RabbitMQ sees it"}
+        begun: tuple[str, dict[str, object]] = ("step", {**wait, "result": "waiting"})
+        assert "⏳ worker-2: wait until RabbitMQ sees it: waiting" in whole(drawn(run(), begun))
+        ended = whole(drawn(run(), begun, ("step", {**wait, "result": "failed", "said": "it is 0"})))
+        assert "🔴 worker-2: wait until RabbitMQ sees it: failed (it is 0)" in ended
+        assert "waiting" not in ended
+
     @pytest.mark.parametrize("outcome", Outcome)
     def test_has_a_sign_and_a_word_for_every_outcome(self, outcome: Outcome) -> None:
         assert outcome.words.capitalize() in drawn(run(outcome=outcome, summary="So it ended.")).text

@@ -137,10 +137,12 @@ class TestMentions:
         assert kept.request.subject == "builds not starting"
         assert kept.key.startswith("Ev")
 
-    def test_answers_privately_what_is_no_run(self, slack: LocalSlack, desk: FakeDesk) -> None:
-        desk.says = "Nothing is running."
+    def test_that_cannot_be_begun_is_answered_privately_in_its_thread(self, slack: LocalSlack, desk: FakeDesk) -> None:
+        said = slack.driver.person("bo").mention("status on mars")
+        text = "I know no installation `mars`; there is `prod`."
+        assert desk.replies == [(Actor(TEAM, BO), Place(OPS, said.ts), text)]
         slack.driver.person("bo").mention("runs")
-        assert desk.replies == [(Actor(TEAM, BO), desk.submitted[0].place, "Nothing is running.")]
+        assert len(desk.replies) == 1  # what was begun answers by itself
 
     def test_comes_again_until_it_is_written_down(self, slack: LocalSlack, desk: FakeDesk) -> None:
         slack.driver.change_limits(ack_seconds=0.2)

@@ -75,6 +75,16 @@ class TestNotes:
         assert message.text == "the log of worker-2\nnote-7.txt, 6,020 bytes, 501 lines"
         assert slack.driver.file(message.files[0]["id"]).decode() == text
 
+    def test_go_to_the_channel_when_their_thread_is_gone(
+        self, slack: LocalSlack, outbox: FakeOutbox, sender: Sender
+    ) -> None:
+        outbox.put(letter(1, thread="1.000001"))
+        sender.step()
+        assert posted(slack) == ["letter 1"]
+        long = outbox.put(letter(2, thread="1.000001", body={"text": "x\n" * 3000}))
+        sender.step()
+        assert long.state == "sent"
+
     def test_documents_keep_their_name(self, slack: LocalSlack, outbox: FakeOutbox, sender: Sender) -> None:
         body = {"text": "Evidence of run 12", "file": "../evidence run 12.txt", "content": "uptime\n"}
         outbox.put(letter(7, body=body))
@@ -100,10 +110,11 @@ class TestStatus:
     def test_is_posted_again_when_its_message_is_gone(
         self, slack: LocalSlack, outbox: FakeOutbox, sender: Sender
     ) -> None:
-        kept = outbox.put(letter(1, "status", message="1.000001", run=run()))
+        kept = outbox.put(letter(1, "status", message="1.000001", thread="1.000001", run=run()))
         sender.step()
         (message,) = slack.driver.messages("ops")
-        assert (kept.state, kept.ts) == ("sent", message.ts)
+        assert (kept.state, kept.ts, kept.posted) == ("sent", message.ts, True)
+        assert message.thread_ts is None
 
     def test_is_edited_once_a_second_but_its_outcome_at_once(
         self, slack: LocalSlack, outbox: FakeOutbox, sender: Sender, clock: Clock
@@ -154,6 +165,22 @@ class TestApprovals:
         assert message.actions == []
         assert "Approved* by <@U0BO>" in message.all_text
 
+    def test_call_the_approvers_once(self, slack: LocalSlack, outbox: FakeOutbox) -> None:
+        client = slack_app.client(BOT_TOKEN, slack.api_url)
+        sender = Sender(outbox, client, clock=lambda: 0.0, now=lambda: NOW, approvers=["S0ONCALL", "U0CY"])
+        kept = outbox.put(letter(1, "approval", approval=approval(needs=2)))
+        sender.step()
+        assert "*For:* <!subteam^S0ONCALL> <@U0CY>" in slack.driver.messages("ops")[0].all_text
+        half = approval(needs=2, decided_by=(actor_bo(),))
+        outbox.put(letter(2, "approval", message=kept.ts, approval=half))
+        sender.step()
+        outbox.put(letter(3, body={"text": "Still waiting for a decision of <!subteam^S0ONCALL>."}))
+        sender.step()
+        first, reminder = slack.driver.messages("ops")
+        assert "1 of 2: approved by <@U0BO>" in first.all_text
+        assert "subteam" not in first.all_text
+        assert reminder.text == "Still waiting for a decision of <!subteam^S0ONCALL>."
+
     def test_a_plan_too_long_for_a_message_is_a_file_beside_it(
         self, slack: LocalSlack, outbox: FakeOutbox, sender: Sender
     ) -> None:
@@ -188,12 +215,166 @@ class TestApprovals:
 class TestPrivate:
     def test_is_seen_by_one_person_in_the_thread(self, slack: LocalSlack, outbox: FakeOutbox, sender: Sender) -> None:
         root = slack.driver.person("ana").say("builds hang")
-        outbox.put(letter(1, "private", thread=root.ts, user=BO, body={"text": "It was decided already."}))
+        text = "It was decided already by <@U0CY>, of <!subteam^S0ONCALL>; <!here> <https://x.example|x>"
+        outbox.put(letter(1, "private", thread=root.ts, user=BO, body={"text": text}))
         sender.step()
         (message,) = slack.driver.ephemerals("bo")
-        assert (message.text, message.thread_ts) == ("It was decided already.", root.ts)
+        safe = "&lt;!here&gt; &lt;https://x.example|x&gt;"
+        assert message.text == f"It was decided already by <@U0CY>, of <!subteam^S0ONCALL>; {safe}"
+        assert message.thread_ts == root.ts
+        assert message.text == "the log of worker-2\nnote-7.txt, 6,020 bytes, 501 lines"
+        assert slack.driver.file(message.files[0]["id"]).decode() == text
 
-    @pytest.mark.parametrize("channel", ["C0INCIDENT", "C0GENERAL", ""])
+    def test_go_to_the_channel_when_their_thread_is_gone(
+        self, slack: LocalSlack, outbox: FakeOutbox, sender: Sender
+    ) -> None:
+        outbox.put(letter(1, thread="1.000001"))
+        sender.step()
+        assert posted(slack) == ["letter 1"]
+        long = outbox.put(letter(2, thread="1.000001", body={"text": "x\n" * 3000}))
+        sender.step()
+        assert long.state == "sent"
+
+    def test_documents_keep_their_name(self, slack: LocalSlack, outbox: FakeOutbox, sender: Sender) -> None:
+        body = {"text": "Evidence of run 12", "file": "../evidence run 12.txt", "content": "uptime\n"}
+        outbox.put(letter(7, body=body))
+        sender.step()
+        message = slack.driver.messages("ops")[-1]
+        assert message.files[0]["name"] == "..-evidence-run-12.txt"
+        assert message.text == "Evidence of run 12\n..-evidence-run-12.txt, 7 bytes, 1 lines"
+
+
+class TestStatus:
+    def test_is_posted_once_and_then_edited(self, slack: LocalSlack, outbox: FakeOutbox, sender: Sender) -> None:
+        first = outbox.put(letter(1, "status", run=run()))
+        sender.step()
+        done = run(outcome=Outcome.HEALTHY, summary="Nothing is wrong.")
+        outbox.put(letter(2, "status", message=first.ts, run=done, story=story(("look", {"no": 1, "checked": ["x?"]}))))
+        sender.step()
+        (message,) = slack.driver.messages("ops")
+        assert message.ts == first.ts
+        assert message.edited
+        assert "Healthy: builds not starting on prod" in message.text
+        assert "x?" in message.all_text
+
+    def test_is_posted_again_when_its_message_is_gone(
+        self, slack: LocalSlack, outbox: FakeOutbox, sender: Sender
+    ) -> None:
+        kept = outbox.put(letter(1, "status", message="1.000001", thread="1.000001", run=run()))
+        sender.step()
+        (message,) = slack.driver.messages("ops")
+        assert (kept.state, kept.ts, kept.posted) == ("sent", message.ts, True)
+        assert message.thread_ts is None
+
+    def test_is_edited_once_a_second_but_its_outcome_at_once(
+        self, slack: LocalSlack, outbox: FakeOutbox, sender: Sender, clock: Clock
+    ) -> None:
+        first = outbox.put(letter(1, "status", run=run()))
+        sender.step()
+        for number in (2, 3):
+            outbox.put(letter(number, "status", message=first.ts, run=run()))
+            sender.step()
+        assert [(number, seconds) for number, seconds, _ in outbox.waits] == [(3, 1.0)]
+        clock.seconds += 1.0
+        sender.step()
+        outbox.put(letter(4, "status", message=first.ts, run=run(outcome=Outcome.FIXED, summary="Healed.")))
+        sender.step()
+        assert "Fixed" in slack.driver.messages("ops")[0].text
+
+    def test_what_found_no_room_is_a_file_when_the_run_has_ended(
+        self, slack: LocalSlack, outbox: FakeOutbox, sender: Sender
+    ) -> None:
+        finding: dict[str, object] = {"severity": "BROKEN", "title": "x" * 250, "evidence": "y" * 250, "cause": "c"}
+        events = story(*[("finding", finding | {"target": f"worker-{no}"}) for no in range(60)])
+        first = outbox.put(letter(1, "status", run=run(), story=events))
+        sender.step()
+        assert len(slack.driver.messages("ops")) == 1
+        ended = run(outcome=Outcome.FOUND, summary="60 are broken.")
+        for number in (2, 3):
+            outbox.put(letter(number, "status", message=first.ts, run=ended, story=events))
+            sender.step()
+        status, file = slack.driver.messages("ops")
+        assert "more: " in status.all_text
+        assert file.thread_ts == status.ts
+        assert "worker-59" in slack.driver.file(file.files[0]["id"]).decode()
+
+
+class TestApprovals:
+    def test_are_posted_in_the_thread_and_closed_in_place(
+        self, slack: LocalSlack, outbox: FakeOutbox, sender: Sender
+    ) -> None:
+        root = slack.driver.person("ana").say("builds hang")
+        kept = outbox.put(letter(1, "approval", thread=root.ts, approval=approval(), run=run()))
+        sender.step()
+        message = slack.driver.messages("ops", root.ts)[-1]
+        assert message.actions == ["approve", "review", "decline"]
+        closed = approval(state="approve", decided_by=(actor_bo(),), decided_at=NOW)
+        outbox.put(letter(2, "approval", thread=root.ts, message=kept.ts, approval=closed, run=run()))
+        sender.step()
+        message = slack.driver.messages("ops", root.ts)[-1]
+        assert message.actions == []
+        assert "Approved* by <@U0BO>" in message.all_text
+
+    def test_call_the_approvers_once(self, slack: LocalSlack, outbox: FakeOutbox) -> None:
+        client = slack_app.client(BOT_TOKEN, slack.api_url)
+        sender = Sender(outbox, client, clock=lambda: 0.0, now=lambda: NOW, approvers=["S0ONCALL", "U0CY"])
+        kept = outbox.put(letter(1, "approval", approval=approval(needs=2)))
+        sender.step()
+        assert "*For:* <!subteam^S0ONCALL> <@U0CY>" in slack.driver.messages("ops")[0].all_text
+        half = approval(needs=2, decided_by=(actor_bo(),))
+        outbox.put(letter(2, "approval", message=kept.ts, approval=half))
+        sender.step()
+        outbox.put(letter(3, body={"text": "Still waiting for a decision of <!subteam^S0ONCALL>."}))
+        sender.step()
+        first, reminder = slack.driver.messages("ops")
+        assert "1 of 2: approved by <@U0BO>" in first.all_text
+        assert "subteam" not in first.all_text
+        assert reminder.text == "Still waiting for a decision of <!subteam^S0ONCALL>."
+
+    def test_a_plan_too_long_for_a_message_is_a_file_beside_it(
+        self, slack: LocalSlack, outbox: FakeOutbox, sender: Sender
+    ) -> None:
+        text = "sudo systemctl restart travis-worker\n" * 400
+        outbox.put(letter(1, "approval", approval=approval(text=text)))
+        sender.step()
+        message, file = slack.driver.messages("ops")
+        assert message.actions == ["review", "decline"]
+        assert file.thread_ts == message.ts
+        assert slack.driver.file(file.files[0]["id"]).decode() == text
+
+    def test_a_file_that_failed_is_tried_again_without_a_second_message(
+        self, slack: LocalSlack, outbox: FakeOutbox, sender: Sender
+    ) -> None:
+        slack.driver.fault("files.completeUploadExternal", status=503)
+        kept = outbox.put(letter(1, "approval", approval=approval(text="x\n" * 9000)))
+        sender.step()
+        assert kept.state == "waiting"
+        sender.step()
+        assert kept.state == "sent"
+        message, file = slack.driver.messages("ops")
+        assert file.thread_ts == message.ts == kept.ts
+
+    def test_a_pointer_has_no_buttons(self, slack: LocalSlack, outbox: FakeOutbox, sender: Sender) -> None:
+        outbox.put(letter(1, "pointer", approval=approval()))
+        sender.step()
+        (message,) = slack.driver.messages("ops")
+        assert message.actions == []
+        assert "Run 12 waits for an approval" in message.text
+
+
+class TestPrivate:
+    def test_is_seen_by_one_person_in_the_thread(self, slack: LocalSlack, outbox: FakeOutbox, sender: Sender) -> None:
+        root = slack.driver.person("ana").say("builds hang")
+        text = "It was decided already by <@U0CY>, of <!subteam^S0ONCALL>; <!here> <https://x.example|x>"
+        outbox.put(letter(1, "private", thread=root.ts, user=BO, body={"text": text}))
+        sender.step()
+        (message,) = slack.driver.ephemerals("bo")
+        assert message.text == text.replace("<!h", "&lt;!h").replace("<h", "&lt;h").replace("e>", "e&gt;").replace(
+            "x>", "x&gt;"
+        )
+        assert message.thread_ts == root.ts
+
+    @pytest.mark.parametrize("channel", ["C0INCIDENT", "C0GENERAL", "U0CY", "D0CY", ""])
     def test_goes_to_a_direct_message_for_who_is_not_there(
         self, slack: LocalSlack, outbox: FakeOutbox, sender: Sender, channel: str
     ) -> None:
