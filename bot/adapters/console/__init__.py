@@ -136,14 +136,16 @@ class Console:
         return None if shared else user
 
     def _say(self, said: Line, peer: Peer, gone: Gone) -> Iterator[Line]:
-        request = self._allowed(self.read(said["text"]), peer)
+        wanted = self.read(said["text"])
+        request = self._allowed(wanted, peer)
         if request.ask in DECIDES:
             yield from self._decide(request, peer, gone)
         elif request.ask not in STARTS:
             answer = self.desk.now(request, peer.actor(self.team))
             yield {"event": "answer", "text": answer.text, **answer.data}
         else:
-            yield from self._start(request, peer, gone, detach=said.get("detach") is True)
+            note = "" if request.ask is wanted.ask else f" It only looks, at everything: {self._nobody(peer.uid)}."
+            yield from self._start(request, peer, gone, note, detach=said.get("detach") is True)
 
     def _allowed(self, request: Request, peer: Peer) -> Request:
         """The request as this peer may make it: one who could be anybody gets a look at everything, and no offer,
@@ -171,12 +173,12 @@ class Console:
             return request
         return replace(request, because=f"{request.because} (typed by {peer})".strip())
 
-    def _start(self, request: Request, peer: Peer, gone: Gone, detach: bool) -> Iterator[Line]:
+    def _start(self, request: Request, peer: Peer, gone: Gone, note: str, detach: bool) -> Iterator[Line]:
         filed = self.desk.file(request, peer.actor(self.team), None, f"cli:{uuid.uuid4()}")
         if filed.run is None:
             raise Permanent(filed.text)
         self._parties.add(filed.run, peer)
-        yield {"event": "run", "run": filed.run, "text": filed.text}
+        yield {"event": "run", "run": filed.run, "text": filed.text + note}
         if not detach:
             yield from self._watch(filed.run, 0, gone)
 

@@ -1,0 +1,375 @@
+"""The `opsbot` command. Everything heavy is imported by the verb that needs it, so that `--help` is there at once."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+
+import typer
+
+from bot.core.errors import OpsbotError, Permanent
+
+if TYPE_CHECKING:
+    from bot.cli.client import Client, Line
+    from bot.cli.screen import Screen
+    from bot.settings import Settings
+
+USAGE: Final = 2
+TROUBLE: Final = 1
+FAILED: Final = 3
+INTERRUPTED: Final = 130
+
+app = typer.Typer(
+    help="An on-call engineer's helper for Travis CI Enterprise: diagnoses, asks a second person, repairs, proves it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+audit_app = typer.Typer(help="The audit trail.", no_args_is_help=True)
+config_app = typer.Typer(help="The configuration.", no_args_is_help=True)
+manifest_app = typer.Typer(help="What others have to allow: the Slack app's manifest.")
+app.add_typer(audit_app, name="audit")
+app.add_typer(config_app, name="config")
+app.add_typer(manifest_app, name="manifest")
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", help="The configuration; else $OPSBOT_CONFIG, ./opsbot.yaml, /etc/opsbot/opsbot.yaml."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON lines, one object for each event.")]
+As = Annotated[str | None, typer.Option("--as", help="Act as this user id; only where cli.impersonate is true.")]
+RunNumber = Annotated[int, typer.Argument(metavar="RUN", min=1, help="The run's number.")]
+Words = Annotated[list[str], typer.Argument(metavar="TEXT…", help="What to do, in the words of the chat.")]
+
+
+def main() -> NoReturn:
+    """Run the command line; whatever goes wrong is a sentence and an exit status."""
+    try:
+        app(prog_name="opsbot")
+    except OpsbotError as error:
+        _complain(str(error))
+        sys.exit(USAGE)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has seen enough
+        sys.exit(0)
+    except Exception as error:
+        if os.environ.get("OPSBOT_TRACEBACK"):
+            raise
+        _complain(f"opsbot failed: {type(error).__name__}: {error}. OPSBOT_TRACEBACK=1 shows where.")
+        sys.exit(FAILED)
+    sys.exit(0)
+
+
+@app.callback(invoke_without_command=True)
+def _opsbot(
+    context: typer.Context,
+    config: Config = None,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"opsbot {_version()}")
+        raise typer.Exit
+    if config is not None:
+        context.obj = config
+
+
+# ---------------------------------------------------------------- through `serve`
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    text: Words,
+    json: Json = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for its end.")] = False,
+    played: As = None,
+    config: Config = None,
+) -> None:
+    """Diagnose, act or start a job: opsbot run "diagnose builds not starting" on prod."""
+    _say(context, config, " ".join(text), json, played, detach)
+
+
+@app.command()
+def status(
+    context: typer.Context,
+    site: Annotated[list[str] | None, typer.Argument(metavar="[on SITE]")] = None,
+    json: Json = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for its end.")] = False,
+    played: As = None,
+    config: Config = None,
+) -> None:
+    """Look at everything; nothing is offered."""
+    _say(context, config, " ".join(("status", *(site or ()))), json, played, detach)
+
+
+@app.command()
+def runs(context: typer.Context, json: Json = False, config: Config = None) -> None:
+    """The latest runs."""
+    _say(context, config, "runs", json)
+
+
+@app.command()
+def show(context: typer.Context, number: RunNumber, json: Json = False, config: Config = None) -> None:
+    """Everything that a run found and did."""
+    _say(context, config, f"show {number}", json)
+
+
+@app.command()
+def watch(context: typer.Context, number: RunNumber, json: Json = False, config: Config = None) -> None:
+    """Follow a run until its outcome."""
+    _follow(_screen(json), _client(context, config).watch(number))
+
+
+@app.command()
+def approve(
+    context: typer.Context, number: RunNumber, json: Json = False, played: As = None, config: Config = None
+) -> None:
+    """Approve the plan that a run waits with; whoever asked cannot."""
+    _say(context, config, f"approve {number}", json, played)
+
+
+@app.command()
+def decline(
+    context: typer.Context,
+    number: RunNumber,
+    because: Annotated[str, typer.Option("--because", help="Why, for the person who asked.")],
+    json: Json = False,
+    played: As = None,
+    config: Config = None,
+) -> None:
+    """Decline the plan that a run waits with."""
+    _say(context, config, f"decline {number} because {because}", json, played)
+
+
+@app.command()
+def cancel(
+    context: typer.Context, number: RunNumber, json: Json = False, played: As = None, config: Config = None
+) -> None:
+    """Stop a run; it leaves the machines as they should be."""
+    _say(context, config, f"cancel {number}", json, played)
+
+
+@app.command()
+def can(
+    context: typer.Context,
+    who: Annotated[str, typer.Argument(metavar="WHO", help="A Slack user id.")],
+    text: Words,
+    json: Json = False,
+    played: As = None,
+    config: Config = None,
+) -> None:
+    """Whether somebody may do something, and which rule says so."""
+    _say(context, config, f"can {who} {' '.join(text)}", json, played)
+
+
+# ---------------------------------------------------------------- without `serve`
+
+
+@app.command()
+def serve(
+    context: typer.Context,
+    config: Config = None,
+    simulator: Annotated[
+        str | None, typer.Option("--simulator", metavar="URL", help="A Slack-compatible server on loopback.")
+    ] = None,
+) -> None:
+    """Serve: Slack, the command line and schedules, until a signal ends it."""
+    from bot import wiring
+    from bot.settings import load
+
+    raise typer.Exit(wiring.serve(load(_config(context, config), os.environ), simulator))
+
+
+@app.command(name="try")
+def try_it(
+    tour: Annotated[bool, typer.Option("--tour", help="Play one incident without a browser.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 takes any that is free.")] = 0,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where it keeps everything; else a new one, removed after.")
+    ] = None,
+    speed: Annotated[float, typer.Option(min=0.1, max=1000, help="How much faster the machines' clocks go.")] = 20.0,
+) -> None:
+    """Try opsbot on this machine: a local Slack, a broken installation, nothing real."""
+    from bot import tryout
+
+    raise typer.Exit(tryout.run(tour, port, folder, speed))
+
+
+@app.command()
+def causes(context: typer.Context, json: Json = False, config: Config = None) -> None:
+    """Every cause that opsbot can name."""
+    from dataclasses import asdict
+
+    from bot.cli.causes import causes as all_causes
+
+    screen, file = _screen(json), _found(context, config, os.environ)
+    known = all_causes(_settings(context, config).handlers if file else ())
+    if json:
+        for each in known:
+            screen.data(asdict(each))
+    else:
+        rows = ((each.id, each.severity, each.diagnosis, each.situation) for each in known)
+        screen.table(("cause", "severity", "diagnosis", "situation"), rows)
+
+
+@app.command()
+def doctor(context: typer.Context, json: Json = False, config: Config = None) -> None:
+    """What works and what does not: handlers, database, machines, Slack."""
+    from bot import wiring
+    from bot.settings import load
+
+    screen = _screen(json)
+    checks = wiring.doctor(load(_config(context, config), os.environ))
+    for fine, sentence in checks:
+        if json:
+            screen.data({"ok": fine, "text": sentence})
+        else:
+            screen.say(f"{'ok ' if fine else 'NOT'}  {sentence}", "" if fine else "bold red")
+    raise typer.Exit(0 if all(fine for fine, _ in checks) else TROUBLE)
+
+
+@audit_app.command(name="verify")
+def audit_verify(
+    context: typer.Context,
+    head: Annotated[
+        str | None, typer.Option("--head", help="The head that was posted: all up to it must be there.")
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Whether every record fits the one before it; names the first that does not."""
+    from bot import wiring
+    from bot.settings import load
+
+    misfit = wiring.audit_verify(load(_config(context, config), os.environ), head)
+    if misfit is not None:
+        _complain(misfit)
+        raise typer.Exit(TROUBLE)
+    _screen().say("Every record of the audit trail fits the one before it.")
+
+
+@audit_app.command(name="export")
+def audit_export(context: typer.Context, config: Config = None) -> None:
+    """Every record as a JSON line."""
+    from bot import wiring
+    from bot.settings import load
+
+    screen = _screen(True)
+    for record in wiring.audit_export(load(_config(context, config), os.environ)):
+        screen.data(record)
+
+
+@config_app.command(name="check")
+def config_check(context: typer.Context, config: Config = None) -> None:
+    """Whether the configuration and the secrets can be used; says everything that is wrong."""
+    from bot.settings import load
+
+    path = _config(context, config)
+    settings = load(path, os.environ)
+    machines = len(settings.ssh_hosts())
+    _screen().say(
+        f"{path} is fine: {_count(len(settings.installations), 'installation')}, {_count(machines, 'machine')}."
+    )
+
+
+@manifest_app.callback(invoke_without_command=True)
+def manifest(
+    context: typer.Context,
+    command: Annotated[
+        str | None, typer.Option("--command", help="The slash command; else the configured one.")
+    ] = None,
+    config: Config = None,
+) -> None:
+    """The Slack app's manifest, to be pasted at https://api.slack.com/apps?new_app=1."""
+    from bot.slack import manifest as slack
+
+    if command is None and _found(context, config, os.environ):
+        command = _settings(context, config).slack.command
+    sys.stdout.write(slack.manifest(command or slack.COMMAND))
+
+
+# ---------------------------------------------------------------- what the verbs share
+
+
+def _say(
+    context: typer.Context,
+    config: Path | None,
+    text: str,
+    json: bool,
+    played: str | None = None,
+    detach: bool = False,
+) -> NoReturn:
+    """Say it to `serve`, print the answer, exit with what it means."""
+    _follow(_screen(json), _client(context, config).say(text, played, detach))
+
+
+def _follow(screen: "Screen", lines: Iterator["Line"]) -> NoReturn:
+    """Print the answer. Who stops reading stops nothing: the run is theirs to follow or to cancel."""
+    try:
+        raise typer.Exit(screen.follow(lines))
+    except KeyboardInterrupt:
+        if screen.run:
+            _complain(f"\nRun {screen.run} goes on: `opsbot watch {screen.run}` or `opsbot cancel {screen.run}`.")
+        sys.exit(INTERRUPTED)
+
+
+def _client(context: typer.Context, config: Path | None) -> "Client":
+    from bot.cli.client import Client
+
+    return Client(_settings(context, config).socket)
+
+
+def _settings(context: typer.Context, config: Path | None) -> "Settings":
+    """The file alone: whoever only speaks to `serve` needs no secret."""
+    from bot.settings import load_file
+
+    return load_file(_config(context, config), os.environ)
+
+
+def _config(context: typer.Context, config: Path | None) -> Path:
+    if path := _found(context, config, os.environ):
+        return path
+    tried = ", ".join(map(str, _places(os.environ)))
+    raise Permanent(
+        f"there is no configuration (looked for {tried}); name one with --config, or start with `opsbot try`"
+    )
+
+
+def _found(context: typer.Context, config: Path | None, environment: Mapping[str, str]) -> Path | None:
+    """The configuration that was named, before or after the verb, else the first that is there."""
+    if named := config or context.obj:
+        return Path(named)
+    return next((path for path in _places(environment) if path.exists()), None)
+
+
+def _places(environment: Mapping[str, str]) -> tuple[Path, ...]:
+    if named := environment.get("OPSBOT_CONFIG"):
+        return (Path(named),)
+    return Path("opsbot.yaml"), Path("/etc/opsbot/opsbot.yaml")
+
+
+def _screen(as_json: bool = False) -> "Screen":
+    from bot.cli.screen import Screen
+
+    return Screen(as_json)
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _version() -> str:
+    try:
+        return metadata.version("opsbot")
+    except metadata.PackageNotFoundError:
+        return "of an uninstalled checkout"

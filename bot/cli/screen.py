@@ -1,0 +1,135 @@
+"""What people read in their terminal, and what scripts read: JSON lines, one for each event."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bot.core.story import KINDS, Event
+from bot.engine.answers import event_line
+
+Line = dict[str, Any]
+
+FINE: Final = 0
+NOT_ALLOWED: Final = 6
+_STYLES: Final = {
+    "HEALTHY": "bold green",
+    "FIXED": "bold green",
+    "DONE": "bold green",
+    "PARTLY_FIXED": "bold yellow",
+    "EXPIRED": "bold yellow",
+    "DECLINED": "bold yellow",
+    "CANCELLED": "bold yellow",
+}
+TROUBLE: Final = "bold red"
+
+
+class Screen:
+    """Prints the lines of an answer as they come, and knows the exit status that they mean."""
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self.run = 0  # the one that is followed
+        self._out = Console(highlight=False, markup=False, soft_wrap=True)
+        self._errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+    def follow(self, lines: Iterable[Line]) -> int:
+        """Print every line; returns the exit status of the last one that means something."""
+        status = FINE
+        for line in lines:
+            self.run = line.get("run", self.run) if line["event"] in ("run", *KINDS) else self.run
+            self._json(line) if self.as_json else self._show(line)
+            status = exit_status(line, status)
+        return status
+
+    def say(self, text: str, style: str = "") -> None:
+        self._out.print(Text(text, style))
+
+    def complain(self, text: str) -> None:
+        self._errors.print(Text(text, TROUBLE if self._errors.is_terminal else ""))
+
+    def data(self, line: Line) -> None:
+        """One object for a script, whatever was asked for."""
+        self._json(line)
+
+    def table(self, heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+        """A table on a terminal, tab-separated lines anywhere else."""
+        if not self._out.is_terminal:
+            for row in rows:
+                self.say("\t".join(row))
+            return
+        table = Table(*heads, box=None, pad_edge=False, header_style="bold")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        self._out.print(table)
+
+    def _json(self, line: Line) -> None:
+        sys.stdout.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+        sys.stdout.flush()
+
+    def _show(self, line: Line) -> None:
+        if line["event"] == "error":
+            self.complain(line["text"])
+        elif line["event"] == "answer":
+            self._answer(line)
+        elif line["event"] == "run":
+            self.say(line["text"])
+        elif line["event"] == "outcome":
+            self.say(_told(line), _STYLES.get(line["outcome"], TROUBLE))
+        else:
+            for each in story(line):
+                self.say(each)
+
+    def _answer(self, line: Line) -> None:
+        if line.get("runs"):
+            rows = ((str(run["run"]), run["order"], run["by"], run["outcome"] or run["state"]) for run in line["runs"])
+            self.table(("run", "what", "asked by", "outcome"), rows)
+        elif "story" in line:
+            self.say(line["text"].partition("\n")[0])
+            for event in line["story"]:
+                self._show({"run": line["run"], **event})
+        else:
+            self.say(line["text"])
+
+
+def exit_status(line: Line, before: int) -> int:
+    """What this line says to a script; one that says nothing leaves it as it was."""
+    if line["event"] in ("outcome", "error"):
+        return int(line.get("exit", before))
+    return NOT_ALLOWED if line["event"] == "answer" and line.get("can") is False else before
+
+
+def story(line: Line) -> Iterator[str]:
+    """An event as lines: its own, and below it what somebody needs in order to decide."""
+    yield _told(line)
+    if below := _BELOW.get(line["event"]):
+        yield from (f"    {each}" for each in below(line) if each)
+
+
+def _told(line: Line) -> str:
+    if line["event"] not in KINDS:
+        return str(line.get("text", line["event"]))
+    return event_line(Event(line.get("run", 0), line.get("seq", 0), line["event"], line, datetime.now(UTC)))
+
+
+def _plan_whole(line: Line) -> Iterator[str]:
+    """Exactly what would run: whoever approves from here has seen it."""
+    for fix in line["fixes"]:
+        yield f"{fix['target']}: {fix['title']} (risk: {fix['risk']})"
+        yield from (f"  {number}. {step}" for number, step in enumerate(fix["steps"], 1))
+        yield f"  undo: {fix['undo']}" if fix["undo"] else ""
+    yield f"rule: {line['rule']}; open until {line['expires']}"
+    if line["needs"] > 0:
+        yield f"another person decides, in Slack or with `opsbot approve {line['run']}`"
+
+
+_BELOW: Final[dict[str, Callable[[Line], Iterable[str]]]] = {
+    "plan": _plan_whole,
+    "finding": lambda line: (line["evidence"], line["person"], line["link"]),
+    "note": lambda line: line.get("content", "").splitlines(),
+}
