@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from bot.adapters.durable import Claim, Durable, Workers
 from bot.adapters.store import Audit, Pool, Store, migrate
-from bot.core.approval import Approval, Click, Verdict
+from bot.core.approval import Approval, Click, Kind, Verdict
 from bot.core.command import sh
 from bot.core.errors import Temporary
 from bot.core.fact import Fact, fact
@@ -38,6 +39,7 @@ from bot.engine.rounds import Diagnoser
 from bot.engine.tasks import Engine
 from tests.engine.machines import Machines
 
+T = TypeVar("T")
 TEAM = "T1"
 ANA, BO, CY, GUS = (Actor(TEAM, user) for user in ("UANA", "UBO", "UCY", "UGUS"))
 
@@ -100,7 +102,7 @@ def look_at_fuse(look: Look, machine: Target) -> Iterator[Finding]:
 
 
 def count(steps: Steps, _look: Look) -> str:
-    total = sum(steps.step(f"count {no}", lambda no=no: no) for no in range(3))
+    total = sum(steps.step(f"count {no}", partial(int, no)) for no in range(3))
     return f"counted to {total}"
 
 
@@ -189,10 +191,23 @@ class Room:
 
     def asked(self, run: int, within: float = 15) -> Approval:
         """The open question of a run, as soon as there is one."""
-        return until(lambda: self.open_ask(run), within, f"run {run} asks something")
+        found = until(lambda: self.open_ask(run), within, f"run {run} asks something")
+        assert found is not None
+        return found
+
+    def doubt(self, run: int) -> Approval:
+        """The open doubt of a run, as soon as there is one."""
+        until(lambda: (ask := self.open_ask(run)) and ask.ask.kind is Kind.DOUBT, 30, f"run {run} is in doubt")
+        return self.asked(run)
+
+    def plan_no(self, run: int, no: int) -> Approval:
+        """The open question about the run's nth plan."""
+        until(lambda: (ask := self.open_ask(run)) and ask.ask.no == no, 15, f"run {run} proposes plan {no}")
+        return self.asked(run)
 
     def ended(self, run: int, within: float = 20) -> Run:
-        return until(lambda: self.run(run) if self.run(run).outcome else None, within, f"run {run} ends")
+        until(lambda: self.run(run).outcome, within, f"run {run} ends")
+        return self.run(run)
 
     def outcome(self, run: int, within: float = 20) -> Outcome | None:
         return self.ended(run, within).outcome
@@ -208,7 +223,7 @@ class Room:
         return workers
 
 
-def until(look: Callable[[], Any], within: float, what: str) -> Any:
+def until(look: Callable[[], T], within: float, what: str) -> T:
     ends = time.monotonic() + within
     while time.monotonic() < ends:
         if found := look():

@@ -54,19 +54,18 @@ class _Cut:
 
 
 def dying_workers(made: Room, fuse: list[int]) -> Workers:
-    return made.set_to_work(lease=1, carry=lambda claim: made.engine.carry(Dying(claim, fuse)))  # type: ignore[arg-type]
+    return made.set_to_work(lease=1, carry=lambda claim: made.engine.carry(Dying(claim, fuse)))
 
 
 def play(made: Room, fuse: list[int]) -> tuple[Outcome | None, int]:
-    """The whole incident, decided by people who look at what was really sent; how it ended, how often they were asked."""
+    """The whole incident, decided by people who see what was really sent; how it ended, how often they were asked."""
     questions = 0
     run = made.order()
     dying_workers(made, fuse)
     answered: set[int] = set()
     while made.run(run).outcome is None:
-        ask = until(lambda: made.run(run).outcome or made.open_ask(run), 20, f"something happens (cut {fuse})")
-        if isinstance(ask, Outcome) or ask.id in answered:
-            until(lambda: made.run(run).outcome or is_new(made, run, answered), 20, "the decision is counted")
+        until(lambda: made.run(run).outcome or is_new(made, run, answered), 20, f"something happens (cut {fuse})")
+        if (ask := made.open_ask(run)) is None or ask.id in answered:
             continue
         answered.add(ask.id)
         if ask.ask.kind is Kind.PLAN:

@@ -1,11 +1,11 @@
 """The loop: look, plan, approve, apply, prove. Real store, real durable tasks, machines that answer from a table."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
 
-from bot.core.approval import Kind, Verdict
+from bot.core.approval import Verdict
 from bot.core.outcome import Outcome
 from bot.core.question import Output
 from bot.engine.policy import Rule
@@ -130,7 +130,7 @@ def test_reminds_once(database: str) -> None:
 def test_next_gentlest_fix_needs_its_own_approval(stubborn: Room) -> None:
     run = stubborn.order()
     stubborn.click(stubborn.asked(run), BO)
-    second = until(lambda: (ask := stubborn.open_ask(run)) and ask.ask.no == 2 and ask, 15, "a second plan")
+    second = stubborn.plan_no(run, 2)
     assert "Screw the bulb in" in second.ask.text
     assert stubborn.sent() == ["tap", "untap"]  # what was tapped was let go, since the fix ended early
     stubborn.click(second, CY)
@@ -142,7 +142,7 @@ def test_unfixed_says_whom_to_tell(stubborn: Room) -> None:
     stubborn.machines.on_send = lambda machine, command: Output(0)
     run = stubborn.order()
     stubborn.click(stubborn.asked(run), BO)
-    second = until(lambda: (ask := stubborn.open_ask(run)) and ask.ask.no == 2 and ask, 15, "a second plan")
+    second = stubborn.plan_no(run, 2)
     stubborn.click(second, BO)
     ended = stubborn.ended(run)
     assert ended.outcome is Outcome.UNFIXED
@@ -191,7 +191,7 @@ def test_forbidden_is_refused_and_names_the_rule(database: str) -> None:
 
 def test_two_approvals_are_two_people(database: str) -> None:
     with room(database, rules=(Rule("policy[0]", 2),)) as made:
-        made.machines.on_send = lambda machine, command: light(made, machine, "bright") or Output(0)
+        made.machines.on_send = lights_it(made)
         made.set_to_work()
         run = made.order()
         ask = made.asked(run)
@@ -244,7 +244,7 @@ def test_doubt_is_put_to_a_person_and_again_sends_once_more(lit: Room) -> None:
     lit.machines.on_send = lost
     run = lit.order()
     lit.click(lit.asked(run), BO)
-    doubt = until(lambda: (ask := lit.open_ask(run)) and ask.ask.kind is Kind.DOUBT and ask, 15, "a doubt")
+    doubt = lit.doubt(run)
     assert lit.sent() == ["tap"]
     lit.click(doubt, CY, Verdict.AGAIN)
     assert lit.outcome(run) is Outcome.FIXED
@@ -255,7 +255,7 @@ def test_doubt_stopped_leaves_everything_as_it_is(lit: Room) -> None:
     lit.machines.on_send = lambda machine, command: Output(None)
     run = lit.order()
     lit.click(lit.asked(run), BO)
-    doubt = until(lambda: (ask := lit.open_ask(run)) and ask.ask.kind is Kind.DOUBT and ask, 15, "a doubt")
+    doubt = lit.doubt(run)
     lit.click(doubt, CY, Verdict.STOP)
     assert lit.outcome(run) is Outcome.IN_DOUBT
     assert lit.sent() == ["tap"]
@@ -279,7 +279,7 @@ def test_two_runs_that_want_one_machine_wait_and_say_for_whom(lit: Room) -> None
     answers = [Output(None)]
     lit.machines.on_send = lambda machine, command: answers.pop() if answers else Output(0)
     lit.click(one, BO)
-    doubt = until(lambda: (ask := lit.open_ask(first)) and ask.ask.kind is Kind.DOUBT and ask, 15, "a doubt")
+    doubt = lit.doubt(first)
     lit.click(two, BO)
     until(lambda: [e for e in lit.story(second, "waiting") if f"run {first}" in e.data["for"]], 10, "it says for whom")
     assert lit.sent() == ["tap"]
@@ -306,7 +306,7 @@ def test_an_unexpected_error_ends_failed_after_three_tries(lit: Room) -> None:
     lit.machines.on_send = broken
     run = lit.order()
     lit.click(lit.asked(run), BO)
-    doubt = until(lambda: (ask := lit.open_ask(run)) and ask.ask.kind is Kind.DOUBT and ask, 30, "a doubt")
+    doubt = lit.doubt(run)
     lit.click(doubt, BO, Verdict.STOP)
     ended = lit.ended(run, within=40)
     assert ended.outcome in (Outcome.FAILED, Outcome.IN_DOUBT)
@@ -320,6 +320,14 @@ def test_no_secret_and_no_raw_answer_in_the_story(lit: Room) -> None:
     lit.click(lit.asked(run), BO)
     lit.ended(run)
     assert "open sesame" not in str(lit.story(run))
+
+
+def lights_it(made: Room) -> Callable[[str, str], Output]:
+    def lit(machine: str, command: str) -> Output:
+        light(made, machine, "bright")
+        return Output(0)
+
+    return lit
 
 
 def audited(made: Room) -> str:
