@@ -211,7 +211,6 @@ class Serving:
             engine.failed,
             lease=settings.lease,
             threads=settings.workers,
-            cancelled=self.base.store.cancelled,
         )
 
     def _terms(self) -> Terms:

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from bot.core.errors import Refused
 from bot.core.finding import Finding, Severity
-from bot.core.fix import Fix, Risk
+from bot.core.fix import Fix, Risk, readable
 from bot.core.handler import action, diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
@@ -66,7 +66,7 @@ def _strangers(look: Look, machine: Target, seen: Mapping[str, rabbitmq.Presence
 
 
 def _evidence(now: worker.Service, seen: Mapping[str, rabbitmq.Presence]) -> str:
-    up = "" if now.since is None else f", its process is up for {int(now.since.total_seconds() // 60)} min"
+    up = "" if now.since is None else f", its process is up for {readable(now.since)}"
     others = sum(1 for presence in seen.values() if presence.builds)
     cancels = sum(presence.cancels for presence in seen.values())
     return f"the service is {now.state}{up}; RabbitMQ sees consumers from {others} machines and {cancels} cancel queues"

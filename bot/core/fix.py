@@ -99,7 +99,12 @@ class Wait:
     within: timedelta
 
     def __str__(self) -> str:
-        return f"wait until {self.fact} {self.until} (at most {readable(self.within)})"
+        return f"wait until {self.what} (at most {readable(self.within)})"
+
+    @property
+    def what(self) -> str:
+        """What is waited for, short enough for a status line."""
+        return f"{self.fact} {self.until}"
 
 
 Step = Change | Wait
@@ -137,9 +142,11 @@ class Fix:
 
 
 def readable(span: timedelta) -> str:
-    """A duration as people say it: `90 s`, `5 min`, `1 h 30 min`."""
+    """A duration as people say it: `90 s`, `5 min`, `1 h 30 min`, `3 days`."""
     seconds = int(span.total_seconds())
     if seconds < 120:
         return f"{seconds} s"
+    if seconds >= 2 * 86400:
+        return f"{seconds // 86400} days"
     hours, minutes = divmod(seconds // 60, 60)
     return f"{hours} h {minutes} min" if hours and minutes else f"{hours} h" if hours else f"{minutes} min"

@@ -208,7 +208,7 @@ class Applying:
         step = f"{self.key}.wait.{no}"
         if (done := self.journal.recorded(step)) is None:
             deadline = self._deadline(f"wait.{no}", wait.within)
-            self._tell_step(f"{step}.told", str(wait), "waiting")
+            self._tell_step(f"{step}.told", wait.what, "waiting")
             done = (self._settled(step, wait, deadline),)
         if not done[0]["met"]:
             raise StepFailed(f"{wait.fact} did not come to pass: {done[0]['seen']}")
@@ -222,7 +222,7 @@ class Applying:
         def keep(tx: Tx, _: Json) -> None:
             result = "done" if met else "failed"
             self.journal.tell(
-                tx, "step", fix=self.fix.title, target=self.fix.target.name, does=str(wait), result=result, said=seen
+                tx, "step", fix=self.fix.title, target=self.fix.target.name, does=wait.what, result=result, said=seen
             )
 
         self.journal.once(step, lambda: ending, keep)

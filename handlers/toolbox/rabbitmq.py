@@ -66,8 +66,8 @@ def channels(container: str) -> Fact[dict[str, str]]:
 
 
 @fact
-def consumers_from(container: str, vhost: str, addresses: str) -> Fact[int]:
-    """How many consumers hang on channels from one of these comma-separated addresses."""
+def consumers_from(container: str, vhost: str, machine: str, addresses: str) -> Fact[int]:
+    """How many consumers hang on channels from one of a machine's comma-separated addresses."""
 
     def count(said: Output) -> int:
         rows = _rows(said, 3)
@@ -75,7 +75,7 @@ def consumers_from(container: str, vhost: str, addresses: str) -> Fact[int]:
         return sum(int(row[2]) for row in mine if row[2].isdigit())
 
     question = _ctl(container, "list_channels", "name", "vhost", "consumer_count")
-    return Fact(f"How many consumers does RabbitMQ see from {addresses}?", Role.PLATFORM, question, count)
+    return Fact(f"number of consumers that RabbitMQ sees from {machine}", Role.PLATFORM, question, count)
 
 
 def _consumers(said: Output) -> tuple[Consumer, ...]:
