@@ -65,12 +65,13 @@ signal_all() {
 watch() {
   while read -r -u 3 _; do :; done
   trap '' TERM HUP
-  for signal in TERM 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 KILL 0 0 0 0 0; do signal_all || break; sleep 0.1; done
+  signal=TERM; signal_all; kill -KILL $p
+  for signal in 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 KILL 0 0 0 0 0; do signal_all || break; sleep 0.1; done
 }
 run 3<&- & p=$!
 watch >/dev/null 2>&1 & w=$!
 exec 3<&- 7<&-
-wait $p; r=$?
+wait $p 2>/dev/null; r=$?
 { kill $w; wait $w; } 2>/dev/null
 exit $r
 }

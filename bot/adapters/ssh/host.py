@@ -32,6 +32,7 @@ class Limits:
     probe_every: float = 15  # silence after which a connection has to prove that it lives
     probe_within: float = 5
     idle: float = 600  # then a connection is closed
+    sweep: float = 30  # between looks for such
     answer: int = 1 << 20  # kept of one answer, of each stream
     stream: int = 16 << 20  # read of one stream in all; a machine that says more is cut off
     channels: int = 8  # at a time on one connection: sshd's MaxSessions is 10

@@ -21,7 +21,6 @@ from bot.adapters.ssh.login import TICK, Login
 
 TRIES = 2
 BUSY = 2  # the channel open failure of a server whose MaxSessions is reached
-SWEEP = 30.0  # seconds between looks for connections that nobody used
 
 
 class Connection:
@@ -43,6 +42,9 @@ class Connection:
         return self.transport.is_active()
 
     def close(self) -> None:
+        """End it now: without the shutdown, the machine would hear of it when paramiko's thread next looks up."""
+        with contextlib.suppress(OSError, EOFError):
+            self.transport.sock.shutdown(socket.SHUT_RDWR)
         self.transport.close()
 
     @contextmanager
@@ -159,7 +161,7 @@ class Pool:
     """The connections to all machines, by how they are reached."""
 
     def __init__(self, limits: Limits) -> None:
-        self.closer = Closer(self._sweep)
+        self.closer = Closer(self._sweep, limits.sweep)
         self._limits = limits
         self._keys = files.private_keys()
         self._known = files.known_hosts()
@@ -269,9 +271,10 @@ def through(connection: Connection, host: str, port: int, within: float) -> para
 class Closer:
     """One thread that closes what takes too long or is wanted no more: some calls of paramiko have no timeout."""
 
-    def __init__(self, now_and_then: Callable[[], None]) -> None:
+    def __init__(self, now_and_then: Callable[[], None], every: float) -> None:
         self._watched: dict[object, tuple[Callable[[], None], float, Flag]] = {}
         self._now_and_then = now_and_then
+        self._every = every
         self._changed = Condition()
         self._thread: Thread | None = None
         self._stopped = False
@@ -301,7 +304,7 @@ class Closer:
         swept = time.monotonic()
         while True:
             with self._changed:
-                self._changed.wait(TICK if self._watched else SWEEP)
+                self._changed.wait(TICK if self._watched else self._every)
                 if self._stopped:
                     return
                 watched = list(self._watched.values())
@@ -309,6 +312,6 @@ class Closer:
             for close, deadline, abort in watched:
                 if now > deadline or abort.is_set():
                     close()
-            if now - swept > SWEEP:
+            if now - swept > self._every:
                 swept = now
                 self._now_and_then()

@@ -2,6 +2,7 @@
 
 import re
 import secrets
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -20,6 +21,7 @@ from bot.core.question import Answer, Output, Question, Unanswered
 from bot.core.target import Target
 
 ARGUMENT = 100_000  # bytes: Linux takes 128 KiB in one word of a program, and a question is one
+ENDING = wire.KILL_AFTER + 1.5  # seconds that a machine may take to end a change and to say so
 DENIED = re.compile(  # how sudo says no under LC_ALL=C, by version; it exits with 1
     r"^sudo: (a password is required|no tty present|a terminal is required|sorry, you must have a tty|.*not allowed)"
     r"|^Sorry, user .* (is not allowed to execute|may not run sudo)"
@@ -129,15 +131,14 @@ class Ssh:
         with self._pool.channel(str(target), self._host(target), abort, wire.SHELL) as (connection, channel):
             if abort.is_set():
                 raise Unreached("It was stopped before anything was sent.")
-            talk = Conversation(channel, out, err, self._limits.stream, connection.check)
+            talk = Conversation(channel, out, err, sys.maxsize, connection.check)
             deadline = time.monotonic() + within
-            send_all(channel, script, deadline, abort)
+            whole = send_all(channel, script, deadline, abort)
             ending = talk.listen(deadline, abort)
-            if ending.how in (End.STOPPED, End.LATE, End.TOO_MUCH):
+            if ending.how in (End.STOPPED, End.LATE):
                 channel.shutdown_write()  # the machine ends it now; its status says that nothing of it is left
-                talk.most = talk.out.read + talk.err.read + self._limits.stream
-                talk.listen(time.monotonic() + wire.KILL_AFTER + 1.5, Flag())
-        known = ending.exit if ending.exit not in wire.CUT_SHORT else None
+                ending = talk.listen(time.monotonic() + ENDING, Flag())
+        known = ending.exit if whole and ending.exit not in wire.CUT_SHORT else None
         return Output(known, out.text, err.text, out.truncated or err.truncated)
 
 
