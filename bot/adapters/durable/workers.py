@@ -64,7 +64,9 @@ class Workers:
         self._claiming = True
         self._draining = False
         self._stopping = threading.Event()
-        self._poke_out, self._poke_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._poked, self._poker = socket.socketpair()  # ends a nap of the thread that claims
+        self._poked.setblocking(False)
+        self._poker.setblocking(False)
         self._own: list[threading.Thread] = []
         self._claimed = 0
 
@@ -105,10 +107,8 @@ class Workers:
         self.abandon()
         for thread in self._own:
             thread.join(self._lease + 5)
-        if not any(thread.is_alive() for thread in self._own):
-            self._own.clear()
-            os.close(self._poke_in)
-            os.close(self._poke_out)
+        self._poked.close()
+        self._poker.close()
 
     def abandon(self) -> None:
         """Claim and extend nothing more, and give nothing back: what a kill leaves behind."""
@@ -156,10 +156,10 @@ class Workers:
     def _nap(self, connection: Connection[DictRow], seconds: float) -> None:
         """Until something was announced, a thread became free, or the time is over."""
         if not self._heard(connection):
-            select.select([connection.fileno(), self._poke_out], [], [], seconds)
+            select.select([connection.fileno(), self._poked], [], [], seconds)
             self._heard(connection)
         with suppress(BlockingIOError):
-            os.read(self._poke_out, 4096)
+            self._poked.recv(4096)
 
     def _heard(self, connection: Connection[DictRow]) -> bool:
         return len(list(connection.notifies(timeout=0))) > 0  # all of them, so that the next nap does not end at once
@@ -254,8 +254,8 @@ class Workers:
             return self._guard.wait_for(lambda: not self._claims, within.total_seconds())
 
     def _poke(self) -> None:
-        with suppress(BlockingIOError, OSError):
-            os.write(self._poke_in, b".")
+        with suppress(OSError):  # full: it is awake already; closed: it has ended
+            self._poker.send(b".")
 
 
 def clean_up(database: Database) -> int:

@@ -67,7 +67,7 @@ class Pool(ConnectionPool[Connection[DictRow]]):
             timeout=5.0,
             reconnect_timeout=2.0,  # then the next caller tries at once; the pool's own back-off doubles for ever
             check=ConnectionPool.check_connection,  # one round trip; a restarted server costs no transaction
-            name="opsbot",
+            name="database",
             open=True,
         )
 
