@@ -97,15 +97,21 @@ def _text(path: Path) -> str:
 def _unreadable(path: Path, error: yaml.YAMLError) -> str:
     """A sentence instead of PyYAML's report, which spreads over lines and repeats the file's text."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        where, why = f"{path}, line {error.problem_mark.line + 1}", error.problem or "cannot be read"
-        return f"{where}: {'a tab; indent with spaces' if _is_tab(why) else why}"
+        what = f"{error.context or ''}: {error.problem or 'cannot be read'}"
+        plain = next((said for sign, said in _PLAINER if sign in what), error.problem)
+        return f"{path}, line {error.problem_mark.line + 1}: {plain}"
     if isinstance(error, yaml.reader.ReaderError):
         return f"{path}: there is a control character at position {error.position}"
     return f"{path}: cannot be read as YAML"
 
 
-def _is_tab(why: str) -> bool:
-    return "'\\t'" in why
+_PLAINER: Final = (
+    ("'\\t'", "a tab; indent with spaces"),
+    ("another document", "a second document begins with ---; one file is one configuration"),
+    ("scanning an alias", "a value begins with *; put it in quotes"),
+    ("scanning an anchor", "a value begins with &; put it in quotes"),
+    ("mapping values are not allowed", "a second `:` in one line; put the value in quotes, or begin a new line"),
+)
 
 
 def _secrets_in(value: Any, location: Location) -> Iterator[str]:
