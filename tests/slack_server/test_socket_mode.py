@@ -1,15 +1,18 @@
 """Delivery: acknowledgements, events sent again, connections that come and go."""
 
-import http.client
+import base64
+import socket
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 import pytest
 from slack_sdk import WebClient
-from slack_sdk.socket_mode.builtin import SocketModeClient
 
-from bot.sandbox.slack import Limits, LocalSlack, example
+from bot.sandbox.slack import LocalSlack, example
 from tests.slack_server.bolt import Bot, Json, bot_of
 
 
@@ -146,40 +149,52 @@ def test_payloads_go_to_any_of_several_connections(slack: LocalSlack) -> None:
         one.slack.drop_connections()
 
 
-def test_more_connections_than_allowed_are_sent_away() -> None:
-    with LocalSlack(limits=Limits(connections=2, rate_limited=False)) as slack:
-        heard: list[str] = []
-        web = WebClient(token="xoxb-local-1", base_url=slack.api_url)
-        clients = [SocketModeClient("xapp-local-1", web_client=web, auto_reconnect_enabled=False) for _ in range(3)]
-        for one in clients:
-            one.on_message_listeners.append(lambda message: heard.append(message))  # noqa: PLW0108
-            one.connect()
-        slack.driver.wait_for(lambda _: any("too_many_websockets" in str(one) for one in heard))
-        assert slack.driver.connections() == 2
-        slack.driver.drop_connections()
-        for one in clients:
-            one.closed = True
-            one.message_queue.put(None)
-            one.close()
+def open_websocket(slack: LocalSlack, url: str = "") -> tuple[socket.socket, int, bytes]:
+    """Connect without a client; returns the socket, the status, and what the server says first."""
+    client = WebClient(base_url=slack.api_url)
+    path = urlsplit(url or client.apps_connections_open(app_token="xapp-local-1")["url"])
+    key = base64.b64encode(b"0123456789abcdef").decode()
+    request = (
+        f"GET {path.path}?{path.query} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
+    )
+    sock = socket.create_connection(("127.0.0.1", slack.port), timeout=5)
+    sock.sendall(request.encode())
+    said = b""
+    while b"\r\n\r\n" not in said or not said.partition(b"\r\n\r\n")[2]:
+        said += sock.recv(4096)
+    return sock, int(said.split()[1]), said.partition(b"\r\n\r\n")[2]
 
 
-def test_connection_url_is_used_once(slack: LocalSlack) -> None:
-    url = WebClient(token="xapp-local-1", base_url=slack.api_url).apps_connections_open(app_token="xapp-local-1")["url"]
+@pytest.fixture
+def websockets() -> Iterator[Callable[..., tuple[int, bytes]]]:
+    """Opens plain WebSockets, and closes them after the test."""
+    with ExitStack() as sockets:
+
+        def connected(slack: LocalSlack, url: str = "") -> tuple[int, bytes]:
+            sock, status, said = open_websocket(slack, url)
+            sockets.enter_context(sock)
+            return status, said
+
+        yield connected
+
+
+def test_more_connections_than_allowed_are_sent_away(
+    slack: LocalSlack, websockets: Callable[..., tuple[int, bytes]]
+) -> None:
+    for number in range(1, 11):
+        status, hello = websockets(slack)
+        assert status == 101
+        assert b'"type": "hello"' in hello
+        assert f'"num_connections": {number},'.encode() in hello
+    assert b"too_many_websockets" in websockets(slack)[1]
+    assert slack.driver.connections() == 10
+
+
+def test_connection_url_is_used_once(slack: LocalSlack, websockets: Callable[..., tuple[int, bytes]]) -> None:
+    url = WebClient(base_url=slack.api_url).apps_connections_open(app_token="xapp-local-1")["url"]
     assert url.startswith(f"ws://127.0.0.1:{slack.port}/link/?ticket=")
-    path = url.removeprefix(f"ws://127.0.0.1:{slack.port}")
-    upgrade = {
-        "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-    }  # fmt: skip
-    statuses = []
-    for _ in range(2):
-        connection = http.client.HTTPConnection("127.0.0.1", slack.port, timeout=5)
-        connection.request("GET", path, headers=upgrade)
-        response = connection.getresponse()
-        statuses.append(response.status)
-        response.close()
-        connection.close()
-    assert statuses == [101, 403]
+    assert [websockets(slack, url)[0] for _ in range(2)] == [101, 403]
 
 
 def test_only_events_of_the_manifest_are_sent() -> None:
