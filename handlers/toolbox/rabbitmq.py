@@ -75,7 +75,7 @@ def consumers_from(container: str, vhost: str, machine: str, addresses: str) -> 
         return sum(int(row[2]) for row in mine if row[2].isdigit())
 
     question = _ctl(container, "list_channels", "name", "vhost", "consumer_count")
-    return Fact(f"number of consumers that RabbitMQ sees from {machine}", Role.PLATFORM, question, count)
+    return Fact(f"number of consumers of {machine}", Role.PLATFORM, question, count)
 
 
 def _consumers(said: Output) -> tuple[Consumer, ...]:
