@@ -61,9 +61,11 @@ def _serve(running: Running) -> None:
     for line in sys.stdin:
         try:
             asked = json.loads(line)
+            if not isinstance(asked, dict):
+                raise ValueError("an order is an object with `do`")
             if asked.get("do") == "stop":
                 return
-            _say(_DO[asked.get("do")](running, asked))
+            _say(_DO[asked["do"]](running, asked))
         except (NoSuchFault, ValueError) as error:
             _say({"error": str(error)})
         except KeyError as error:

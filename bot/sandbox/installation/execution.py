@@ -1,9 +1,12 @@
 """Running a script that was read: word by word, program by program, over the state of one machine."""
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from bot.core.command import BUILT_IN, Command, sh
 from bot.sandbox.installation.programs import Context, Reply, Sent, find, run
 from bot.sandbox.installation.shell import (
     Define,
@@ -165,8 +168,12 @@ class Shell:
         return {"HOME": "/root" if self.context.user == "root" else f"/home/{self.context.user}"}.get(name, "")
 
 
-def execute(context: Context, text: str, say: Say, write: Callable[[Sent], None], stdin: str = "") -> int:
+def execute(
+    context: Context, text: str, say: Say, write: Callable[[Sent], None], stdin: str = "", secret: bool = False
+) -> int:
     """Run a script that came over the wire; every command in it is written into the machine's log.
+
+    Where there are secrets they are words of printf, and those words are left out of the log.
 
     The installation stands still while a command runs, and moves on while what it said is handed out. Raises Ended
     when the program that runs is ended from outside.
@@ -182,14 +189,14 @@ def execute(context: Context, text: str, say: Say, write: Callable[[Sent], None]
     for step in script.steps:
         if shell.exited or context.ended():
             break
-        for reply in _step(shell, step, write, stdin):
+        for reply in _step(shell, step, write, stdin, secret):
             say(reply)
     return shell.status
 
 
-def _step(shell: Shell, step: Step, write: Callable[[Sent], None], stdin: str) -> list[Reply]:
+def _step(shell: Shell, step: Step, write: Callable[[Sent], None], stdin: str, secret: bool) -> list[Reply]:
     said: list[Reply] = []
-    text = _received(step.what) if isinstance(step.what, Pipeline) else None
+    text = _received(step.what, secret) if isinstance(step.what, Pipeline) else None
     sent = Sent(shell.context.machine.name, text or "", write, written=text is None)
     shell.context = dataclasses.replace(shell.context, sent=sent)
     with shell.context.machine.timeline.held():
@@ -200,10 +207,17 @@ def _step(shell: Shell, step: Step, write: Callable[[Sent], None], stdin: str) -
     return said
 
 
-def _received(pipeline: Pipeline) -> str | None:
+def _received(pipeline: Pipeline, secret: bool) -> str | None:
     """The text of the Command, None for the shell's own words (the marker function)."""
     first = pipeline.parts[0].words[0].literal if pipeline.parts[0].words else None
     if first in (None, "m", "exit", ":"):
         return None
     command = command_of(pipeline)
-    return command.text() if command is not None else f"(shell) {first}"
+    if command is None:
+        return f"(shell) {first}"
+    return _without_secrets(command).text() if secret else command.text()
+
+
+def _without_secrets(command: Command) -> Command:
+    parts = [sh(BUILT_IN, "<secret>") if part.words[0] == BUILT_IN else part for part in command.parts()]
+    return functools.reduce(operator.or_, parts)

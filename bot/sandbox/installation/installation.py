@@ -30,6 +30,18 @@ POOL = 2
 DOWN = 30.0  # seconds that a machine is away when it reboots
 HANG_UP = 0.4  # seconds between the order to reboot and the end of its connections
 DAY = 86400.0
+UPSTART_CONF = """\
+description "Travis Worker"
+
+start on (started networking)
+stop on runlevel [!2345]
+
+setuid travis
+respawn
+respawn limit unlimited
+console log
+post-stop exec sleep 5
+"""
 
 
 @dataclass(frozen=True)
@@ -233,6 +245,7 @@ def _worker(installation: Installation, machine: Machine) -> None:
     if not machine.systemd:
         machine.write(SETTINGS[0], f'export TRAVIS_ENTERPRISE_HOST="{DOMAIN}"\n')
         machine.write(UPSTART_LOG, "", mode=0o640)
+        machine.write(f"/etc/init/{UNIT}.conf", UPSTART_CONF)
 
 
 __all__ = ["Installation", "Shape", "build", "programs", "settled"]

@@ -97,6 +97,8 @@ class Running:
         return said
 
     def stop(self) -> None:
+        if self._stopped.is_set():
+            return
         for server in self.servers.values():
             server.stop()
         self._stopped.set()

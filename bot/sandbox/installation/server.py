@@ -19,6 +19,7 @@ from bot.sandbox.installation.timeline import Ended
 
 MAX_SESSIONS = 10  # OpenSSH's own default
 LONGEST_SCRIPT = 1 << 20
+CUT_SHORT = 143  # how a script ends whose standard input has ended
 USER = "ops"
 _LOGGER = logging.getLogger("opsbot.installation.ssh")
 _LOGGER.addHandler(logging.NullHandler())
@@ -92,14 +93,18 @@ class Session:
     transport: Transport
     channel: paramiko.Channel
     text: str
+    script: str = ""
     watched: bool = False
 
     def run(self) -> None:
-        with suppress(Ended, OSError, EOFError):
-            status = self._status()
-            if status is not None:
+        with suppress(OSError, EOFError):
+            try:
+                status = self._status()
+            except Ended:
+                status = CUT_SHORT
+            if status is not None and self.server.machine.up:
                 self.channel.send_exit_status(status)
-        self.channel.close()
+            self.channel.close()
 
     def _status(self) -> int | None:
         script = read_ask(self.text)
@@ -109,22 +114,23 @@ class Session:
         if self.text == SHELL:
             line = self._change()
             self.watched = True
-            return None if line is None else self._execute(line)
+            return None if line is None else self._execute(line, secret="\ns0=" in self.script)
         return self._execute(self.text)
 
     def _change(self) -> str | None:
         """The change that arrives on standard input; None when it ends before it is whole, and then nothing is done."""
         read = b""
-        while (line := read_change(read.decode(errors="surrogateescape"))) is None:
+        while (line := read_change(self.script)) is None:
             more = self.channel.recv(65536)
             if not more or len(read) > LONGEST_SCRIPT:
                 return None
             read += more
+            self.script = read.decode(errors="surrogateescape")
         return line
 
-    def _execute(self, script: str) -> int:
+    def _execute(self, script: str, secret: bool = False) -> int:
         context = Context(self.server.installation, self.server.machine, _NOTHING, USER, ended=self._ended)
-        return execute(context, script, self._say, self.server.write)
+        return execute(context, script, self._say, self.server.write, secret=secret)
 
     def _ended(self) -> bool:
         """A watched program ends with its standard input, any other with its connection."""

@@ -174,7 +174,7 @@ def _word(text: str, at: int) -> tuple[Word, int]:
         elif plain := _UNQUOTED.match(text, at):
             pieces.append(plain[0])
             at = plain.end()
-        elif character in "{}!" and at == start and (at + 1 == len(text) or text[at + 1] in " \t\n;"):
+        elif character in "{}![]" and at == start and (at + 1 == len(text) or text[at + 1] in " \t\n;"):
             return Word((character,)), at + 1
         elif character == "#":
             pieces.append("#")

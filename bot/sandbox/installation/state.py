@@ -93,7 +93,7 @@ class Unit:
 
     def stop(self) -> None:
         self.then_start = False
-        if self.active != "inactive":
+        if self.active not in ("inactive", "failed"):
             self.service.stop(self)
 
     def restart(self) -> None:

@@ -1,6 +1,7 @@
 """The programs of the simulated machines: a table of functions over their state. None of them reaches the host."""
 
 import dataclasses
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -133,12 +134,16 @@ def in_te_main(_machine: Machine, inside: Container | None) -> bool:
 
 
 def run(context: Context, words: tuple[str, ...], stdin: str = "") -> Reply:
-    """Run a program of the table; one that is not there is remembered, so that a tour can fail on it."""
+    """Run a program of the table; one that is not there, or trips over its words, is remembered, and fails a tour."""
     name, *rest = words
     found = find(context, name)
     if found is None:
         return _missing(context, name)
-    return found.runs(Call(context, name, tuple(rest), stdin))
+    call = Call(context, name, tuple(rest), stdin)
+    try:
+        return found.runs(call)
+    except (ValueError, IndexError, KeyError, re.error) as error:
+        return unsupported(call, f"what these words say ({error!r})")
 
 
 def find(context: Context, name: str) -> Program | None:

@@ -70,7 +70,7 @@ def stat(call: Call) -> Reply:
     for path in given.words:
         file = call.machine.files.get(path)
         if file is None:
-            err += f"stat: cannot stat '{path}': No such file or directory\n"
+            err += f"stat: cannot statx '{path}': No such file or directory\n"
         else:
             out += _formatted(call.machine, path, file, form) + "\n"
     return Reply(1 if err else 0, out, err)

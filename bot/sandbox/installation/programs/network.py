@@ -46,15 +46,19 @@ def ss(call: Call) -> Reply:
     for key, ports in (("dport", _ports("dport", words)), ("sport", _ports("sport", words))):
         if ports:
             found = [s for s in found if (s.peer_port if key == "dport" else s.local_port) in ports]
-    state = "" if "state" in words else "ESTAB  "
-    head = (
-        "" if "H" in letters else f"{'State  ' if state else ''}Recv-Q  Send-Q  Local Address:Port  Peer Address:Port\n"
+    state = "" if "state" in words else "ESTAB "
+    rows = [(f"{s.local}", f"{s.local_port}", f"{s.peer}", f"{s.peer_port}") for s in found]
+    widths = [max((len(row[at]) for row in rows), default=0) for at in range(4)]
+    head = "" if "H" in letters else f"{'State ' if state else ''}Recv-Q Send-Q Local Address:Port Peer Address:Port\n"
+    return Reply(out=head + "".join(f"{state}0      0      {_ends(row, widths)}\n" for row in rows))
+
+
+def _ends(row: tuple[str, str, str, str], widths: list[int]) -> str:
+    local, local_port, peer, peer_port = (
+        text.ljust(width) if at % 2 else text.rjust(width)
+        for at, (text, width) in enumerate(zip(row, widths, strict=True))
     )
-    rows = (
-        f"{state}{0:<7}{0:<8}{s.local + ':' + str(s.local_port):>24}{s.peer + ':' + str(s.peer_port):>24}  \n"
-        for s in found
-    )
-    return Reply(out=head + "".join(rows))
+    return f"{local}:{local_port} {peer}:{peer_port}"
 
 
 def _ports(key: str, words: str) -> set[int]:

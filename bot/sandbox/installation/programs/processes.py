@@ -81,7 +81,7 @@ _COLUMNS: dict[str, Callable[[Machine, Process], str]] = {
 }
 _HEADS = {"etimes": "ELAPSED", "etime": "ELAPSED", "comm": "COMMAND", "args": "COMMAND", "lstart": "STARTED"}
 _NUMBERS = {"pid", "ppid", "etimes", "etime"}
-_LEAST = {"pid": 5, "ppid": 5, "etimes": 7, "etime": 11}
+_LEAST = {"comm": 15, "pid": 5, "ppid": 5, "etimes": 7, "etime": 11}
 
 
 @program("pgrep", "pidof")
@@ -128,9 +128,9 @@ def _signal(call: Call, signal: str, pids: list[int]) -> Reply:
     for pid in pids:
         process = call.machine.processes.get(pid)
         if process is None:
-            errors.append(f"kill: ({pid}) - No such process\n")
+            errors.append(f"kill: ({pid}): No such process\n")
         elif not call.root and process.user != call.context.user:
-            errors.append(f"kill: ({pid}) - Operation not permitted\n")
+            errors.append(f"kill: ({pid}): Operation not permitted\n")
         elif signal != "0":
             if signal != "USR1":  # only asks the worker to write into its log
                 call.changes()

@@ -177,6 +177,8 @@ def _jsonable(column: str, value: Any) -> Any:
         return [int(part) for part in value.split(".")]
     if column == "arguments":
         return [["x-priority", "signedint", 0]] if "x-priority" in value else []
+    if isinstance(value, str) and value.startswith(f"<{NODE}."):
+        return f"#PID<12575.{value.rstrip('>').split('.', 2)[2]}>"
     return value
 
 

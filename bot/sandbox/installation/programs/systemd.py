@@ -3,7 +3,7 @@
 import itertools
 import re
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from bot.sandbox.installation.programs import (
@@ -22,6 +22,7 @@ from bot.sandbox.installation.timeline import Ended
 
 _INTERACTIVE = "Interactive authentication required.\n"
 _EXIT_OF_STATE = {"active": 0, "activating": 3, "deactivating": 3, "inactive": 3, "failed": 3}
+EXITED, KILLED = 1, 2  # CLD_EXITED, CLD_KILLED
 SETTLE = 200.0  # seconds that systemctl waits at most for a unit to start or stop
 
 
@@ -155,7 +156,7 @@ def _change(call: Call, verb: str, names: list[str], wait: bool) -> Reply:
     units = [unit_of(call.machine, name) for name in names]
     for name, unit in zip(names, units, strict=True):
         if unit is None:
-            return Reply(5, err=_not_found(verb, name))
+            return Reply(1 if verb == "reset-failed" else 5, err=_not_found(verb, name))
         if not call.root:
             return Reply(1, err=f"Failed to {verb} {full(name)}: {_INTERACTIVE}")
     call.changes()
@@ -198,9 +199,8 @@ def _arrived(unit: Unit, verb: str) -> bool:
 
 
 def _not_found(verb: str, name: str) -> str:
-    if verb == "start":
-        return f"Failed to start {full(name)}: Unit {full(name)} not found.\n"
-    return f"Failed to {verb} {full(name)}: Unit {full(name)} not loaded.\n"
+    doing = "reset failed state of unit" if verb == "reset-failed" else verb
+    return f"Failed to {doing} {full(name)}: Unit {full(name)} not {'found' if verb == 'start' else 'loaded'}.\n"
 
 
 def _whole(call: Call, verb: str) -> Reply:
@@ -225,38 +225,48 @@ class Transient(Service):
     call: Call
     words: tuple[str, ...]
     remain: bool
+    longest: float
     stopped: bool = False
 
     def start(self, unit: Unit) -> None:
+        machine = self.call.machine
         unit.turn("active", "running")
-        unit.started = self.call.machine.timeline.now()
-        unit.main = self.call.machine.spawn(self.words[0].rsplit("/", 1)[-1], " ".join(self.words), "root")
-        threading.Thread(target=self._run, args=(unit, self.call.machine.boot_id), daemon=True).start()
+        unit.started = machine.timeline.now()
+        unit.main = machine.spawn(self.words[0].rsplit("/", 1)[-1], " ".join(self.words), "root")
+        threading.Thread(target=self._run, args=(unit, machine.boot_id), daemon=True).start()
 
     def _run(self, unit: Unit, boot: str) -> None:
         machine = self.call.machine
-        context = self.call.context
         with machine.timeline.held():
+            end = machine.timeline.now() + self.longest
+
+            def gone() -> bool:
+                return self.stopped or not machine.up or machine.boot_id != boot
+
+            def ended() -> bool:
+                return gone() or machine.timeline.now() >= end
+
+            here = replace(self.call.context, user="root", inside=None, network=None, ended=ended)
             try:
-                here = type(context)(
-                    context.installation, machine, context.sent, "root", None, None,
-                    lambda: self.stopped or machine.boot_id != boot or not machine.up,
-                )  # fmt: skip
                 reply = run(here, self.words)
             except Ended:
+                if not gone():
+                    self._end(unit, KILLED, 15, "timeout")
                 return
-            if machine.boot_id == boot and not self.stopped:
-                self._end(unit, reply)
+            if not gone():
+                self._log(unit, reply)
+                self._end(unit, EXITED, reply.exit, "exit-code" if reply.exit else "success")
 
-    def _end(self, unit: Unit, reply: Reply) -> None:
-        machine = self.call.machine
+    def _log(self, unit: Unit, reply: Reply) -> None:
         for text in (reply.out + reply.err).splitlines():
-            machine.log(unit.name, text, self.words[0].rsplit("/", 1)[-1])
+            self.call.machine.log(unit.name, text, self.words[0].rsplit("/", 1)[-1])
+
+    def _end(self, unit: Unit, code: int, status: int, result: str) -> None:
+        machine = self.call.machine
         machine.end(unit.main)
         unit.main = None
-        unit.exited, unit.exit_code, unit.exit_status = machine.timeline.now(), 1, reply.exit
-        if reply.exit:
-            unit.result = "exit-code"
+        unit.exited, unit.exit_code, unit.exit_status, unit.result = machine.timeline.now(), code, status, result
+        if result != "success":
             unit.turn("failed", "failed")
         elif self.remain:
             unit.turn("active", "exited")
@@ -273,52 +283,67 @@ class Transient(Service):
 
 @program("systemd-run", where=on_systemd)
 def systemd_run(call: Call) -> Reply:
-    longs = {"unit": True, "remain-after-exit": False, "property": True, "description": True, "wait": False}
-    longs |= {"quiet": False, "collect": False, "no-ask-password": False, "service-type": True, "pipe": False}
-    longs |= {"no-block": False, "setenv": True, "uid": True, "slice": True, "same-dir": False}
-    at = _program_at(call.words, longs)
+    at = _program_at(call.words)
     try:
-        read = options(call.words[:at], flags="rqGPtd", values="pE", longs=longs)
+        read = options(call.words[:at], flags="rqGPtd", values="pE", longs=_RUN_LONGS)
     except Usage as usage:
         return unsupported(call, str(usage))
     words = call.words[at:]
     name = full(read.get("unit") or f"run-u{next(_run_numbers)}").removesuffix(".service")
+    refusal = _refusal(call, name, words)
+    if refusal is not None:
+        return refusal
+    settings = dict(given.split("=", 1) for given in read.all("p", "property") if "=" in given)
+    unknown = settings.keys() - {"RemainAfterExit", "RuntimeMaxSec", "TimeoutStopSec", "Type", "User", "KillMode"}
+    if unknown:
+        return unsupported(call, f"property {', '.join(sorted(unknown))}")
+    remain = "remain-after-exit" in read or "r" in read or settings.get("RemainAfterExit") in ("yes", "true", "1")
+    longest = float(settings.get("RuntimeMaxSec", "inf").removesuffix("s"))
+    return _start_transient(call, Unit(name, " ".join(words), Transient(call, words, remain, longest)), "wait" in read)
+
+
+_RUN_LONGS = {
+    "unit": True, "remain-after-exit": False, "property": True, "description": True, "wait": False, "quiet": False,
+    "collect": False, "no-ask-password": False, "service-type": True, "pipe": False, "no-block": False,
+    "setenv": True, "uid": True, "slice": True, "same-dir": False,
+}  # fmt: skip
+
+
+def _refusal(call: Call, name: str, words: tuple[str, ...]) -> Reply | None:
     if not words:
         return Reply(1, err="Command line to execute required.\n")
+    failed = "Failed to start transient service unit:"
     if not call.root:
-        return Reply(1, err=f"Failed to start transient service unit: {_INTERACTIVE}")
-    if name in call.machine.units:
-        already = (
-            f"Unit {full(name)} already exists."
-            if not call.machine.units[name].transient
-            else (f"Unit {full(name)} was already loaded or has a fragment file.")
-        )
-        return Reply(1, err=f"Failed to start transient service unit: {already}\n")
+        return Reply(1, err=f"{failed} {_INTERACTIVE}")
+    taken = call.machine.units.get(name)
+    if taken is not None and taken.active == "failed":
+        return Reply(1, err=f"{failed} Unit {full(name)} was already loaded or has a fragment file.\n")
+    if taken is not None:
+        return Reply(1, err=f"{failed} Unit {full(name)} already exists.\n")
     if find(call.context, words[0]) is None:
-        call.run(words)
+        call.run(words)  # remembers it
         return Reply(1, err=f"Failed to find executable {words[0]}: No such file or directory\n")
-    return _start_transient(call, name, words, "remain-after-exit" in read or "r" in read, "wait" in read)
+    return None
 
 
-def _start_transient(call: Call, name: str, words: tuple[str, ...], remain: bool, wait: bool) -> Reply:
+def _start_transient(call: Call, unit: Unit, wait: bool) -> Reply:
     call.changes()
-    unit = Unit(name, " ".join(words), Transient(call, words, remain), transient=True, command=" ".join(words))
-    call.machine.units[name] = unit
+    unit.transient = True
+    call.machine.units[unit.name] = unit
     unit.start()
-    said = f"Running as unit: {full(name)}\n"
+    said = f"Running as unit: {full(unit.name)}\n"
     if wait:
         call.until(lambda: unit.main is None, 24 * 3600.0)
-        return Reply(unit.exit_status, err=said)
-    return Reply(err=said)
+    return Reply(unit.exit_status if wait else 0, err=said)
 
 
-def _program_at(words: tuple[str, ...], longs: dict[str, bool]) -> int:
+def _program_at(words: tuple[str, ...]) -> int:
     """Where the command begins: the first word that is neither an option nor an option's value."""
     at = 0
     while at < len(words) and words[at].startswith("-"):
         if words[at] == "--":
             return at + 1
-        takes = words[at] in ("-p", "-E") or ("=" not in words[at] and longs.get(words[at][2:], False))
+        takes = words[at] in ("-p", "-E") or ("=" not in words[at] and _RUN_LONGS.get(words[at][2:], False))
         at += 2 if takes else 1
     return at
 

@@ -79,7 +79,9 @@ def grep(call: Call) -> Reply:
     matched: list[str] = []
     for path, text in found:
         name = f"{path}:" if len(found) > 1 and "h" not in read else ""
-        matched += [name + line for line in _lines(text) if _hits(test, line, read.given) != ("v" in read)]
+        for number, line in enumerate(_lines(text), 1):
+            if _hits(test, line, read.given) != ("v" in read or "invert-match" in read):
+                matched.append(name + (f"{number}:" if "n" in read else "") + line)
     if limit := read.get("m", "max-count"):
         matched = matched[: int(limit)]
     status = 2 if wrong else 0 if matched else 1
@@ -199,8 +201,10 @@ def cut(call: Call) -> Reply:
         return unsupported(call, str(usage))
     columns = [int(column) - 1 for column in read.get("f").split(",")]
     by = read.get("d") or "\t"
-    rows = (line.split(by) for line in _lines(call.stdin))
-    return Reply(out="".join(by.join(row[c] for c in columns if c < len(row)) + "\n" for row in rows))
+    found, wrong = texts(call, read.words)
+    rows = [line.split(by) for _, text in found for line in _lines(text)]
+    out = "".join(by.join(row[c] for c in columns if c < len(row)) + "\n" for row in rows)
+    return Reply(1 if wrong else 0, out, "".join(reply.err for reply in wrong))
 
 
 @program("tr")

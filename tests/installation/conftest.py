@@ -1,0 +1,29 @@
+"""An installation in memory, and one with its servers up."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bot.sandbox.installation import Installation, Running, settled, start
+from tests.installation.console import Console, standing_still
+
+
+@pytest.fixture
+def healthy() -> Installation:
+    """Everything works, and time stands still until somebody waits."""
+    return settled(standing_still())
+
+
+@pytest.fixture
+def on(healthy: Installation) -> Callable[[str], Console]:
+    """`on("worker-1")` types into that machine."""
+    return lambda name: Console(healthy, name)
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    """Servers up on loopback, fifty seconds pass for each one outside."""
+    installation = start(tmp_path / "machines", speed=50)
+    yield installation
+    installation.stop()
