@@ -60,7 +60,7 @@ def start(command: Command, unit: str, within: timedelta) -> Command:
 def _set(within: timedelta) -> tuple[str, ...]:
     wanted = {
         "RemainAfterExit": "yes",
-        "RuntimeMaxSec": str(int(within.total_seconds())),
+        "RuntimeMaxSec": str(max(1, round(within.total_seconds()))),  # 0 would be no bound at all
         "TimeoutStopSec": str(STOP_WITHIN),
     }
     return tuple(word for key, value in wanted.items() for word in ("-p", f"{key}={value}"))

@@ -1,0 +1,193 @@
+"""The shell text that goes over SSH, run by real shells on this machine."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bot.core import wire
+from bot.core.command import Secret, sh
+from bot.core.question import Output
+
+NONCE = "n0nce"
+texts = st.text(st.characters(exclude_characters="\0", codec="utf-8"))
+
+
+def run(shell: str, script: str, *, argument: bool) -> subprocess.CompletedProcess[str]:
+    """As sshd does: the standard input stays open until the shell has ended."""
+    reading, writing = os.pipe()
+    words = [shell, "-c", script] if argument else [*shell.split(), "--norc"]
+    if not argument:
+        os.write(writing, script.encode())
+    try:
+        with os.fdopen(reading) as stdin:
+            return subprocess.run(
+                words, stdin=stdin, capture_output=True, text=True, timeout=20, check=False, start_new_session=True
+            )
+    finally:
+        os.close(writing)
+
+
+@pytest.mark.parametrize("shell", ["bash", "dash"])
+def test_each_question_has_its_own_answer_on_both_streams(shell: str) -> None:
+    asked = [
+        sh("echo", "one"),
+        sh("sh", "-c", "echo two; echo trouble >&2; exit 3"),
+        sh("no-such-program"),
+        sh("echo", "-n"),
+    ]
+    done = run(shell, wire.ask_script(asked, NONCE, 5), argument=True)
+    one, two, three, four = wire.read_answers(done.stdout, done.stderr, NONCE, 4)
+    assert (one, two) == (Output(0, "one\n"), Output(3, "two\n", "trouble\n"))
+    assert three is not None
+    assert three.exit == 127
+    assert "no-such-program" in three.err
+    assert four == Output(0, "")
+
+
+@pytest.mark.parametrize("shell", ["bash", "dash"])
+def test_a_program_past_its_time_costs_only_itself(shell: str) -> None:
+    done = run(shell, wire.ask_script([sh("sleep", "30"), sh("echo", "next")], NONCE, 1), argument=True)
+    assert wire.read_answers(done.stdout, done.stderr, NONCE, 2) == [Output(None), Output(0, "next\n")]
+
+
+def test_a_question_cannot_read_what_keeps_the_connection() -> None:
+    done = run("bash", wire.ask_script([sh("cat"), sh("cat") | sh("cat")], NONCE, 5), argument=True)
+    assert wire.read_answers(done.stdout, done.stderr, NONCE, 2) == [Output(0), Output(0)]
+
+
+@given(out=texts, err=texts, status=st.integers(0, 255))
+def test_whatever_a_program_says_is_its_answer(out: str, err: str, status: int) -> None:
+    said, blamed = (f"{text}\n{NONCE} {status}\nlast\n{NONCE} 0\n" for text in (out, err))
+    first, last = wire.read_answers(said, blamed, NONCE, 2)
+    assert first == Output(None if status in wire.ENDED else status, out, err)
+    assert last == Output(0, "last", "last")
+
+
+@given(st.lists(texts, max_size=4), st.integers(0, 200))
+def test_an_answer_whose_marker_never_came_is_none(outs: list[str], cut: int) -> None:
+    whole = "".join(f"{out}\n{NONCE} 0\n" for out in outs)
+    answers = wire.read_answers(whole[:cut], "", NONCE, len(outs))
+    assert len(answers) == len(outs)
+    got = [answer.out for answer in answers if answer is not None]
+    assert got == outs[: len(got)]
+
+
+def test_the_questions_inside_a_script_can_be_read_back() -> None:
+    asked = [sh("echo", "a\nb").sudo(), sh("a") | sh("b")]
+    assert wire.read_ask(wire.ask_script(asked, NONCE, 5)) == wire.questions_script(asked, NONCE, 5)
+    assert wire.read_ask("uptime") is None
+
+
+# ---------------------------------------------------------------- changes
+
+
+@pytest.mark.parametrize("word", ["a b", "it's", "$(id)", "`id`", "line\nbreak", "\\", "é", "-n", "'\"'", "}", "%s"])
+def test_a_change_gets_its_words_as_they_are(word: str) -> None:
+    assert run("bash", wire.change_script(sh("/usr/bin/printf", "%s", word), 5), argument=False).stdout == word
+
+
+@settings(max_examples=25, deadline=None)
+@given(value=texts)
+def test_a_secret_reaches_the_next_program_as_it_is(value: str) -> None:
+    command = sh("printf", "%s", Secret("password")) | sh("cat")
+    assert run("bash", wire.change_script(command, 5, lambda _: value), argument=False).stdout == value
+
+
+def test_a_change_tells_how_it_ended() -> None:
+    assert run("bash", wire.change_script(sh("sh", "-c", "echo no >&2; exit 7"), 5), argument=False).returncode == 7
+    assert run("bash", wire.change_script(sh("false") | sh("cat"), 5), argument=False).returncode == 1
+
+
+def test_a_change_is_bounded_on_the_machine() -> None:
+    began = time.monotonic()
+    assert run("bash", wire.change_script(sh("sleep", "30"), 1), argument=False).returncode == 124
+    assert time.monotonic() - began < 5
+
+
+def test_no_beginning_of_a_change_changes_anything(tmp_path: Path) -> None:
+    mark = tmp_path / "changed"
+    script = wire.change_script(sh("touch", str(mark)), 5)
+    cuts = [*range(0, len(script) - 1, 97), *range(len(script) - 12, len(script) - 1)]  # the last one lacks "}\n"
+    for cut in cuts:
+        subprocess.run(["bash", "--norc"], input=script[:cut].encode(), capture_output=True, timeout=20, check=False)
+        assert not mark.exists(), script[cut - 20 : cut]
+    run("bash", script, argument=False)
+    assert mark.exists()
+
+
+def test_the_shell_says_nothing_of_a_secret_when_a_program_is_killed() -> None:
+    command = sh("printf", "%s", Secret("password")) | sh("sh", "-c", "kill -SEGV $$")
+    done = run("bash", wire.change_script(command, 5, lambda _: "hunter2hunter2"), argument=False)
+    assert done.returncode != 0
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_a_secret_never_goes_under_sudo() -> None:
+    with pytest.raises(ValueError, match="may not run under sudo"):
+        wire.change_script(sh("printf", Secret("password")).sudo(), 5, lambda _: "hunter2")
+
+
+def test_a_secret_that_no_shell_can_carry_is_refused() -> None:
+    with pytest.raises(ValueError, match="NUL"):
+        wire.change_script(sh("printf", Secret("password")), 5, lambda _: "a\0b")
+
+
+@given(value=texts, word=texts)
+def test_a_change_can_be_read_back_with_its_secrets(value: str, word: str) -> None:
+    command = sh("printf", "%s$s0", Secret("one"), '"$s0"', Secret("two")) | sh("cat", word).sudo()
+    resolve = {"one": value, "two": f"{value}'2"}
+    read = wire.read_change(wire.change_script(command, 5, lambda secret: resolve[secret.name]))
+    bound = f"timeout -k {wire.KILL_AFTER} 5"  # printf is not a program, so it takes none
+    assert read == " | ".join(part.text(lambda s: resolve[s.name], bound) for part in command.parts())
+
+
+@pytest.mark.parametrize("script", ["", "echo hi\n", wire.change_script(sh("id"), 5)[:-1]])
+def test_nothing_else_is_read_as_a_change(script: str) -> None:
+    assert wire.read_change(script) is None
+
+
+def test_whatever_the_programs_ignore_everything_ends_with_the_connection() -> None:
+    number = f"61{os.getpid()}.5"
+    stubborn = sh("sh", "-c", f"trap '' TERM HUP INT; sleep {number}; sleep {number}") | sh("sleep", number)
+    shell = subprocess.Popen(
+        ["bash", "--norc"], stdin=subprocess.PIPE, start_new_session=True, stderr=subprocess.DEVNULL
+    )
+    assert shell.stdin is not None
+    shell.stdin.write(wire.change_script(stubborn, 60).encode())
+    shell.stdin.flush()
+    try:
+        wait_until(lambda: len(running(number)) >= 4)
+        began = time.monotonic()
+        shell.stdin.close()
+        assert shell.wait(timeout=10) in (129, 137, 143)
+        assert running(number) == []
+        assert time.monotonic() - began < wire.KILL_AFTER + 1.5
+    finally:
+        for pid in running(number):
+            os.kill(pid, signal.SIGKILL)
+
+
+def running(marker: str) -> list[int]:
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if re.search(rb"\b%s\b" % re.escape(marker.encode()), file.read_bytes()):
+                found.append(int(file.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def wait_until(true: object) -> None:
+    assert callable(true)
+    deadline = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen within 10 s"
+        time.sleep(0.02)
