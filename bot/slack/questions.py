@@ -133,8 +133,8 @@ def _terms(approval: Approval, run: Run | None, paper: Paper, call: Collection[s
     if run is not None:
         lines.append(f"*On:* {paper.fit(run.order.site, 80)} · *About:* {paper.fit(run.order.subject, 150)}")
         lines += [f"*Because:* {paper.fit(run.order.because, 600)}"] if run.order.because else []
-    lines += [f"*Needs:* {who}"] if ask.kind is Kind.PLAN else []
     if approval.state == "open":
+        lines += [f"*Needs:* {who}"] if ask.kind is Kind.PLAN else []
         lines.append(f"*Expires:* {mrkdwn.date(ask.expires)}; silence is never consent")
     lines += [f"*Rule:* {paper.fit(ask.rule, 300)}"] if ask.rule else []
     return [*lines, f"*Plan:* {mrkdwn.code(ask.digest[:12])}"] if ask.digest else lines

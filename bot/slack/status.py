@@ -16,6 +16,7 @@ from bot.slack import mrkdwn
 from bot.slack.blocks import Message, Paper, fitted, people_of
 from bot.slack.story import Done, Picture, Trouble, fixes, moment, needs, picture, text, texts
 
+INDENT: Final = "\u2003\u2003"  # wide spaces: ordinary ones are folded on some screens
 MOST_TROUBLES: Final = 14
 MOST_CONSEQUENCES: Final = 5
 MOST_DONE: Final = 10
@@ -72,8 +73,8 @@ def status(run: Run, story: Sequence[Event], now: datetime) -> Message:
     paper.header(headline(run, seen))
     for body in _sentence(seen, paper):
         paper.section(body)
-    after = [*_checked(seen, paper), *_plan(seen, paper), *_progress(seen, paper)]
-    footer = _footer(run, seen, paper, now)
+    after = [*_checked(seen, paper), *_plan(seen, paper, now), *_progress(seen, paper)]
+    footer = _footer(run, seen, story, paper)
     for body in _troubles(seen, paper, keep=sum(map(len, after)) + len(footer) + 300):
         paper.section(body)
     for body in after:
@@ -137,7 +138,7 @@ def _troubles(seen: Picture, paper: Paper, keep: int) -> Iterator[str]:
 
 def _trouble(root: Trouble, under: Sequence[Trouble], paper: Paper) -> Iterator[str]:
     sign, word = _SEVERITY["HEALED" if root.healed else "STALE" if root.stale else root.severity]
-    yield f"{sign} *{word}* · {paper.fit(root.target, 80)}: {paper.fit(root.title, 300)}"
+    yield f"{sign} *{word}* · {_what(root, paper, 300)}"
     if root.evidence:
         yield f">{paper.fit(root.evidence, 300)}"
     if root.person:
@@ -154,9 +155,15 @@ def _trouble(root: Trouble, under: Sequence[Trouble], paper: Paper) -> Iterator[
 def _consequences(under: Sequence[Trouble], paper: Paper) -> Iterator[str]:
     shown, left = paper.fold(under, MOST_CONSEQUENCES)
     for each in shown:
-        yield f"      ↳ so also · {paper.fit(each.target, 60)}: {paper.fit(each.title, 150)}"
+        yield f"{INDENT}↳ so also · {_what(each, paper, 150)}"
     if left:
-        yield f"      ↳ and {left} more consequences"
+        yield f"{INDENT}↳ and {left} more consequences"
+
+
+def _what(each: Trouble, paper: Paper, most: int) -> str:
+    """`worker-2: has no consumer`; a title that names its machine says so itself."""
+    title = paper.fit(each.title, most)
+    return title if not each.target or each.target in each.title else f"{paper.fit(each.target, 60)}: {title}"
 
 
 def _checked(seen: Picture, paper: Paper) -> Iterator[str]:
@@ -168,25 +175,25 @@ def _checked(seen: Picture, paper: Paper) -> Iterator[str]:
     if seen.checked and (healthy or seen.troubles):
         shown, left = paper.fold(seen.checked, MOST_CHECKED if healthy else 8)
         listed = "; ".join(paper.fit(each, 100) for each in shown)
-        title = "Checked, and nothing was wrong" if healthy else "Checked; what is not named above is ruled out"
+        verdict = "and nothing was wrong" if healthy else "and what is not named above is ruled out"
         asked = f" on {len(seen.asked)} machines" if len(seen.asked) > 1 else ""
-        yield f"*{title}{asked}:* {listed}{f'; and {left} more' if left else ''}"
+        yield f"*Checked{asked}, {verdict}:* {listed}{f'; and {left} more' if left else ''}"
 
 
-def _plan(seen: Picture, paper: Paper) -> Iterator[str]:
+def _plan(seen: Picture, paper: Paper, now: datetime) -> Iterator[str]:
     if not seen.plan:
         return
     shown, left = paper.fold(fixes(seen.plan), 4)
     named = "; ".join(paper.fit(f"{text(each.get('target'))}: {text(each.get('title'))}", 160) for each in shown)
     risk = paper.fit(text(seen.plan.get("risk")), 40)
     lines = [f"*Plan* ({risk}): {named}{f'; and {left} more' if left else ''}"]
-    lines += [_decided(each, paper) for each in seen.decisions[-3:]] or _open(seen)
+    lines += [_decided(each, paper) for each in seen.decisions[-3:]] or _open(seen, now)
     yield "\n".join(lines)
 
 
-def _open(seen: Picture) -> list[str]:
+def _open(seen: Picture, now: datetime) -> list[str]:
     wanted, expires = needs(seen.plan), moment(seen.plan.get("expires"))
-    if not wanted or seen.outcome:
+    if not wanted or seen.outcome or (expires and expires <= now):
         return []
     who = "another person" if wanted == 1 else f"{wanted} other people"
     return [f"⏳ Waiting for {who} to approve{f', until {mrkdwn.date(expires)}' if expires else ''}"]
@@ -223,10 +230,10 @@ def _waits(waiting: Mapping[str, Any], paper: Paper) -> str:
     return f"⏳ Waiting for {paper.fit(text(waiting.get('for')), 200)}{at_most}"
 
 
-def _footer(run: Run, seen: Picture, paper: Paper, now: datetime) -> str:
+def _footer(run: Run, seen: Picture, story: Sequence[Event], paper: Paper) -> str:
     order = run.order
     why = f" · because: {paper.fit(order.because, 160)}" if order.because else ""
-    took = "" if seen.outcome else f" · for {readable(max(now - run.created, now - now))} now"
+    took = f" · took {readable(story[-1].at - run.created)}" if seen.outcome and story else ""
     stopped = f" · cancelled by {mrkdwn.person(run.cancelled_by.user)}" if run.cancelled_by else ""
     return f"run {run.id} · asked by {mrkdwn.person(order.actor.user)} {mrkdwn.date(run.created)}{took}{why}{stopped}"
 

@@ -235,6 +235,17 @@ class TestButtons:
         assert slack.driver.view("bo") is None
         assert "closed already: decline" in desk.replies[-1][2]
 
+    def test_one_that_closes_under_review_cannot_be_approved_there(self, slack: LocalSlack, desk: FakeDesk) -> None:
+        desk.approvals[3] = approval()
+        asked = post(slack, questions.question(desk.approvals[3], NOW))
+        bo = slack.driver.person("bo")
+        bo.click(asked, "review")
+        assert bo.view()["submit"]["text"] == "Approve"
+        desk.approvals[3] = approval(state="expire")
+        bo.submit()
+        assert not desk.clicks
+        assert bo.view()["submit"] is None
+
     def test_a_button_with_a_foreign_nonce_opens_nothing(self, slack: LocalSlack, desk: FakeDesk) -> None:
         asked = post(slack, questions.question(approval(nonce="other"), NOW))
         desk.approvals[3] = approval()
