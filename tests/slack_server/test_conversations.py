@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from slack_sdk.webhook import WebhookClient
 
-from bot.sandbox.slack import Driver, LocalSlack, Refused
-from bot.sandbox.slack.state import CannotDo
-from tests.slack_server.bolt import Bot, Json
+from bot.sandbox.slack import Driver, LocalSlack, Refused, example
+from tests.slack_server.bolt import Bot, Json, bot_of
 
 BUTTONS: list[Json] = [
     {"type": "section", "text": {"type": "mrkdwn", "text": "Restart *worker-2*?"}},
@@ -185,7 +185,7 @@ def test_click_on_a_private_message_comes_without_the_message(slack: LocalSlack,
     bot.connect()
     bot.client.chat_postEphemeral(channel="C0OPS", user="U0ANA", text="Only you", blocks=BUTTONS)
     private = slack.driver.ephemerals("ana")[0]
-    with pytest.raises(CannotDo, match="sees no message"):
+    with pytest.raises(Refused, match="sees no message"):
         slack.driver.person("bo").click(private, "approve")
     slack.driver.person("ana").click(private, "approve")
     assert bot.heard[0]["container"]["is_ephemeral"] is True
@@ -195,11 +195,11 @@ def test_click_on_a_private_message_comes_without_the_message(slack: LocalSlack,
 def test_click_on_what_is_not_there_is_refused_by_the_client(driver: Driver, bot: Bot) -> None:
     bot.client.chat_postMessage(channel="C0OPS", text="x", blocks=BUTTONS)
     message = driver.messages("ops")[0]
-    with pytest.raises((CannotDo, Refused), match="there are approve, decline"):
+    with pytest.raises(Refused, match="there are approve, decline"):
         driver.person("bo").click(message, "restart")
-    with pytest.raises((CannotDo, Refused), match="Dee Okafor's account is deactivated"):
+    with pytest.raises(Refused, match="Dee Okafor's account is deactivated"):
         driver.person("dee").click(message, "approve")
-    with pytest.raises((CannotDo, Refused), match="Sia Rossi is not in #ops"):
+    with pytest.raises(Refused, match="Sia Rossi is not in #ops"):
         driver.person("sia").click(message, "approve")
 
 
@@ -229,6 +229,23 @@ def test_deactivation_is_seen_by_the_app_at_once(slack: LocalSlack, bot: Bot) ->
     assert bot.client.users_info(user="U0BO")["user"]["deleted"] is True
     slack.driver.change_group("S0ONCALL", members=["U0CY"])
     assert bot.client.usergroups_users_list(usergroup="S0ONCALL")["users"] == ["U0CY"]
+    assert slack.driver.deliveries() == []
+
+
+def test_changes_of_people_and_groups_are_told_to_who_subscribed() -> None:
+    manifest = dict(example().manifest)
+    manifest["settings"] = {"event_subscriptions": {"bot_events": ["user_change", "subteam_members_changed"]}}
+    with LocalSlack(replace(example(), manifest=manifest)) as slack, bot_of(slack) as bot:
+        bot.on_event("user_change")
+        bot.on_event("subteam_members_changed")
+        bot.connect()
+        slack.driver.change_person("bo", deactivated=True)
+        slack.driver.change_group("S0ONCALL", members=["U0CY", "U0OLGA"])
+        slack.driver.wait_for(lambda _: len(bot.heard) == 2)
+        events = {one["event"]["type"]: one["event"] for one in bot.heard}
+        assert events["user_change"]["user"]["deleted"] is True
+        assert events["subteam_members_changed"]["added_users"] == ["U0OLGA"]
+        assert events["subteam_members_changed"]["removed_users"] == ["U0BO"]
 
 
 def test_response_url_answers_five_times(slack: LocalSlack, bot: Bot) -> None:

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from slack_bolt import Ack
 
-from bot.sandbox.slack import LocalSlack
-from bot.sandbox.slack.state import CannotDo
+from bot.sandbox.slack import LocalSlack, Refused
 from tests.slack_server.bolt import Bot, Json, refusal
 
 OPEN: Json = {"type": "actions", "elements": [
@@ -178,7 +177,7 @@ def test_closing_is_told_when_asked_for(slack: LocalSlack, bot: Bot, opened: Cal
     slack.driver.wait_for(lambda _: closed)
     assert (closed[0]["type"], closed[0]["is_cleared"]) == ("view_closed", False)
     assert slack.driver.view("bo") is None
-    with pytest.raises(CannotDo, match="Bo Svensson has no modal open"):
+    with pytest.raises(Refused, match="Bo Svensson has no modal open"):
         slack.driver.person("bo").submit()
 
 

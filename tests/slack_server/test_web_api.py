@@ -10,7 +10,7 @@ from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 from slack_sdk.http_retry.builtin_handlers import RateLimitErrorRetryHandler
 
-from bot.sandbox.slack import Limits, LocalSlack, example
+from bot.sandbox.slack import Limits, LocalSlack, Refused, example
 from bot.sandbox.slack.limits import Bucket
 from tests.slack_server.bolt import Bot, Json, refusal
 
@@ -319,7 +319,7 @@ def test_fault_makes_answers_late_or_wrong(slack: LocalSlack, client: WebClient)
 
 @pytest.mark.parametrize("wrong", [{"drop": "sideways"}, {"status": 404}])
 def test_fault_that_does_not_exist_is_refused(slack: LocalSlack, wrong: Json) -> None:
-    with pytest.raises(ValueError, match="not"):
+    with pytest.raises(Refused, match="not"):
         slack.driver.fault(**wrong)
 
 

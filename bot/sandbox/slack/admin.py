@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
+from bot.sandbox.slack import payloads
 from bot.sandbox.slack.people import People
 from bot.sandbox.slack.socket_mode import SocketMode
 from bot.sandbox.slack.state import CannotDo, SlackError, State
@@ -17,6 +18,7 @@ from bot.sandbox.slack.workspace import Json
 
 Action = Callable[..., Awaitable[Any]]
 LONGEST_WAIT = 30.0
+REFUSALS = (CannotDo, TypeError, ValueError, KeyError)  # what `run` raises when an action cannot be done as asked
 TUPLES = ("members",)
 
 
@@ -37,7 +39,8 @@ class Admin:
             self.messages, self.ephemerals, self.notices, self.views, self.home, self.calls, self.deliveries,
             self.connections, self.wait, self.fault, self.clear_faults, self.socket_faults, self.disconnect, self.drop,
             self.deliver, self.deliver_copy, self.change_person, self.change_channel, self.change_group,
-            self.change_limits, self.hints, self.file, self.load, self.everything, self.permalink,
+            self.change_limits, self.bot_user, self.direct_channel, self.hints, self.file, self.load, self.everything,
+            self.permalink,
         )  # fmt: skip
         self.actions = self.of_people | {one.__name__: one for one in own}
 
@@ -79,6 +82,13 @@ class Admin:
 
     async def deliveries(self, kind: str | None = None) -> list[Json]:
         return [one.as_json() for one in self.sockets.deliveries if kind in (None, one.kind)]
+
+    async def bot_user(self) -> str:
+        return self.state.workspace.bot_user
+
+    async def direct_channel(self, person: str) -> str:
+        """The conversation of a person with the bot."""
+        return self.state.direct_channel(self.state.person(person).id).id
 
     async def connections(self) -> int:
         return len(self.sockets.connections)
@@ -129,13 +139,21 @@ class Admin:
     # Changing
 
     async def change_person(self, person: str, **changes: Any) -> None:
-        self.state.change_person(person, **changes)
+        changed = self.state.change_person(person, **changes)
+        self._tell(payloads.user_changed(self.state, changed))
 
     async def change_channel(self, channel: str, **changes: Any) -> None:
         self.state.change_channel(channel, **_tuples(changes))
 
     async def change_group(self, group: str, **changes: Any) -> None:
-        self.state.change_group(group, **_tuples(changes))
+        before = self.state.groups[group].members
+        changed = self.state.change_group(group, **_tuples(changes))
+        self._tell(payloads.group_changed(self.state, changed, before))
+
+    def _tell(self, event: Json) -> None:
+        """Deliver an event about the workspace, if the app subscribed to it."""
+        if event["event"]["type"] in self.state.workspace.events:
+            self.sockets.spawn(self.sockets.deliver_event(event))
 
     async def change_limits(self, **changes: Any) -> None:
         self.state.limits = replace(self.state.limits, **changes)

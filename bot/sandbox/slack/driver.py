@@ -288,12 +288,11 @@ class Person:
 
     def mention(self, text: str, channel: str = "ops", thread_ts: str | None = None, wait: bool = True) -> Ack:
         """Say something to the bot."""
-        name = self.slack.ask("everything")["bot"]["user"]
-        return self.say(f"<@{name}> {text}", channel, thread_ts, wait)
+        return self.say(f"<@{self.slack.ask('bot_user')}> {text}", channel, thread_ts, wait)
 
     def tell(self, text: str, wait: bool = True) -> Ack:
         """Say something in the conversation with the bot."""
-        return self.say(text, self._direct(), None, wait)
+        return self.say(text, self.slack.ask("direct_channel", person=self.name), None, wait)
 
     def click(
         self,
@@ -331,12 +330,6 @@ class Person:
 
     def _do(self, action: str, **args: Any) -> Ack:
         return Ack.of(self.slack.ask(action, person=self.name, **args))
-
-    def _direct(self) -> str:
-        everything = self.slack.ask("everything")
-        me = next(one["id"] for one in everything["people"] if self.name in (one["id"], one["name"]))
-        both = {me, everything["bot"]["user"]}
-        return str(next(one["id"] for one in everything["channels"] if set(one["members"]) == both))
 
 
 class _Remote:

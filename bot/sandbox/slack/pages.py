@@ -14,9 +14,9 @@ from typing import Any
 from aiohttp import web
 
 from bot.sandbox.slack import methods_files
-from bot.sandbox.slack.admin import Admin
+from bot.sandbox.slack.admin import REFUSALS, Admin
 from bot.sandbox.slack.answers import use_response_url
-from bot.sandbox.slack.state import CannotDo, State
+from bot.sandbox.slack.state import State
 from bot.sandbox.slack.workspace import Json
 
 PAGE = Path(__file__).parent / "page"
@@ -164,7 +164,7 @@ class Pages:
     async def _run(self, name: str, request: web.Request) -> web.StreamResponse:
         try:
             result = await self.admin.run(name, await _body(request))
-        except (CannotDo, TypeError, ValueError, KeyError) as error:
+        except REFUSALS as error:
             return web.json_response({"error": str(error)}, status=409, headers=HEADERS)
         return web.json_response({"result": result}, headers=HEADERS)
 

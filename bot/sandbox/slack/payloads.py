@@ -139,6 +139,21 @@ def home_opened_event(state: State, person: Person, where: Channel, tab: str) ->
     return event(state, None, inner)
 
 
+def user_changed(state: State, person: Person) -> Json:
+    return event(state, None, {"type": "user_change", "user": user(state, person), "event_ts": state.next_ts()})
+
+
+def group_changed(state: State, one: Group, before: tuple[str, ...]) -> Json:
+    added, removed = sorted({*one.members} - {*before}), sorted({*before} - {*one.members})
+    inner = {
+        "type": "subteam_members_changed", "subteam_id": one.id, "team_id": state.workspace.team,
+        "date_previous_update": 1_700_000_000, "date_update": int(time.time()), "added_users": added,
+        "added_users_count": len(added), "removed_users": removed, "removed_users_count": len(removed),
+        "event_ts": state.next_ts(),
+    }  # fmt: skip
+    return event(state, None, inner)
+
+
 def _interaction(state: State, person: Person, kind: str) -> Json:
     workspace = state.workspace
     who = {"id": person.id, "username": person.name, "name": person.name, "team_id": state.team_of(person)}

@@ -11,8 +11,8 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from bot.sandbox.slack.admin import Admin
-from bot.sandbox.slack.driver import Driver
+from bot.sandbox.slack.admin import REFUSALS, Admin
+from bot.sandbox.slack.driver import Driver, Refused
 from bot.sandbox.slack.limits import Limits
 from bot.sandbox.slack.pages import Pages, refuse_strangers
 from bot.sandbox.slack.people import People
@@ -24,6 +24,7 @@ from bot.sandbox.slack.workspace import Json, Workspace, example
 LARGEST_BODY = 64 * 1024 * 1024
 START_SECONDS = 10.0
 STOP_SECONDS = 10.0
+IDLE_SECONDS = 3600.0  # a harness may pause for long between two questions
 
 
 class PortInUse(Exception):
@@ -124,7 +125,10 @@ class LocalSlack:
         if self._loop is None:
             raise RuntimeError("The local Slack is not running.")
         running = asyncio.run_coroutine_threadsafe(self._copied(name, args), self._loop)
-        return json.loads(running.result(seconds))
+        try:
+            return json.loads(running.result(seconds))
+        except REFUSALS as error:
+            raise Refused(str(error)) from error
 
     async def _copied(self, name: str, args: Json) -> str:
         return json.dumps(await self._admin.run(name, args))
@@ -135,7 +139,13 @@ class LocalSlack:
 
     async def _serve(self, listening: socket.socket, ready: threading.Event) -> None:
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
-        runner = web.AppRunner(self._application(), access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        runner = web.AppRunner(
+            self._application(),
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=1.0,
+            keepalive_timeout=IDLE_SECONDS,
+        )
         await runner.setup()
         await web.SockSite(runner, listening).start()
         ready.set()
