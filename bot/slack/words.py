@@ -200,12 +200,12 @@ def _can(sentence: _Sentence) -> Request:
         raise NotUnderstood(f"Say who, and what: {example}.")
     who = sentence.words[1]
     person = re.fullmatch(r"<@([UW][A-Z0-9]+)>|@?([UW][A-Z0-9]{2,30})", who)
-    if not person:
+    if not person and who.lower() not in ("i", "me"):
         raise NotUnderstood(
             f"I do not know who {echo(who)} is: type @ and choose the person, so that Slack says it. {example}"
         )
     wish = _order(replace(sentence, words=sentence.words[2:]), needs_reason=False)
-    return replace(wish, ask=Ask.CAN, who=person[1] or person[2])
+    return replace(wish, ask=Ask.CAN, who=(person[1] or person[2]) if person else "")
 
 
 def _help(sentence: _Sentence) -> Request:

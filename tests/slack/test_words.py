@@ -66,6 +66,7 @@ UNDERSTOOD = [
         Request(Ask.CAN, "act", "restart", ("worker-2",), "prod", who="U0ANA"),
     ),
     ("can <@U0ANA> restart worker-2", Request(Ask.CAN, "act", "restart", ("worker-2",), "prod", who="U0ANA")),
+    ("can I restart worker-2?", Request(Ask.CAN, "act", "restart", ("worker-2",), "prod")),
     ("can U0ANA backup all", Request(Ask.CAN, "job", "backup all", (), "prod", who="U0ANA")),
 ]
 
