@@ -20,7 +20,7 @@ from handlers.toolbox import worker
 def worker_stopped(look: Look, machine: Target) -> Iterator[Finding]:
     look.together(worker.init_system(machine), worker.addresses(machine))
     now = worker.service(look, machine)
-    if now.running:
+    if now.running or now.turning:
         return
     back = Wait(worker.connected(look, machine), at_least(1), worker.BACK_WITHIN)
     yield Finding(

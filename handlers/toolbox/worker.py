@@ -4,6 +4,7 @@
 Source: https://docs.travis-ci.com/user/enterprise/worker-cli-commands/
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -28,9 +29,12 @@ SHOWN = "ActiveState,SubState,MainPID,UnitFileState,ExecMainStartTimestampMonoto
 
 @dataclass(frozen=True)
 class Service:
-    """The travis-worker service: `since` is how long its process has been up, None when that is not known."""
+    """The travis-worker service: `since` is how long its process has been up, None when that is not known; `turning`
+    is between an end and the next start, where nobody has to start it.
+    """
 
     running: bool
+    turning: bool
     pid: int
     state: str
     since: timedelta | None
@@ -202,6 +206,18 @@ def _paused(said: Output) -> bool:
 
 
 @fact
+def last_error(machine: Target, init: str) -> Fact[str]:
+    """The message of the last error in the worker's log, empty when there is none."""
+    return Fact(f"last error in the log of {SERVICE} on {machine}", machine, _log(init), _last_error)
+
+
+def _last_error(said: Output) -> str:
+    lines = [line for line in said.out.splitlines() if re.search(r"\blevel=(error|fatal|panic)\b", line)]
+    found = re.search(r'\bmsg=("(?:[^"\\]|\\.)*"|\S+)', lines[-1]) if said.ok and lines else None
+    return found[1].strip('"') if found else ""
+
+
+@fact
 def amqp_sockets(machine: Target) -> Fact[int | None]:
     """Established connections to the broker's ports, None when that cannot be seen."""
     question = sh("ss", "-Htn", "state", "established", BROKER_PORTS)
@@ -257,6 +273,7 @@ def _systemd_service(properties: dict[str, str], up: timedelta) -> Service:
     since = up - timedelta(microseconds=int(started)) if started.isdigit() and started != "0" else None
     return Service(
         running=properties.get("ActiveState") == "active" and properties.get("SubState") == "running",
+        turning=properties.get("ActiveState") in ("activating", "deactivating"),
         pid=int(properties.get("MainPID", "0") or 0),
         state=f"{properties.get('ActiveState')} ({properties.get('SubState')})",
         since=since,
@@ -266,7 +283,9 @@ def _systemd_service(properties: dict[str, str], up: timedelta) -> Service:
 
 def _upstart_service(status: str, age: timedelta | None, at_boot: bool) -> Service:
     state = status.removeprefix(SERVICE).split(",")[0].strip()
-    return Service(state == "start/running", _upstart_pid(status), state, age, at_boot)
+    running = state == "start/running"
+    turning = state.startswith("start/") and not running
+    return Service(running, turning, _upstart_pid(status), state, age, at_boot)
 
 
 def _upstart_pid(status: str) -> int:

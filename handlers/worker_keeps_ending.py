@@ -1,0 +1,37 @@
+"""A worker ends and is started again, over and over: its init system hides that it cannot work.
+
+It ends with status 0 when it cannot connect to RabbitMQ, so no unit ever counts as failed.
+"""
+
+from collections.abc import Iterator
+
+from bot.core.finding import Finding, Severity
+from bot.core.handler import diagnosis
+from bot.core.look import Look
+from bot.core.target import Role, Target
+from handlers.toolbox import worker
+
+
+@diagnosis(
+    "worker keeps ending",
+    of="builds not starting",
+    each=Role.WORKER,
+    says="Does travis-worker stay up?",
+    unless=("broker.down", "net.*"),
+    runbook="https://docs.travis-ci.com/user/enterprise/worker-cli-commands/",
+)
+def worker_keeps_ending(look: Look, machine: Target) -> Iterator[Finding]:
+    look.together(worker.init_system(machine), worker.addresses(machine))
+    now = worker.service(look, machine)
+    if not now.turning:
+        return
+    error = look(worker.last_error(machine, look(worker.init_system(machine))))
+    yield Finding(
+        "worker.keeps-ending",
+        Severity.BROKEN,
+        machine,
+        f"travis-worker does not stay up on {machine}: it is {now.state}",
+        evidence=f"the last error in its log: {error}" if error else "its log has no error",
+        person=f"Find out why it ends: its log on {machine} says so. It is started again by itself, "
+        "so starting or rebooting it would not help.",
+    )
