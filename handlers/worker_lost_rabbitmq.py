@@ -31,8 +31,13 @@ def worker_lost_rabbitmq(look: Look, machine: Target) -> Iterator[Finding]:
     if not now.running or (now.since is not None and now.since < JUST_STARTED):
         return
     seen = rabbitmq.presences(look, rabbitmq.broker(look))
-    mine = sum(seen[address].builds for address in look(worker.addresses(machine)) if address in seen)
-    if mine > 0 or not _surely_lost(look, machine, seen):
+    mine = [seen[address] for address in look(worker.addresses(machine)) if address in seen]
+    if any(each.builds for each in mine):
+        return
+    if any(each.cancels for each in mine) and look(worker.paused(machine, look(worker.init_system(machine)))):
+        yield _paused(machine)
+        return
+    if not _surely_lost(look, machine, seen):
         return
     yield Finding(
         "worker.amqp-lost",
@@ -42,6 +47,18 @@ def worker_lost_rabbitmq(look: Look, machine: Target) -> Iterator[Finding]:
         evidence=_evidence(now, seen),
         fixes=tuple(worker.handle(look, machine).fixes()),
         link="https://docs.travis-ci.com/user/enterprise/troubleshooting-guide/#lost-connection-to-rabbitmq",
+    )
+
+
+def _paused(machine: Target) -> Finding:
+    """Connected, but told to take no builds: somebody's maintenance, which is not ours to end."""
+    return Finding(
+        "worker.paused",
+        Severity.WARN,
+        machine,
+        f"{machine} is connected but takes no builds: it was told to drain and pause",
+        evidence="RabbitMQ sees its cancel queue; its log says that SIGUSR2 was received",
+        person=f"Ask who paused it; when it may work again, `restart {machine} because maintenance is over`.",
     )
 
 
