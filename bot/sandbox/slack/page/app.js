@@ -106,6 +106,7 @@ function writePlace() {
 }
 
 function go(changes) {
+  $("toast").hidden = true;
   Object.assign(store, changes);
   if (changes.me && !known.channelsOf(store.me).some((one) => one.id === store.channel)) {
     Object.assign(store, { channel: known.channelsOf(store.me)[0]?.id ?? null, thread: null });

@@ -8,7 +8,7 @@ import { isBot, nameOf, store } from "./store.js";
 const PREVIEW_LINES = 8;
 
 export function showMessage({ message, follows, newDay, inThread, trouble }, page) {
-  if (message.notice) return showNotice(message, page);
+  if (message.notice) return showNotice(message, newDay, page);
   const shown = make(
     "article",
     {
@@ -16,7 +16,7 @@ export function showMessage({ message, follows, newDay, inThread, trouble }, pag
       "aria-label": `${nameOf(message.user)} at ${clock(message.ts)}`,
       data: { ts: message.ts, channel: message.channel ?? store.channel, user: message.user, threadTs: message.thread_ts, ephemeral: message.is_ephemeral },
     },
-    newDay ? make("div", { class: "day", role: "separator" }, make("span", {}, day(message.ts))) : null,
+    newDay ? dayLine(message.ts) : null,
     message.is_ephemeral ? onlyYou(message, page) : null,
     page.avatar(message.user),
     make("div", { class: "body" }, ...body({ message, inThread, trouble }, page)),
@@ -62,10 +62,10 @@ function onlyYou(message, page) {
   );
 }
 
-function showNotice(message, page) {
+function showNotice(message, newDay, page) {
   return make(
     "article", { class: "message ephemeral notice", data: { ts: message.ts, notice: "true" } },
-    onlyYou(message, page), make("span", { class: "avatar slackbot", "aria-hidden": true }, "✱"),
+    newDay ? dayLine(message.ts) : null, onlyYou(message, page), make("span", { class: "avatar slackbot", "aria-hidden": true }, "✱"),
     make("div", { class: "body" }, make("header", {}, make("span", { class: "who" }, "Slackbot"), make("time", {}, clock(message.ts))), make("div", { class: "text", role: "alert" }, message.text)),
   );
 }
@@ -110,6 +110,8 @@ function clock(ts, seconds = false) {
   const shape = { hour: "2-digit", minute: "2-digit", ...(seconds ? { second: "2-digit" } : {}) };
   return new Date(Number(ts) * 1000).toLocaleTimeString("en-GB", shape);
 }
+
+const dayLine = (ts) => make("div", { class: "day", role: "separator" }, make("span", {}, day(ts)));
 
 function day(ts) {
   const when = new Date(Number(ts) * 1000);
