@@ -25,9 +25,10 @@ ASK_HEAD = """\
 export LC_ALL=C; exec 3<&0 </dev/null
 (while read -r l <&3; do :; done; trap '' TERM HUP
 read -r l </proc/$$/stat; set -- ${l##*) }; s=$4; read -r l </proc/self/stat; w=${l%% *}
-for n in TERM KILL; do for f in /proc/[0-9]*/stat; do
-read -r l <"$f" || continue; p=${l%% *}; set -- ${l##*) }; [ "$4" = "$s" ] && [ "$p" != "$w" ] && kill -$n "$p"
-done; sleep 2; done) >/dev/null 2>&1 &
+for n in TERM 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 KILL; do left=; for f in /proc/[0-9]*/stat; do
+read -r l <"$f" || continue; p=${l%% *}; set -- ${l##*) }
+[ "$4" = "$s" ] && [ "$1" != Z ] && [ "$p" != "$w" ] && left=1 && kill -$n "$p"
+done; [ "$left" ] || exit; sleep 0.1; done) >/dev/null 2>&1 &
 w=$!; exec 3<&-
 """
 ASK_TAIL = "\nkill $w\n"

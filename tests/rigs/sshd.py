@@ -17,7 +17,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -86,8 +86,9 @@ class HostSpec:
     login: str = "ops"
     address: str = "127.0.0.1"
     more_addresses: tuple[str, ...] = ()
-    shell: str = "/bin/bash"
+    login_shell: str = "/bin/bash"
     path_front: Sequence[Path | str] = ()
+    programs: Mapping[str, str] = field(default_factory=dict)  # texts, put into the machine's own folder of programs
     env: Mapping[str, str] = field(default_factory=dict)
     sudoers: str = EVERYTHING
     config: str = ""
@@ -123,8 +124,8 @@ class Machine:
             (self.folder / home).mkdir(mode=0o700)
         if ROOT:
             os.chown(self.folder / "ops", OPS, OPS)
-        else:
-            _program(self.folder / "bin" / "sudo", PRETENDED_SUDO)
+        for name, text in {**({} if ROOT else {"sudo": PRETENDED_SUDO}), **self.spec.programs}.items():
+            _program(self.folder / "bin" / name, text)
         _program(self.folder / "recorder", self._recorder())
         for name, text in self._files().items():
             (self.folder / name).write_text(text)
@@ -138,8 +139,8 @@ class Machine:
         env = {"PATH": path, **spec.env}
         forced = f"ForceCommand {self.folder / 'recorder'}\n" if spec.recorded else ""
         return {
-            "passwd": f"root:x:0:0:root:{self.folder}/root:{spec.shell}\nops:x:{OPS}:{OPS}:ops:{self.folder}/ops:"
-            f"{spec.shell}\nsshd:x:103:65534::/run/sshd:/usr/sbin/nologin\nnobody:x:65534:65534::/:/usr/sbin/nologin\n",
+            "passwd": f"root:x:0:0:root:{self.folder}/root:{spec.login_shell}\nops:x:{OPS}:{OPS}:ops:{self.folder}/ops:"
+            f"{spec.login_shell}\nsshd:x:103:65534::/run/sshd:/usr/sbin/nologin\nnobody:x:65534:65534::/:/usr/sbin/nologin\n",
             "shadow": "root:*:19000::::::\nops:*:19000::::::\n",
             "group": f"root:x:0:\ntty:x:5:\nshadow:x:42:\nops:x:{OPS}:\nnogroup:x:65534:\n",
             "sudoers": f'Defaults env_reset, use_pty, secure_path="{path}"\nroot ALL=(ALL) ALL\n{spec.sudoers}\n',
@@ -317,6 +318,14 @@ def _program(file: Path, text: str) -> None:
     file.parent.mkdir(exist_ok=True)
     file.write_text(text)
     file.chmod(0o755)
+
+
+def wait_until(true: Callable[[], bool], seconds: float = SECONDS) -> None:
+    """Look until it is true; fail when it does not become so in time."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"it did not become true within {seconds:g} s"
+        time.sleep(0.02)
 
 
 def free_port(address: str) -> int:
