@@ -211,6 +211,7 @@ class Serving:
             engine.failed,
             lease=settings.lease,
             threads=settings.workers,
+            woken=engine.woken,
         )
 
     def _terms(self) -> Terms:

@@ -66,7 +66,9 @@ class Recovery:
         try:
             return self._act() if self.journal.run.order.verb is Verb.ACT else self._recover()
         except Cancelled:
-            by = self.journal.run.cancelled_by
+            with self.journal.claim.commit() as tx:
+                now = self.journal.store.run(tx, self.journal.run.id)
+            by = now.cancelled_by if now else None
             return Ending(Outcome.CANCELLED, f"Cancelled{f' by {by}' if by else ''}. {self._done_so_far()}")
 
     # ------------------------------------------------------------ diagnose

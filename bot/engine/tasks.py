@@ -52,6 +52,15 @@ class Engine:
         }
         tasks[claim.name](claim)
 
+    def woken(self, claim: Claim) -> None:
+        """A task was woken while it runs here: when its run was cancelled, what it does on machines has to stop."""
+        if "run" not in claim.params:
+            return
+        with self.durable.transaction() as tx:
+            run = self.store.run(tx, claim.params["run"])
+        if run is not None and run.cancelled_by is not None:
+            claim.abort.set()
+
     # ------------------------------------------------------------ orders
 
     def _order(self, claim: Claim) -> None:

@@ -217,7 +217,14 @@ class Room:
 
     def set_to_work(self, engine: Engine | None = None, lease: float = 2, carry: Any = None) -> Workers:
         engine = engine or self.engine
-        workers = Workers(self.pool, carry or engine.carry, engine.failed, lease=timedelta(seconds=lease), threads=8)
+        workers = Workers(
+            self.pool,
+            carry or engine.carry,
+            engine.failed,
+            woken=engine.woken,
+            lease=timedelta(seconds=lease),
+            threads=8,
+        )
         workers.start()
         self.workers.append(workers)
         return workers

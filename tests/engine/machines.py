@@ -29,6 +29,7 @@ class Machines:
     sent: list[tuple[str, str]] = field(default_factory=list)
     rounds: int = 0
     away: set[str] = field(default_factory=set)
+    abort: Flag = field(default_factory=Flag)
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
     def ask(self, target: Target, questions: Sequence[Question], abort: Flag) -> Sequence[Answer | Unanswered]:
@@ -53,6 +54,7 @@ class Machines:
             raise NotSent(f"{target} does not answer on port 22")
         with self._guard:
             self.sent.append((target.name, str(command)))
+            self.abort = abort
         return self.on_send(target.name, str(command))
 
     def execute(self, target: Target, statement: Statement, within: timedelta, abort: Flag) -> Rows:

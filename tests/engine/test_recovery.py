@@ -213,6 +213,19 @@ def test_cancelled_while_waiting(lit: Room) -> None:
     assert lit.sent() == []
 
 
+def test_cancelled_in_the_middle_of_a_change_stops_it_and_is_in_doubt(lit: Room) -> None:
+    def endless(machine: str, command: str) -> Output:
+        return Output(None) if command == "tap" and lit.machines.abort.wait(10) else Output(0)
+
+    lit.machines.on_send = endless
+    run = lit.order()
+    lit.click(lit.asked(run), BO)
+    until(lambda: lit.sent() == ["tap"], 10, "the change is on its way")
+    cancel(lit, run)
+    assert lit.outcome(run, within=8) is Outcome.IN_DOUBT
+    assert lit.sent() == ["tap", "untap"]
+
+
 def test_action_by_name_is_proven(stubborn: Room) -> None:
     run = stubborn.order("screw", "act", targets=("hall",))
     stubborn.click(stubborn.asked(run), BO)

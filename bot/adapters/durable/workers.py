@@ -40,7 +40,7 @@ class Workers:
 
     `carry(claim)` returns (the task has ended), raises Suspended after `claim.sleep`, LeaseLost, or an error;
     `on_error(claim, error)` then says how long to back off, or None: the task has ended. Trouble with the database
-    itself is no error of the task.
+    itself is no error of the task. `woken(claim)` is called when a task is woken while it is carried here.
     """
 
     def __init__(
@@ -52,11 +52,13 @@ class Workers:
         lease: timedelta = timedelta(seconds=10),
         threads: int = 16,
         name: str = "",
+        woken: Callable[[Claim], None] = lambda _: None,
     ) -> None:
         self.name = name or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._database = database
         self._carry = carry
         self._on_error = on_error
+        self._woken = woken
         self._lease = max(1, round(lease.total_seconds()))
         self._threads = threads
         self._claims: set[Claim] = set()  # a task that slept may be here twice for a moment
@@ -156,13 +158,23 @@ class Workers:
     def _nap(self, connection: Connection[DictRow], seconds: float) -> None:
         """Until something was announced, a thread became free, or the time is over."""
         if not self._heard(connection):
-            select.select([connection.fileno(), self._poked], [], [], seconds)
+            select.select([connection.fileno(), self._poked.fileno()], [], [], seconds)
             self._heard(connection)
         with suppress(BlockingIOError):
             self._poked.recv(4096)
 
     def _heard(self, connection: Connection[DictRow]) -> bool:
-        return len(list(connection.notifies(timeout=0))) > 0  # all of them, so that the next nap does not end at once
+        """Take in all that was announced, so that the next nap does not end at once."""
+        tasks = {announced.payload for announced in connection.notifies(timeout=0)}
+        for claim in self._held():
+            if claim.task in tasks:
+                threading.Thread(target=self._tell, args=[claim], name=f"opsbot-woken-{claim}", daemon=True).start()
+        return bool(tasks)
+
+    def _tell(self, claim: Claim) -> None:
+        """Its task was woken while it runs: it may have been cancelled."""
+        with suppress(Temporary, psycopg.Error):
+            self._woken(claim)
 
     # ------------------------------------------------------------ carrying
 
@@ -259,7 +271,13 @@ class Workers:
 
 
 def clean_up(database: Database) -> int:
-    """Forget tasks that ended long ago (absurd's policy: 30 days), a thousand at a time; returns how many."""
+    """Forget tasks that ended long ago (absurd's policy: 30 days), a thousand at a time; returns how many.
+
+    Beside 300,000 finished tasks a claim takes 1.1 times as long as in an empty table, but 30 times when the planner
+    has no statistics.
+    """
+    with database.connection() as connection:
+        connection.execute("ANALYZE absurd.t_opsbot, absurd.r_opsbot")
     total = 0
     while True:
         with database.connection() as connection:
