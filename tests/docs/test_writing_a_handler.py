@@ -1,0 +1,52 @@
+"""The page that teaches writing a handler is run: its code, and its case."""
+
+import re
+from pathlib import Path
+from threading import Event
+
+import pytest
+import yaml
+
+from bot.core.handler import PENDING, Diagnosis
+from bot.core.target import Role, Site, Target
+from bot.engine.discovery import discover
+from bot.engine.rounds import Diagnoser
+from tests.engine.machines import Machines, table
+
+PAGE = Path(__file__).parents[2] / "docs" / "writing-a-handler.md"
+WORKER = Target("worker-1", Role.WORKER, "prod", "10.0.0.11")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(), re.S)
+
+
+@pytest.fixture
+def handler(tmp_path: Path) -> Diagnosis:
+    tmp_path.chmod(0o755)
+    file = tmp_path / "worker_disk_full.py"
+    file.write_text("\n".join(blocks("python")))
+    file.chmod(0o644)
+    before = len(PENDING)
+    try:
+        return discover([tmp_path]).diagnoses["worker disk full"]
+    finally:
+        del PENDING[before:]
+
+
+def test_its_case_holds(handler: Diagnosis) -> None:
+    (case,) = (yaml.safe_load(text) for text in blocks("yaml"))
+    machines = Machines(table(case["answers"]))
+    site = Site("prod", "travis.example.com", "2.2", (WORKER,))
+    report = Diagnoser(site, machines, lambda target, question, span: None).look([handler], site, Event())
+    found = [(each.finding.cause, each.finding.severity.name) for each in report.findings]
+    assert found == [(each["cause"], each["severity"]) for each in case["finds"]]
+
+
+def test_a_healthy_disk_is_no_finding(handler: Diagnosis) -> None:
+    machines = Machines(
+        {"worker-1": {"df -P /": "Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/sda1 9 1 8 12% /\n"}}
+    )
+    site = Site("prod", "travis.example.com", "2.2", (WORKER,))
+    report = Diagnoser(site, machines, lambda target, question, span: None).look([handler], site, Event())
+    assert (report.findings, report.unknown) == ((), ())
