@@ -1,8 +1,8 @@
 """A throw-away PostgreSQL: Debian's 15 or the wheel's 18, as an ordinary user or (when we are root) as nobody.
 
-    with postgres.server("18") as server:
-        with server.database() as dsn: ...
-        server.restart(immediate=True)      # as if the machine had lost its power; the DSNs stay the same
+with postgres.server("18") as server:
+    with server.database() as dsn: ...
+    server.restart(immediate=True)      # as if the machine had lost its power; the DSNs stay the same
 """
 
 import os

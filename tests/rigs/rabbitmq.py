@@ -1,4 +1,4 @@
-"""A throw-away RabbitMQ: Debian's broker on loopback, in a process namespace of its own, as root or as an ordinary user.
+"""A throw-away RabbitMQ: Debian's broker on loopback, in process namespaces, as root or as an ordinary user.
 
     with broker() as running:
         running.url                                     # for an AMQP client: user and vhost are called `travis`
@@ -10,7 +10,6 @@ Nothing is shared with another node: it has its own cookie, its own port mapper 
 scripts in /usr/sbin would change to the user `rabbitmq`, so the ones behind them are called.
 """
 
-import os
 import secrets
 import socket
 import subprocess
@@ -40,12 +39,13 @@ log.console = false
 """
 
 # Its standard input is the end of a pipe that we hold: when that ends, in whatever way, so does everything in there.
-MACHINE = """\
+KEPT = """\
 mount -t proc proc /proc || exit 1
-/usr/bin/epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 </dev/null &
-"$1/rabbitmq-server" </dev/null >"$2" 2>&1 &
+{program} &
 read -r _
 """
+NODE = f"{PROGRAMS}/rabbitmq-server </dev/null >said 2>&1"
+PORT_MAPPER = '/usr/bin/epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 </dev/null'
 QUIET = "+S 1:1 +SDio 1 +sbwt none -kernel inet_dist_use_interface {127,0,0,1}"
 
 
@@ -79,6 +79,8 @@ class Broker:
         }
         self._process: subprocess.Popen[bytes] | None = None
         self._furnish()
+        # It outlives the node: rabbitmqctl would start one that outlives everything.
+        self._port_mapper = self._keep(PORT_MAPPER)
 
     @property
     def url(self) -> str:
@@ -96,20 +98,26 @@ class Broker:
         """Returns when rabbitmqctl and AMQP clients are served: the listeners open a little before."""
         assert PROGRAMS.is_dir(), "RabbitMQ is missing here; as root: apt-get install rabbitmq-server"
         (self.folder / "said").unlink(missing_ok=True)
-        words = (*NAMESPACES, *ORDINARY, "sh", "-c", MACHINE, "broker", str(PROGRAMS), str(self.folder / "said"))
-        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, cwd=self.folder, env=self.env)
+        process = self._process = self._keep(NODE)
         deadline = time.monotonic() + START_SECONDS
         while STARTED not in self._said():
-            if time.monotonic() > deadline or self._process.poll() is not None:
+            if time.monotonic() > deadline or process.poll() is not None:
                 raise AssertionError(f"RabbitMQ did not start within {START_SECONDS:g} s; it said: {self.said()}")
             time.sleep(0.05)
 
     def stop(self) -> None:
         """End it without a word to anybody, as a power cut does."""
         process, self._process = self._process, None
-        if process is not None and process.stdin is not None:
-            process.stdin.close()
-            process.wait(timeout=CTL_SECONDS)
+        if process is not None:
+            _end(process)
+
+    def close(self) -> None:
+        self.stop()
+        _end(self._port_mapper)
+
+    def _keep(self, program: str) -> subprocess.Popen[bytes]:
+        words = (*NAMESPACES, *ORDINARY, "sh", "-c", KEPT.format(program=program))
+        return subprocess.Popen(words, stdin=subprocess.PIPE, cwd=self.folder, env=self.env)
 
     def ctl(self, *words: str) -> str:
         """What the real `rabbitmqctl` says to these words."""
@@ -136,9 +144,15 @@ def broker() -> Iterator[Broker]:
     with ExitStack() as until_the_end:
         folder = Path(until_the_end.enter_context(tempfile.TemporaryDirectory(prefix="opsbot-rabbitmq-")))
         made = Broker(folder)
-        until_the_end.callback(made.stop)
+        until_the_end.callback(made.close)
         made.start()
         yield made
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
+    process.wait(timeout=CTL_SECONDS)
 
 
 def free_ports(count: int) -> list[int]:
