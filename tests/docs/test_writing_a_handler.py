@@ -21,15 +21,16 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(), re.S)
 
 
-@pytest.fixture
-def handler(tmp_path: Path) -> Diagnosis:
-    tmp_path.chmod(0o755)
-    file = tmp_path / "worker_disk_full.py"
+@pytest.fixture(scope="module")
+def handler(tmp_path_factory: pytest.TempPathFactory) -> Diagnosis:
+    folder = tmp_path_factory.mktemp("handlers")
+    folder.chmod(0o755)
+    file = folder / "worker_disk_full.py"
     file.write_text("\n".join(blocks("python")))
     file.chmod(0o644)
     before = len(PENDING)
     try:
-        return discover([tmp_path]).diagnoses["worker disk full"]
+        return discover([folder]).diagnoses["worker disk full"]
     finally:
         del PENDING[before:]
 
