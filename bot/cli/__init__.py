@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 USAGE: Final = 2
 TROUBLE: Final = 1
 FAILED: Final = 3
-INTERRUPTED: Final = 130
+INTERRUPTED: Final = 130  # as shells count: 128 and the signal
+UNREAD: Final = 141
 
 app = typer.Typer(
     help="An on-call engineer's helper for Travis CI Enterprise: diagnoses, asks a second person, repairs, proves it.",
@@ -56,9 +57,6 @@ def main() -> NoReturn:
         sys.exit(USAGE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has seen enough
-        sys.exit(0)
     except Exception as error:
         if os.environ.get("OPSBOT_TRACEBACK"):
             raise
@@ -317,6 +315,9 @@ def _follow(screen: "Screen", lines: Iterator["Line"]) -> NoReturn:
         if screen.run:
             _complain(f"\nRun {screen.run} goes on: `opsbot watch {screen.run}` or `opsbot cancel {screen.run}`.")
         sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain once more at its end
+        sys.exit(UNREAD)
 
 
 def _client(context: typer.Context, config: Path | None) -> "Client":

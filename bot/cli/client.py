@@ -5,6 +5,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,11 +75,10 @@ class Client:
     def _ask(self, request: Line) -> Iterator[Line]:
         """Every line of one answer; it ends early, without a word, when `serve` goes away."""
         with self._connected() as connection, connection.makefile("rb") as lines:
-            try:
+            with suppress(ConnectionError):  # one who is turned away at the door finds the reason in what comes back
                 connection.sendall(json.dumps(request).encode() + b"\n")
+            with suppress(ConnectionError):
                 yield from (json.loads(line) for line in lines if line.endswith(b"\n"))
-            except (ConnectionError, TimeoutError):
-                return
 
     def _connected(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX)

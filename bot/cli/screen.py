@@ -48,10 +48,18 @@ class Screen:
         return status
 
     def say(self, text: str, style: str = "") -> None:
-        self._out.print(Text(text, style))
+        """A line; anywhere but on a terminal it is left as it is, tabs and all."""
+        if self._out.is_terminal:
+            self._out.print(Text(text, style))
+        else:
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
 
     def complain(self, text: str) -> None:
-        self._errors.print(Text(text, TROUBLE if self._errors.is_terminal else ""))
+        if self._errors.is_terminal:
+            self._errors.print(Text(text, TROUBLE))
+        else:
+            sys.stderr.write(f"{text}\n")
 
     def data(self, line: Line) -> None:
         """One object for a script, whatever was asked for."""
