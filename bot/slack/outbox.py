@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
-from urllib.error import HTTPError
 
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
@@ -21,6 +20,7 @@ from bot.core.outbox import Letter, Outbox
 from bot.slack import blocks, check, mrkdwn, questions, status
 from bot.slack.blocks import Message
 from bot.slack.pace import Pace
+from bot.slack.refusals import LATER, code_of, retry_after, rule_for
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -34,60 +34,6 @@ MOST_TRIES: Final = 12  # for an error that nobody has described; known ones hav
 QUIET: Final[Mapping[str, Any]] = {"unfurl_links": False, "unfurl_media": False, "parse": "none", "link_names": False}
 
 
-@dataclass(frozen=True)
-class Rule:
-    """What an error of Slack's means for a letter."""
-
-    act: str  # `later`, `dead`, `post` (no message to edit), `unthread` (no thread), `file` (too long), `direct`
-    why: str
-    after: float = 0.0  # seconds; 0.0 backs off by itself
-
-
-_LATER, _DEAD = "later", "dead"
-_LOST = Rule("post", "the message is gone")
-_NO_THREAD = Rule("unthread", "the thread was deleted")
-_TOO_LONG = Rule("file", "too long for a message")
-_PRIVATE = Rule("direct", "that person is not in the channel")
-_SETUP = 60.0
-
-RULES: Final[Mapping[str, Rule]] = {
-    "ratelimited": Rule(_LATER, "Slack asks to wait"),
-    "rate_limited": Rule(_LATER, "Slack asks to wait"),
-    "message_limit_exceeded": Rule(_LATER, "Slack asks to wait", _SETUP),
-    "internal_error": Rule(_LATER, "Slack has trouble"),
-    "fatal_error": Rule(_LATER, "Slack has trouble"),
-    "service_unavailable": Rule(_LATER, "Slack has trouble"),
-    "request_timeout": Rule(_LATER, "Slack did not answer in time"),
-    "team_added_to_org": Rule(_LATER, "the workspace is moving into an organisation", _SETUP),
-    # the installation is wrong, not the letter: it waits until somebody has corrected it
-    "invalid_auth": Rule(_LATER, "Slack refuses the bot's token: correct SLACK_BOT_TOKEN", _SETUP),
-    "not_authed": Rule(_LATER, "Slack got no token: set SLACK_BOT_TOKEN", _SETUP),
-    "account_inactive": Rule(_LATER, "the bot's token belongs to a removed app: install it again", _SETUP),
-    "token_revoked": Rule(_LATER, "the bot's token was revoked: install the app again", _SETUP),
-    "token_expired": Rule(_LATER, "the bot's token has expired: set a new SLACK_BOT_TOKEN", _SETUP),
-    "missing_scope": Rule(_LATER, "the app lacks a scope: install it with `opsbot manifest`", _SETUP),
-    # it can never be said there
-    "channel_not_found": Rule(_DEAD, "there is no such channel, or the bot is not in it: invite @opsbot"),
-    "not_in_channel": Rule(_DEAD, "the bot is not in the channel: invite @opsbot"),
-    "is_archived": Rule(_DEAD, "the channel is archived"),
-    "restricted_action": Rule(_DEAD, "the workspace does not let the bot post there"),
-    "user_not_found": Rule(_DEAD, "there is no such person"),
-    "user_disabled": Rule(_DEAD, "the account is deactivated"),
-    "cannot_dm_bot": Rule(_DEAD, "that is a bot"),
-    "messages_tab_disabled": Rule(_DEAD, "the app does not let its people be written to"),
-    # another way
-    "message_not_found": _LOST,
-    "cant_update_message": _LOST,
-    "edit_window_closed": _LOST,
-    "thread_not_found": _NO_THREAD,
-    "cannot_reply_to_message": _NO_THREAD,
-    "msg_too_long": _TOO_LONG,
-    "msg_blocks_too_long": _TOO_LONG,
-    "invalid_blocks": _TOO_LONG,
-    "invalid_blocks_format": _TOO_LONG,
-    "no_text": _TOO_LONG,
-    "user_not_in_channel": _PRIVATE,
-}
 _DROPPED: Final = (SlackClientError, OSError, http.client.HTTPException)  # also: the answer did not come whole
 
 
@@ -175,7 +121,7 @@ class Sender:
         try:
             return self._say(letter)
         except SlackApiError as error:
-            if _rule(error).act == "unthread" and letter.thread:
+            if rule_for(error).act == "unthread" and letter.thread:
                 return self._say(replace(letter, thread=None))
             raise
 
@@ -211,12 +157,12 @@ class Sender:
         try:
             return self._post_or_edit(letter, message)
         except SlackApiError as error:
-            rule = _rule(error)
+            rule = rule_for(error)
             if rule.act == "post" and letter.message:
                 root = letter.thread == letter.message
                 return self._post(replace(letter, thread=None) if root else letter, message)
             if rule.act == "file":
-                log.error("Slack would not take letter %s (%s): %s", letter.id, letter.kind, _code(error))
+                log.error("Slack would not take letter %s (%s): %s", letter.id, letter.kind, code_of(error))
                 return self._plain(letter, message)
             raise
 
@@ -318,7 +264,7 @@ class Sender:
                 link_names=False,
             )
         except SlackApiError as error:
-            if _rule(error).act not in ("direct", "dead", "unthread"):
+            if rule_for(error).act not in ("direct", "dead", "unthread"):
                 raise
             return self._direct(letter, text)
         return Said(None)
@@ -336,14 +282,14 @@ class Sender:
     # ------------------------------------------------------------ when it did not work
 
     def _refused(self, letter: Letter, error: SlackApiError) -> None:
-        rule = _rule(error)
-        if rule.act == _LATER:
-            self._postpone(letter, rule.why, _retry_after(error) or rule.after)
+        rule = rule_for(error)
+        if rule.act == LATER:
+            self._postpone(letter, rule.why, retry_after(error) or rule.after)
         elif rule.act == "unknown" and letter.tries < MOST_TRIES:
             self._postpone(letter, rule.why)
         else:
             log.error("letter %s (%s) to %s cannot be sent: %s", letter.id, letter.kind, letter.channel, rule.why)
-            self._outbox.dead(letter, f"{rule.why} ({_code(error)})")
+            self._outbox.dead(letter, f"{rule.why} ({code_of(error)})")
 
     def _postpone(self, letter: Letter, why: str, after: float = 0.0) -> None:
         with self._guard:
@@ -370,39 +316,6 @@ def _keep(kept: dict[K, V], key: K, value: V) -> None:
 
 def _run_key(letter: Letter) -> str:
     return f"{letter.channel}:{letter.run.id if letter.run else 0}"
-
-
-def _rule(error: SlackApiError) -> Rule:
-    code = _code(error)
-    if known := RULES.get(code):
-        return known
-    if _http_status(error) == 429:
-        return RULES["ratelimited"]
-    if _http_status(error) >= 500:
-        return RULES["internal_error"]
-    return Rule("unknown", f"Slack answers {code or _http_status(error)}")
-
-
-def _code(error: SlackApiError) -> str:
-    found = error.response.get("error") if hasattr(error.response, "get") else None
-    return str(found or "")
-
-
-def _http_status(error: SlackApiError) -> int:
-    """The status, wherever slack_sdk left it: an answer that is no JSON comes as a plain dict."""
-    response: Any = error.response
-    found = response.get("status") if isinstance(response, dict) else getattr(response, "status_code", 0)
-    if not found and isinstance(error.__cause__, HTTPError):
-        found = error.__cause__.code
-    return int(found or 0)
-
-
-def _retry_after(error: SlackApiError) -> float:
-    headers = getattr(error.response, "headers", None) or {}
-    try:
-        return float(headers.get("Retry-After", 0))
-    except (TypeError, ValueError):
-        return 0.0
 
 
 def _whole(letter: Letter) -> str:

@@ -12,7 +12,8 @@ from bot.core.outbox import Letter
 from bot.core.outcome import Outcome
 from bot.sandbox.slack import Limits, LocalSlack
 from bot.slack import app as slack_app
-from bot.slack.outbox import RULES, Sender
+from bot.slack.outbox import Sender
+from bot.slack.refusals import RULES
 from tests.slack.conftest import BOT_TOKEN
 from tests.slack.fakes import ANA, BO, NOW, OPS, FakeOutbox, approval, run, story, until
 
