@@ -7,6 +7,7 @@ import pytest
 
 from bot.sandbox.installation import Installation, Running, settled, start
 from tests.installation.console import Console, standing_still
+from tests.installation.tripwires import Tripwires
 
 
 @pytest.fixture
@@ -27,3 +28,8 @@ def running(tmp_path: Path) -> Iterator[Running]:
     installation = start(tmp_path / "machines", speed=50)
     yield installation
     installation.stop()
+
+
+@pytest.fixture(scope="session")
+def tripwires() -> Tripwires:
+    return Tripwires()

@@ -2,8 +2,6 @@
 
 import ast
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from bot.sandbox.installation import Running, settled
 from bot.sandbox.installation.programs import PROGRAMS
 from tests.installation.console import Console, standing_still
 from tests.installation.test_shell import HOSTILE
+from tests.installation.tripwires import Tripwires
 from tests.installation.visitor import Visitor
 
 PACKAGE = Path(bot.sandbox.installation.__file__).parent
@@ -22,17 +21,6 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 BANNED_IMPORTS = {"subprocess", "pty", "ctypes", "multiprocessing", "importlib", "runpy", "shutil", "code", "pickle"}
 BANNED_NAMES = {"eval", "exec", "compile", "__import__", "globals", "open"}
 OF_OS = {"open", "write", "close", "fdopen", "O_WRONLY", "O_CREAT", "O_APPEND", "O_EXCL"}
-TRIPWIRES = (
-    "subprocess.",
-    "os.system",
-    "os.exec",
-    "os.posix_spawn",
-    "os.fork",
-    "os.spawn",
-    "pty.",
-    "ctypes.",
-    "os.kill",
-)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
@@ -46,32 +34,6 @@ def test_the_package_cannot_start_programs(path: Path) -> None:
             assert node.func.id not in BANNED_NAMES
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
             assert node.attr in OF_OS
-
-
-class Tripwires:
-    """Python's own audit events: a hook cannot be taken away again, so it listens only while it is armed."""
-
-    def __init__(self) -> None:
-        self.armed = False
-        self.tripped: list[str] = []
-        sys.addaudithook(self._hear)
-
-    def _hear(self, event: str, arguments: tuple[object, ...]) -> None:
-        if self.armed and event.startswith(TRIPWIRES):
-            self.tripped.append(f"{event} {arguments!r}")
-
-    @contextmanager
-    def across(self) -> Iterator[None]:
-        self.armed = True
-        try:
-            yield
-        finally:
-            self.armed = False
-
-
-@pytest.fixture(scope="session")
-def tripwires() -> Tripwires:
-    return Tripwires()
 
 
 def test_the_tripwires_work(tripwires: Tripwires) -> None:

@@ -67,10 +67,15 @@ def lost_rabbitmq(installation: Installation, machine: Machine) -> None:
 
 @fault("lost RabbitMQ until it reboots")
 def lost_until_reboot(installation: Installation, machine: Machine) -> None:
-    """Like `lost RabbitMQ`, and its containers get no network any more, so that a restart does not help."""
+    """Like `lost RabbitMQ`, and its kernel gives no new container or connection a network: a restart does not help.
+
+    `docker run` waits for ever then (moby#5618); on 14.04, without a container, the kernel drops what is sent.
+    """
     lost_rabbitmq(installation, machine)
     machine.wedged.add("network")
-    machine.log("kernel", "unregister_netdevice: waiting for lo to become free. Usage count = 1", "kernel")
+    stuck = "unregister_netdevice: waiting for lo to become free. Usage count = 1"
+    full = "nf_conntrack: table full, dropping packet"
+    machine.log("kernel", stuck if machine.systemd else full, "kernel")
 
 
 @fault("docker hangs")

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from bot.sandbox.installation.timeline import Timeline
 
+MOST_LINES = 20_000  # of the journal; then the older half is forgotten
+
 
 @dataclass(eq=False)
 class File:
@@ -203,6 +205,8 @@ class Machine:
 
     def log(self, unit: str, text: str, tag: str = "") -> None:
         self.journal.append(Line(self.timeline.now(), unit, tag or unit, text))
+        if len(self.journal) > MOST_LINES:
+            del self.journal[: MOST_LINES // 2]
 
     def read(self, path: str) -> str | None:
         file = self.files.get(path)

@@ -38,6 +38,7 @@ STOPPING = 1.0
 POST_STOP = 5.0
 STOP_TIMEOUT = 90.0
 SIGNAL_POLL = 1.0
+LONGEST_LOG = 1_000_000  # characters; then the beginning is forgotten, as logrotate does
 
 
 @dataclass(eq=False)
@@ -102,8 +103,8 @@ class TravisWorker(Service):
 
     def _run(self) -> None:
         """The wrapper has done its part: the program itself starts."""
-        if "docker" in self.machine.wedged and self.machine.systemd:
-            return  # `docker stop` in the wrapper never comes back
+        if self.machine.wedged and self.machine.systemd:
+            return  # the wrapper waits for docker for ever: for its daemon, or for a network for the new container
         if complaint := self._no_run_dir():
             self._say(complaint)
             self.unit.exit_status = 1
@@ -309,6 +310,8 @@ class TravisWorker(Service):
         )
 
     def _later(self, seconds: float, do: Callable[[], None]) -> None:
+        now = self.machine.timeline.now()
+        self._events = [event for event in self._events if event.due >= now]
         self._events.append(self.machine.timeline.after(seconds, do))
 
     def _say_log(self, level: str, msg: str, more: str) -> None:
@@ -321,7 +324,7 @@ class TravisWorker(Service):
         else:
             log = self.machine.files.get(UPSTART_LOG)
             if log is not None:
-                log.text += text + "\n"
+                log.text = (log.text + text + "\n")[-LONGEST_LOG:]
 
 
 def _amqp(uri: str) -> tuple[str, str, str, int, str]:
