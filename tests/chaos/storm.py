@@ -1,0 +1,250 @@
+"""The storm: many incidents at once while a busy process is killed each second, and the database twice."""
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import psycopg
+from psycopg.rows import DictRow
+
+from tests.bench.gates import Figure, at_least, at_most, exactly, info, note
+from tests.chaos import letters
+from tests.chaos.nursery import kill, lives
+from tests.chaos.people import Incident, Shift
+from tests.chaos.world import NotInTime, World, percentile, until
+
+BUSY = """
+SELECT DISTINCT split_part(r.claimed_by, ':', 2)::int AS pid
+  FROM absurd.r_opsbot r JOIN absurd.t_opsbot t USING (task_id)
+ WHERE r.state = 'running' AND t.task_name = 'order'
+"""
+# What a process held when it died, and whether a change of it had an intent and no result.
+HELD = """
+SELECT r.task_id::text AS task, r.attempt, r.claimed_by, (t.params->>'run')::bigint AS run, EXISTS (
+         SELECT FROM (SELECT DISTINCT ON (change_no) result FROM opsbot.changes c
+                       WHERE c.run_id = (t.params->>'run')::bigint ORDER BY change_no, ask_no DESC) newest
+          WHERE newest.result IS NULL) AS inside
+  FROM absurd.r_opsbot r JOIN absurd.t_opsbot t USING (task_id)
+ WHERE r.state = 'running' AND t.task_name = 'order' AND (%s = 0 OR split_part(r.claimed_by, ':', 2)::int = %s)
+"""
+# How far a task is: the newest attempt that somebody has claimed, and who holds it.
+PEER = """
+SELECT DISTINCT ON (task_id) task_id::text AS task, attempt, state, claimed_by FROM absurd.r_opsbot
+ WHERE task_id::text = ANY(%s) AND state <> 'pending' ORDER BY task_id, attempt DESC
+"""
+Orphan = tuple[str, int, str]  # a task, its attempt, and the claim of the process that was killed
+
+
+@dataclass
+class Storm:
+    """Kills until it is calm, and remembers what each kill hit."""
+
+    world: World
+    calm: Callable[[], bool]
+    every: float = 1.0
+    kills: int = 0
+    inside: int = 0
+    restarts: int = 0
+    orphaned: dict[Orphan, float] = field(default_factory=dict)
+    takeovers: list[float] = field(default_factory=list)
+    stopped: threading.Event = field(default_factory=threading.Event)
+    troubles: list[str] = field(default_factory=list)
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def begin(self) -> None:
+        for work in (self._kill_for_ever, self._watch_for_ever):
+            thread = threading.Thread(target=work, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def end(self) -> None:
+        self.stopped.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    def _kill_for_ever(self) -> None:
+        due = time.monotonic() + self.every
+        while not self.stopped.wait(max(0.02, due - time.monotonic())) and not self.calm():
+            try:
+                with self._guard:
+                    due = time.monotonic() + self.every if self._kill() else time.monotonic() + 0.05
+            except psycopg.Error as error:
+                self.troubles.append(f"kill: {error}")
+
+    def _kill(self) -> bool:
+        """Whether a process was busy, and died of it."""
+        busy = {row["pid"] for row in self.world.rows(BUSY)}
+        slots = [slot for slot, pid in self.world.serves.items() if pid in busy and lives(pid)]
+        if not slots:
+            return False
+        slot = random.choice(slots)
+        pid = self.world.serves[slot]
+        kill(pid)
+        at = time.monotonic()
+        until(lambda: not lives(pid), 10, f"{pid} is gone", every=0.005)
+        self.kills += 1
+        self._remember(pid, at)
+        self.world.serve(slot)
+        return True
+
+    def _remember(self, pid: int, at: float) -> None:
+        time.sleep(0.05)  # a commit may still be on its way through a backend that has not heard of the death
+        held = self.world.rows(HELD, pid, pid)
+        self.inside += sum(row["inside"] for row in held)
+        self.orphaned.update({(row["task"], row["attempt"], row["claimed_by"]): at for row in held})
+
+    def restart_database(self) -> None:
+        """As if its machine had lost its power. Nobody is killed meanwhile, so that each doubt has one cause."""
+        with self._guard:
+            self.world.server.restart(immediate=True)
+            self.restarts += 1
+            self.inside += sum(row["inside"] for row in self.world.rows(HELD, 0, 0))
+
+    def _watch_for_ever(self) -> None:
+        """When does a peer carry on what a killed process held? Looked at 20 times a second."""
+        while not self.stopped.wait(0.05):
+            waiting = dict(self.orphaned)
+            try:
+                rows = self.world.rows(PEER, list({each[0] for each in waiting})) if waiting else []
+            except psycopg.Error:
+                continue
+            for row in rows:
+                self._seen(waiting, row)
+
+    def _seen(self, waiting: dict[Orphan, float], row: DictRow) -> None:
+        """A newer attempt is the takeover. The same attempt in other hands: the last commit had ended the claim."""
+        for orphan in [each for each in waiting if each[0] == row["task"]]:
+            _, attempt, by = orphan
+            if attempt < row["attempt"]:
+                self.takeovers.append(time.monotonic() - self.orphaned.pop(orphan))
+            elif row["state"] != "failed" and row["claimed_by"] != by:
+                self.orphaned.pop(orphan)
+
+
+@dataclass(frozen=True)
+class Sending:
+    """What one incident sent to its machine, by the machine's own log."""
+
+    incident: Incident
+    sent: Counter[str]
+
+    @property
+    def twice(self) -> int:
+        return sum(count - 1 for count in self.sent.values() if count > 1)
+
+
+def sendings(world: World, incidents: Sequence[Incident]) -> list[Sending]:
+    return [
+        Sending(each, Counter(line.what for line in world.log.changes(each.machine, each.since, each.to or None)))
+        for each in incidents
+    ]
+
+
+@dataclass(frozen=True)
+class Size:
+    """`calm` is how many of the last runs are left alone: with one run left, each claim of it would be killed at once,
+    and nobody could get anywhere.
+    """
+
+    runs: int = 200
+    restarts: int = 2
+    calm: int = 15
+    within: float = 420.0
+
+
+def play(world: World, size: Size, rest: float, program: str = "serve", **how: object) -> tuple[Storm, Shift]:
+    """The whole storm, until all incidents are over."""
+    for slot in range(3):
+        world.serve(slot, program, **how)
+    world.slack.wait_for_connection(30, at_least=3)
+    shift = Shift(world, size.runs, rest=rest)
+    storm = Storm(world, calm=lambda: shift.over >= size.runs - size.calm)
+    shift.begin()
+    storm.begin()
+    due = [size.runs * (no + 1) // (size.restarts + 1) for no in range(size.restarts)]
+    began, told = time.monotonic(), 0.0
+    while shift.working and time.monotonic() < began + size.within:
+        if due and shift.over >= due[0]:
+            due.pop(0)
+            storm.restart_database()
+        if time.monotonic() > told + 10:
+            told = time.monotonic()
+            note(f"  {told - began:4.0f} s: {shift.over} of {size.runs} runs over, {storm.kills} kills")
+        time.sleep(0.2)
+    with suppress(NotInTime):
+        until(lambda: not storm.orphaned, 4 * world.lease, "the last takeover")
+    storm.end()
+    return storm, shift
+
+
+def figures(world: World, storm: Storm, shift: Shift, took: float) -> list[Figure]:
+    incidents = shift.incidents
+    acknowledged = [each for each in incidents if each.run and each.acknowledged]
+    sent = sendings(world, incidents)
+    fixed = sum(each.outcome == "FIXED" for each in incidents)
+    questions = sum(len(each.answers) for each in incidents)
+    said = letters.check(world)
+    return [
+        info("incidents, all at once on as many machines", f"{len(incidents)} on {len(world.workers)}"),
+        info("seconds", took),
+        info("processes killed while they carried a run, then started anew", storm.kills),
+        info("database restarts (immediate)", storm.restarts),
+        info("runs that were carried by what was killed", len(storm.takeovers) + len(storm.orphaned)),
+        exactly("... and that no peer has taken over", len(storm.orphaned), 0),
+        exactly("acknowledged orders whose run did not end", sum(not each.outcome for each in acknowledged), 0),
+        exactly("desks that gave up", len(shift.troubles), 0),
+        exactly("changes sent twice, by the machines' log", sum(each.twice for each in sent), 0),
+        exactly("fixed runs that sent too little", sum(not _whole(each) for each in sent), 0),
+        at_least("runs that ended FIXED", 100 * fixed / max(1, len(incidents)), 95, " %"),
+        Figure("questions to people (the machine could not tell)", str(questions),
+               f"<= {storm.inside} (kills inside a change)", questions <= storm.inside),
+        info("... answered `again`, so sent late and once", _answers(incidents, "again")),
+        exactly("outcomes missing in Slack", len(said.outcomes), 0),
+        exactly("events of a story missing in Slack", len(said.events), 0),
+        exactly("questions missing in Slack, or still open there", len(said.questions), 0),
+        exactly("letters given up, or still waiting", said.stuck, 0),
+        info("messages said twice after a kill", said.twice),
+        at_most("takeover p50 (lease 5 s), from kill to a peer's claim", percentile(storm.takeovers, 0.5),
+                1.2 * world.lease, " s"),
+        info("takeover p99, s", percentile(storm.takeovers, 0.99)),
+        info("from the fault to the outcome in Slack, p50, s", percentile([i.seconds for i in incidents if i.outcome], 0.5)),
+        info("... p95, s", percentile([i.seconds for i in incidents if i.outcome], 0.95)),
+        info("orders and clicks done again, because nobody had acknowledged them", sum(d.repeated for d in shift.desks)),
+        info("programs that the machines did not know", len(world.unknown())),
+    ]  # fmt: skip
+
+
+def _whole(sending: Sending) -> bool:
+    return sending.incident.outcome != "FIXED" or sending.sent["restart"] == 1
+
+
+def _answers(incidents: Sequence[Incident], verdict: str) -> int:
+    return sum(answer == verdict for each in incidents for _, answer in each.answers)
+
+
+def outcomes(incidents: Sequence[Incident]) -> str:
+    return ", ".join(f"{count} {name or 'none'}" for name, count in Counter(i.outcome for i in incidents).most_common())
+
+
+def run(world: World, size: Size, rest: float) -> list[Figure]:
+    began = time.monotonic()
+    storm, shift = play(world, size, rest)
+    took = time.monotonic() - began
+    for trouble in [*shift.troubles, *storm.troubles][:20]:
+        note(f"  {trouble}")
+    note(f"  outcomes: {outcomes(shift.incidents)}")
+    try:
+        letters.wait_until_quiet(world, 90)
+    except NotInTime as late:
+        note(f"  {late}")
+    found = figures(world, storm, shift, took)
+    for sending in sendings(world, shift.incidents):
+        if sending.twice or not _whole(sending) or sending.incident.outcome != "FIXED":
+            note(f"  run {sending.incident.run} {sending.incident.outcome}: {dict(sending.sent)} {sending.incident.answers}")
+    world.stop_serving()
+    return found
