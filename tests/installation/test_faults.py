@@ -182,12 +182,23 @@ def test_the_broker_is_down_and_comes_back_with_the_platform(healthy: Installati
     assert on("platform-1").ask(ask)[0].exit == 0
 
 
+def test_a_machine_that_is_off(healthy: Installation, on: On) -> None:
+    inject(healthy, "worker-1 is unreachable")
+    assert consumers(healthy, "worker-1") == 0
+    pass_time(healthy, 600)
+    assert not healthy.machine("worker-1").up
+    inject(healthy, "worker-1 is switched on")
+    pass_time(healthy, 10)
+    assert float(on("worker-1").say(sh("cat", "/proc/uptime")).split()[0]) < 20
+    assert consumers(healthy, "worker-1") == 2
+
+
 def test_every_fault_is_tried_here() -> None:
     """A new fault comes with its cure: its name stands in one of these tests."""
     tests = "".join(
         str(code) for code in (test.__code__.co_consts for name, test in globals().items() if name[:5] == "test_")
     )
-    elsewhere = {"asks for a sudo password", "is full", "is unreachable", "has builds waiting"}
+    elsewhere = {"asks for a sudo password", "is full", "has builds waiting"}
     assert [fault.name for fault in FAULTS.values() if fault.name not in tests and fault.name not in elsewhere] == []
 
 

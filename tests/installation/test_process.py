@@ -11,6 +11,7 @@ from typing import Any
 import bot
 
 ROOT = Path(bot.__file__).parents[1]
+WITHIN = 30
 
 
 @contextmanager
@@ -54,7 +55,7 @@ def answer_to_stop(child: subprocess.Popen[str]) -> None:
     assert child.stdin is not None
     child.stdin.write('{"do": "stop"}\n')
     child.stdin.flush()
-    assert child.wait(10) == 0
+    assert child.wait(WITHIN) == 0
 
 
 def test_it_ends_when_nobody_holds_it_any_more(tmp_path: Path) -> None:
@@ -62,11 +63,11 @@ def test_it_ends_when_nobody_holds_it_any_more(tmp_path: Path) -> None:
         answer(child)
         assert child.stdin is not None
         child.stdin.close()
-        assert child.wait(10) == 0
+        assert child.wait(WITHIN) == 0
 
 
 def test_an_unknown_fault_is_a_sentence(tmp_path: Path) -> None:
     with process(tmp_path, "--fault", "worker-2 fell over") as child:
-        out, err = child.communicate(timeout=10)
+        out, err = child.communicate(timeout=WITHIN)
         assert (child.returncode, out) == (1, "")
         assert err.startswith("`worker-2 fell over`: say one of platform-1")

@@ -18,7 +18,7 @@ from bot.sandbox.installation.running import _new_key
 from tests.installation.visitor import Visitor, finish
 
 
-def eventually(met: Callable[[], bool], within: float = 10.0) -> None:
+def eventually(met: Callable[[], bool], within: float = 20.0) -> None:
     end = time.monotonic() + within
     while not met():
         assert time.monotonic() < end, "it did not happen in time"

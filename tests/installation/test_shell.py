@@ -37,11 +37,13 @@ def _surrogate(text: str) -> bool:
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
+@settings(deadline=None)
 @given(commands)
 def test_a_command_comes_back_as_it_was_sent(command: Command) -> None:
     assert _commands(parse(command.text())) == [command]
 
 
+@settings(deadline=None)
 @given(st.lists(commands, max_size=4), st.integers(1, 99))
 def test_every_question_of_a_script_comes_back(asked: list[Command], seconds: int) -> None:
     said = _commands(parse(questions_script(asked, "4e0nce", seconds)))
@@ -50,6 +52,7 @@ def test_every_question_of_a_script_comes_back(asked: list[Command], seconds: in
     assert len(said) == 2 * len(asked)
 
 
+@settings(deadline=None)
 @given(st.text(characters, max_size=60))
 def test_any_text_is_read_or_refused(text: str) -> None:
     with suppress(NotSimulated):

@@ -200,13 +200,15 @@ def broker_down(installation: Installation, _machine: Machine) -> None:
 
 
 @fault("is unreachable")
-def unreachable(_installation: Installation, machine: Machine) -> None:
+def unreachable(installation: Installation, machine: Machine) -> None:
     """The machine is off: nothing answers on its address."""
-    machine.up = False
-    for unit in machine.units.values():
-        unit.service.lose_power(unit)
-    for tell in machine.on_power:
-        tell()
+    installation.switch_off(machine)
+
+
+@fault("is switched on")
+def switched_on(installation: Installation, machine: Machine) -> None:
+    """The cure for `is unreachable`: the machine boots."""
+    installation.switch_on(machine)
 
 
 @fault("has builds waiting")

@@ -91,9 +91,10 @@ class Installation:
 
     def reboot(self, machine: Machine) -> None:
         """In a moment the machine hangs up and goes; half a minute later it is back as another boot."""
-        machine.timeline.after(HANG_UP, lambda: self._down(machine))
+        machine.timeline.after(HANG_UP, lambda: self.switch_off(machine))
+        machine.timeline.after(HANG_UP + DOWN, lambda: self.switch_on(machine))
 
-    def _down(self, machine: Machine) -> None:
+    def switch_off(self, machine: Machine) -> None:
         if not machine.up:
             return
         machine.up = False
@@ -107,9 +108,10 @@ class Installation:
             self.broker.stop()
         for tell in machine.on_power:
             tell()
-        machine.timeline.after(DOWN, lambda: self._boot(machine))
 
-    def _boot(self, machine: Machine) -> None:
+    def switch_on(self, machine: Machine) -> None:
+        if machine.up:
+            return
         machine.new_boot()
         machine.up = True
         for container in machine.containers:
