@@ -13,7 +13,7 @@ WORKDIR /opt/opsbot
 COPY requirements.lock ./
 RUN pip install --no-cache-dir --require-hashes --requirement requirements.lock
 
-COPY pyproject.toml LICENSE ./
+COPY pyproject.toml LICENSE README.md ./
 COPY bot ./bot
 COPY handlers ./handlers
 COPY config ./config
@@ -24,7 +24,7 @@ WORKDIR /var/lib/opsbot
 VOLUME /var/lib/opsbot
 
 HEALTHCHECK --interval=30s --timeout=15s --start-period=60s --retries=3 \
-    CMD ["opsbot", "doctor", "--config", "/etc/opsbot/opsbot.yaml"]
+    CMD ["opsbot", "--config", "/etc/opsbot/opsbot.yaml", "runs"]
 
 ENTRYPOINT ["opsbot"]
 CMD ["serve", "--config", "/etc/opsbot/opsbot.yaml"]
