@@ -31,7 +31,7 @@ app = typer.Typer(
 )
 audit_app = typer.Typer(help="The audit trail.", no_args_is_help=True)
 config_app = typer.Typer(help="The configuration.", no_args_is_help=True)
-manifest_app = typer.Typer(help="What others have to allow: the Slack app's manifest.")
+manifest_app = typer.Typer(help="What others have to allow: the Slack app's manifest, and sudo on the machines.")
 app.add_typer(audit_app, name="audit")
 app.add_typer(config_app, name="config")
 app.add_typer(manifest_app, name="manifest")
@@ -285,11 +285,25 @@ def manifest(
     config: Config = None,
 ) -> None:
     """The Slack app's manifest, to be pasted at https://api.slack.com/apps?new_app=1."""
+    if context.invoked_subcommand is not None:
+        context.obj = config or context.obj
+        return
     from bot.slack import manifest as slack
 
     if command is None and _found(context, config, os.environ):
         command = _settings(context, config).slack.command
     sys.stdout.write(slack.manifest(command or slack.COMMAND))
+
+
+@manifest_app.command(name="sudoers")
+def manifest_sudoers(context: typer.Context, config: Config = None) -> None:
+    """The least that sudo has to allow opsbot on the machines of the configuration."""
+    from bot.cli.sudoers import Broker, sudoers
+
+    settings = _settings(context, config)
+    brokers = {Broker(each.rabbitmq.via == "container", each.rabbitmq.vhost) for each in settings.installations}
+    users = sorted({host.user for host in settings.ssh_hosts().values()})
+    sys.stdout.write(sudoers(users, sorted(brokers, key=str), settings.handlers))
 
 
 # ---------------------------------------------------------------- what the verbs share

@@ -114,7 +114,7 @@ def exit_status(line: Line, before: int) -> int:
 
 def story(line: Line) -> Iterator[str]:
     """An event as lines: its own, and below it what somebody needs in order to decide."""
-    yield _told(line)
+    yield _told({**line, "unknown": []} if line["event"] == "look" else line)
     if below := _BELOW.get(line["event"]):
         yield from (f"    {each}" for each in below(line) if each)
 
@@ -137,6 +137,7 @@ def _plan_whole(line: Line) -> Iterator[str]:
 
 
 _BELOW: Final[dict[str, Callable[[Line], Iterable[str]]]] = {
+    "look": lambda line: (f"not known: {each}" for each in line["unknown"]),
     "plan": _plan_whole,
     "finding": lambda line: (line["evidence"], line["person"], line["link"]),
     "note": lambda line: line.get("content", "").splitlines(),

@@ -116,11 +116,13 @@ def test_the_shell_gets_that_exit_status(served: Terminal, desk: FakeDesk, ended
 
 
 def test_a_story_reads_like_one(served: Terminal, desk: FakeDesk) -> None:
-    desk.then = (LOOK, FINDING, PLAN, decision(BO), outcome(Outcome.FIXED, "worker-1 is back"))
+    look = ("look", {**LOOK[1], "unknown": ["worker-2: it does not answer"]})
+    desk.then = (look, FINDING, PLAN, decision(BO), outcome(Outcome.FIXED, "worker-1 is back"))
     ran = served.run("run", "diagnose builds not starting", "on", "prod")
     assert ran.out.splitlines() == [
         "On it: run 1.",
         "look 1 at worker-1",
+        "    not known: worker-2: it does not answer",
         "BROKEN worker-1: worker-1 is running, but RabbitMQ sees no consumer from it [worker.amqp-lost]",
         "    RabbitMQ sees 2 workers",
         "plan 1 (0123456789ab): worker-1: Restart travis-worker",
@@ -355,6 +357,12 @@ def test_the_manifest_has_the_configured_command(terminal: Terminal, tmp_path: P
     path.write_text(path.read_text().replace("app_id: A012AB3CD", "app_id: A012AB3CD, command: /ops"))
     assert "command: /ops" in terminal.run("manifest").out
     assert "command: /other" in terminal.run("manifest", "--command", "/other").out
+
+
+def test_the_sudo_rules_are_for_the_configured_users(terminal: Terminal) -> None:
+    ran = terminal.run("manifest", "sudoers")
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.out.count("\nops ALL=(root) NOPASSWD: OPSBOT_") == 2
 
 
 def test_the_version_is_told(terminal: Terminal) -> None:

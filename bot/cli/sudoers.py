@@ -1,0 +1,163 @@
+"""The least that sudo has to allow opsbot's login, from the facts and fixes themselves.
+
+Each fact is made with sample arguments, each fix from a sample worker, and what runs as root becomes a rule. Everything
+that opsbot runs as root is bounded by `timeout` inside sudo, so a rule begins with it, and its seconds are exact. A
+number that is not known beforehand (a process, a run) becomes one rule for each length: `*` would match spaces too,
+and with them other options.
+"""
+
+import inspect
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from bot.adapters.ssh.host import Limits
+from bot.core import unit
+from bot.core.command import Command
+from bot.core.fact import FACTS, Fact
+from bot.core.fix import Change, Fix, Wait, differs
+from bot.core.target import Role, Target
+from bot.core.wire import KILL_AFTER
+from bot.engine.discovery import discover
+from handlers.toolbox import worker
+
+TIMEOUT: Final = "/usr/bin/timeout"
+UNIT_WITHIN: Final = timedelta(seconds=30)  # for systemd-run and what cleans up after it
+MACHINE: Final = Target("worker-1", Role.WORKER, "sample", "10.0.0.11")
+PID, RUN, CHANGE_NO, CONTAINER = 7_654_321, 8_765_432, 97, "c0ffee0ddba1"
+BEGAN: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_UNKNOWN: Final = {  # what stands for a value that is not known beforehand -> the shapes that it can have
+    f"{BEGAN:%y%m%d%H%M%S}": ["[0-9]" * 12],
+    str(RUN): ["[0-9]" * length for length in range(1, len(str(RUN)) + 1)],
+    str(PID): ["[0-9]" * length for length in range(1, len(str(PID)) + 1)],
+    f"-{CHANGE_NO}-": [f"-{'[0-9]' * length}-" for length in (1, 2)],
+    CONTAINER: ["[0-9a-f]" * len(CONTAINER)],
+}
+
+
+@dataclass(frozen=True)
+class Broker:
+    """Where an installation's rabbitmqctl runs, and for which vhost."""
+
+    in_container: bool = True
+    vhost: str = "travis"
+
+
+@dataclass(frozen=True)
+class Rooted:
+    """One command that runs as root on machines of a role, and after how many seconds it is ended."""
+
+    role: Role
+    command: Command
+    seconds: int
+
+    def rules(self) -> Iterator[str]:
+        """As sudoers writes it; several when a number has no fixed length."""
+        words = ("-k", str(KILL_AFTER), str(self.seconds), *map(str, self.command.words))
+        line = " ".join(_escaped(word) for word in words)
+        unknown = [sample for sample in _UNKNOWN if sample in line]
+        for shapes in itertools.product(*(_UNKNOWN[sample] for sample in unknown)):
+            rule = line
+            for sample, shape in zip(unknown, shapes, strict=True):
+                rule = rule.replace(sample, shape)
+            yield f"{TIMEOUT} {rule}"
+
+
+def sudoers(users: Iterable[str], brokers: Iterable[Broker] = (Broker(),), folders: Iterable[Path] = ()) -> str:
+    """A file for each role, one after the other, to be put on the machines as the comment above it says."""
+    folders = tuple(folders)
+    discover(folders)
+    wanted, left_out = rooted(tuple(brokers))
+    parts = [_part(tuple(users), role, [each for each in wanted if each.role is role]) for role in Role]
+    notes = [f"# Not known beforehand, add its rule by hand: {name}\n" for name in left_out]
+    notes += [f"# Fixes in {folder} have to be added by hand.\n" for folder in folders]
+    return "\n".join((*parts, *notes))
+
+
+def rooted(brokers: Iterable[Broker]) -> tuple[list[Rooted], list[str]]:
+    """Everything that the known facts and fixes run as root, and the facts that could not be made from samples."""
+    asked, left_out = list[Rooted](), list[str]()
+    for broker in brokers:
+        for name, make in sorted(FACTS.items()):
+            if (arguments := _arguments(make, broker)) is None:
+                left_out.append(name)
+            else:
+                asked += _questions(make, arguments)
+    changes = (each for fix in _fixes() for each in _changes(fix))
+    return list(dict.fromkeys((*asked, *changes))), list(dict.fromkeys(left_out))
+
+
+def _part(users: tuple[str, ...], role: Role, wanted: list[Rooted]) -> str:
+    alias, rules = f"OPSBOT_{role.name}", sorted({rule for each in wanted for rule in each.rules()})
+    return "".join(
+        (
+            f"# On {role.value} machines: /etc/sudoers.d/opsbot, owned by root, mode 0440; `visudo -c` checks it.\n",
+            f"Cmnd_Alias {alias} = \\\n    ",
+            ", \\\n    ".join(rules),
+            f"\n{', '.join(users)} ALL=(root) NOPASSWD: {alias}\n",
+        )
+    )
+
+
+def _questions(make: Any, arguments: Iterable[tuple[Any, ...]]) -> Iterator[Rooted]:
+    for each in arguments:
+        fact: Fact[Any] = make(*each)
+        role = fact.on if isinstance(fact.on, Role) else fact.on.role
+        yield from _as_root(role, fact.question, timedelta(seconds=Limits().program))
+
+
+def _arguments(make: Any, broker: Broker) -> Iterable[tuple[Any, ...]] | None:
+    """Sample arguments for a fact, told by their names; None when one of them is not known here."""
+    samples: dict[str, tuple[Any, ...]] = {
+        "machine": (MACHINE,),
+        "init": (worker.SYSTEMD, worker.UPSTART),
+        "pid": (PID,),
+        "boot": ("any",),
+        "addresses": (MACHINE.address,),
+        "container": (CONTAINER if broker.in_container else "",),
+        "vhost": (broker.vhost,),
+    }
+    wanted = inspect.signature(make).parameters
+    return itertools.product(*(samples[name] for name in wanted)) if set(wanted) <= set(samples) else None
+
+
+def _fixes() -> Iterator[Fix]:
+    """Every fix of a worker, for both init systems."""
+    back = Wait(worker.boot_id(MACHINE), differs("any"), timedelta(minutes=1))
+    for init in (worker.SYSTEMD, worker.UPSTART):
+        on = worker.Handle(MACHINE, init, PID, "any", True, back)
+        yield from (*on.fixes(), worker.drain(on), worker.start(MACHINE, init, back))
+
+
+def _changes(fix: Fix) -> Iterator[Rooted]:
+    for change in (*fix.changes(), *fix.ensure):
+        if isinstance(change.command, Command):
+            yield from (
+                _unit(fix, change, change.command)
+                if change.slow
+                else _as_root(fix.target.role, change.command, change.within)
+            )
+
+
+def _unit(fix: Fix, change: Change, command: Command) -> Iterator[Rooted]:
+    """A slow change: started, stopped and forgotten under its name."""
+    name = unit.name(RUN, CHANGE_NO, BEGAN)
+    for each in (unit.start(command, name, change.within), *unit.forget(name)):
+        yield from _as_root(fix.target.role, each, UNIT_WITHIN)
+
+
+def _as_root(role: Role, question: object, within: timedelta) -> Iterator[Rooted]:
+    if isinstance(question, Command):
+        seconds = max(1, round(within.total_seconds()))
+        yield from (Rooted(role, part, seconds) for part in question.parts() if part.as_root)
+
+
+def _escaped(word: str) -> str:
+    """A word that matches itself alone. sudo compares the words joined by spaces; a tab cannot be written, so any one
+    character may stand there.
+    """
+    return re.sub(r"([\\*?\[\]!,:=#])", r"\\\1", word).replace("\t", "?")
