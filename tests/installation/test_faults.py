@@ -177,9 +177,12 @@ def test_the_broker_is_down_and_comes_back_with_the_platform(healthy: Installati
     inject(healthy, "platform-1 has no RabbitMQ")
     ask = sh("docker", "exec", "sleepy_dewdney", "rabbitmqctl", "-q", "list_queues", "-p", "travis").sudo()
     assert on("platform-1").ask(ask)[0].exit == 69
+    pass_time(healthy, 30)
+    assert "connection refused" in log(on, "worker-1")
     on("platform-1").say(REBOOT)
     pass_time(healthy, 60)
     assert on("platform-1").ask(ask)[0].exit == 0
+    assert [consumers(healthy, machine.name) for machine in healthy.workers()] == [2, 2, 2]
 
 
 def test_a_machine_that_is_off(healthy: Installation, on: On) -> None:

@@ -7,13 +7,14 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import paramiko
 import pytest
 
 from bot.core.command import Secret, sh
 from bot.core.wire import SHELL, change_script
-from bot.sandbox.installation import Running
+from bot.sandbox.installation import Running, Shape, start
 from bot.sandbox.installation.running import _new_key
 from tests.installation.visitor import Visitor, finish
 
@@ -50,6 +51,19 @@ def test_each_machine_has_its_own_address_and_key(running: Running) -> None:
     assert {address.split(":")[0] for address in running.addresses().values()} == {
         f"127.0.0.{n}" for n in range(21, 25)
     }
+
+
+def test_where_the_host_lacks_an_address_the_ports_tell_the_machines_apart(tmp_path: Path) -> None:
+    shapes = (Shape("platform-1", "198.51.100.1", worker=False), Shape("worker-1", "198.51.100.2"))
+    running = start(tmp_path, shapes=shapes)
+    try:
+        assert {address.split(":")[0] for address in running.addresses().values()} == {"127.0.0.1"}
+        with Visitor(running, "worker-1") as visitor:
+            assert visitor.run("hostname").out == "worker-1\n"
+        with Visitor(running, "platform-1") as visitor:
+            assert visitor.run("hostname").out == "platform-1\n"
+    finally:
+        running.stop()
 
 
 def test_keys_are_for_their_owner_alone(running: Running) -> None:

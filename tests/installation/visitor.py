@@ -20,13 +20,13 @@ class Visitor:
     def __init__(self, running: Running, name: str, user: str = "ops", key: paramiko.PKey | None = None) -> None:
         server = running.servers[name]
         pinned = paramiko.HostKeys(str(running.known_hosts))
-        sock = socket.create_connection((server.machine.address, server.port), WITHIN)
+        sock = socket.create_connection((server.address, server.port), WITHIN)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.transport = paramiko.Transport(sock)
         try:
             self.transport.start_client(timeout=WITHIN)
             shown = self.transport.get_remote_server_key()
-            assert pinned.check(f"[{server.machine.address}]:{server.port}", shown)
+            assert pinned.check(f"[{server.address}]:{server.port}", shown)
             self.transport.auth_publickey(user, key or paramiko.Ed25519Key.from_private_key_file(str(running.key_file)))
         except BaseException:
             self.transport.close()

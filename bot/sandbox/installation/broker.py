@@ -44,6 +44,7 @@ class Connection:
     host: str
     channels: list["Channel"] = field(default_factory=list)
     open: bool = True
+    on_error: Callable[[], None] | None = None  # told when it ends with a reason; a clean close tells nobody
 
     @property
     def name(self) -> str:
@@ -180,9 +181,11 @@ class Broker:
             self.deliver(queue)
 
     def stop(self) -> None:
+        self.running = False
         for connection in list(self.connections):
             self.close(connection)
-        self.running = False
+            if connection.on_error is not None:
+                connection.on_error()
 
     # what it does itself
 

@@ -4,19 +4,20 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from bot.sandbox.installation import programs
 from bot.sandbox.installation.broker import PORT, TLS_PORT, Broker, Job
-from bot.sandbox.installation.programs import (  # noqa: F401  # noqa: F401
+from bot.sandbox.installation.programs import (
     Context,
     Reply,
     docker,
     files,
+    journal,
     network,
     processes,
     rabbitmq,
     system,
     systemd,
     text,
+    transient,
     upstart,
     wrappers,
 )
@@ -24,6 +25,10 @@ from bot.sandbox.installation.state import Machine, Service, Unit
 from bot.sandbox.installation.timeline import Event, Timeline
 from bot.sandbox.installation.worker import RUN_DIR, SETTINGS, UNIT, UPSTART_LOG, TravisWorker
 
+# Importing a family puts its programs into the table.
+FAMILIES = (
+    docker, files, journal, network, processes, rabbitmq, system, systemd, text, transient, upstart, wrappers,
+)  # fmt: skip
 DOMAIN = "travis.example.com"
 QUEUE = "builds.trusty"
 POOL = 2
@@ -248,6 +253,3 @@ def _worker(installation: Installation, machine: Machine) -> None:
         machine.write(SETTINGS[0], f'export TRAVIS_ENTERPRISE_HOST="{DOMAIN}"\n')
         machine.write(UPSTART_LOG, "", mode=0o640)
         machine.write(f"/etc/init/{UNIT}.conf", UPSTART_CONF)
-
-
-__all__ = ["Installation", "Shape", "build", "programs", "settled"]

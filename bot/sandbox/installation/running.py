@@ -51,13 +51,12 @@ class Running:
         ]
 
     def addresses(self) -> dict[str, str]:
-        return {name: f"{server.machine.address}:{server.port}" for name, server in self.servers.items()}
+        return {name: f"{server.address}:{server.port}" for name, server in self.servers.items()}
 
     def configuration(self) -> dict[str, Any]:
         """One entry of `installations:` as the configuration file has it."""
         places = {
-            name: {"name": name, "host": server.machine.address, "port": server.port}
-            for name, server in self.servers.items()
+            name: {"name": name, "host": server.address, "port": server.port} for name, server in self.servers.items()
         }
         workers = [machine.name for machine in self.installation.workers()]
         return {
@@ -132,7 +131,7 @@ def start(folder: Path, speed: float = 20.0, name: str = "try", shapes: tuple[Sh
 
 def _pin(server: MachineServer) -> str:
     key = server.keys.host
-    return f"[{server.machine.address}]:{server.port} {key.get_name()} {key.get_base64()}"
+    return f"[{server.address}]:{server.port} {key.get_name()} {key.get_base64()}"
 
 
 def _new_key() -> tuple[paramiko.PKey, str]:

@@ -148,13 +148,16 @@ _NOTHING = Sent("", "", lambda _sent: None, written=True)
 
 
 class MachineServer:
-    """The SSH server of one machine; while the machine is down its port refuses, as that of a booting machine does."""
+    """The SSH server of one machine, at the machine's own address where the host has it.
+
+    While the machine is down its port refuses, as that of a booting machine does.
+    """
 
     def __init__(self, installation: Installation, machine: Machine, keys: Pair, write: Callable[[Sent], None]) -> None:
         self.installation, self.machine, self.keys, self.write = installation, machine, keys, write
         # Bound and never listening: it keeps the port ours while the real listener is closed.
-        self._place = _bound(machine.address, 0)
-        self.port: int = self._place.getsockname()[1]
+        self._place = _anywhere(machine.address)
+        self.address, self.port = self._place.getsockname()
         self._listener: socket.socket | None = None
         self._connections: list[tuple[socket.socket, Transport]] = []
         self._lock = threading.Lock()
@@ -176,7 +179,7 @@ class MachineServer:
     def _open(self) -> None:
         with self._lock:
             if self._listener is None:
-                self._listener = _bound(self.machine.address, self.port)
+                self._listener = _bound(self.address, self.port)
                 self._listener.listen(128)
                 name = f"sshd {self.machine.name}"
                 threading.Thread(target=self._accept, args=(self._listener,), name=name, daemon=True).start()
@@ -216,9 +219,21 @@ class MachineServer:
             transport.start_server(threading.Event(), Door(self, transport))
 
 
+def _anywhere(address: str) -> socket.socket:
+    """Linux has all of 127.0.0.0/8; where there is only 127.0.0.1, the ports alone tell the machines apart."""
+    try:
+        return _bound(address, 0)
+    except OSError:
+        return _bound("127.0.0.1", 0)
+
+
 def _bound(address: str, port: int) -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    sock.bind((address, port))
+    try:
+        sock.bind((address, port))
+    except OSError:
+        sock.close()
+        raise
     return sock

@@ -159,6 +159,7 @@ class TravisWorker(Service):
         except AmqpRefused as refused:
             self._give_up(str(refused))
             return
+        self.connection.on_error = self._connection_errored
         self._consume(settings.get("QUEUE_NAME", ""), int(settings.get("POOL_SIZE", "1")))
 
     def _consume(self, queue: str, pool: int) -> None:
@@ -180,6 +181,13 @@ class TravisWorker(Service):
         """Setup errors end the program with status 0, and the init system starts it again."""
         self._say_log("error", "couldn't connect to AMQP", f'err="{err}" self=cli')
         self._say_log("error", "couldn't create job queue and canceller", f'err="{err}" self=cli')
+        self.restarted()
+
+    def _connection_errored(self) -> None:
+        """An end with a reason heals itself: the program ends and is started again. A clean close tells it nothing."""
+        self._say_log(
+            "error", "amqp connection errored, terminating", 'err="Exception (320) Reason: CONNECTION_FORCED"'
+        )
         self.restarted()
 
     # ------------------------------------------------------------ builds
