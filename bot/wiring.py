@@ -37,6 +37,7 @@ from bot.engine.discovery import discover
 from bot.engine.people import Gate
 from bot.engine.recovery import Terms
 from bot.engine.rounds import Diagnoser
+from bot.engine.sampling import Sampling
 from bot.engine.tasks import Engine
 from bot.settings import EMBEDDED, HostSettings, Settings
 from bot.slack import words
@@ -251,6 +252,7 @@ class Serving:
         if self.client is not None:
             self._start_slack()
         self._spawn("schedule", self._schedule().run)
+        self._spawn("samples", self._sampling().run)
         self._spawn("housekeeping", self._keep_house)
 
     def _start_slack(self) -> None:
@@ -268,6 +270,10 @@ class Serving:
 
     def _spawn(self, name: str, work: Any) -> None:
         threading.Thread(target=work, args=[self.stopping], name=name, daemon=True).start()
+
+    def _sampling(self) -> Sampling:
+        diagnoses = tuple(self.catalogue.diagnoses.values())
+        return Sampling(self.base.store, self.base.durable, self.diagnosers, diagnoses, SystemClock())
 
     def _schedule(self) -> Schedule:
         slots = [Slot(each.cron, each.run, each.on or "") for each in self.settings.schedules]
