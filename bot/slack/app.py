@@ -27,6 +27,7 @@ LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 WORKERS: Final = 50
 PING: Final = 5.0  # seconds; the client reconnects when three in a row stay unanswered
 LONGEST_BACK_OFF: Final = 30.0
+HANG_UP: Final = 5.0  # seconds
 DRAIN: Final = 2.0  # seconds that what came in gets to be acknowledged when we stop
 _ENVELOPE: Final = re.compile(r'"envelope_id"\s*:\s*"([^"]{1,80})"')
 
@@ -96,8 +97,23 @@ class Connection:
         with self._idle:
             self._idle.wait_for(lambda: not self._busy, DRAIN)
         self._wake_the_receiver()
-        self._socket.close()
-        self._connector.join(LONGEST_BACK_OFF)
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Close the client, in bounded time: a receiver that begins just now takes back the sign to end, once."""
+        closing = threading.Thread(target=self._close_client, name="slack-close", daemon=True)
+        closing.start()
+        ends = time.monotonic() + HANG_UP
+        while closing.is_alive() and time.monotonic() < ends:
+            self._socket.current_session_state.terminated = True
+            closing.join(0.02)
+
+    def _close_client(self) -> None:
+        self._connector.join()
+        for _ in range(3):
+            with contextlib.suppress(AttributeError):  # its receiver took the same socket away at the same moment
+                self._socket.close()
+                return
 
     def _wake_the_receiver(self) -> None:
         """The client's threads would sit in their receiving calls for seconds before they saw that we close."""
@@ -118,7 +134,7 @@ class Connection:
                 failures = 0
             elif why := self._connect():
                 failures += 1
-                if failures == 1:
+                if failures == 1 and not self._stop.is_set():
                     log.warning("Slack cannot be reached (%s); trying again until it can", why)
             self._stop.wait(min(0.5 * 2 ** min(failures, 8), LONGEST_BACK_OFF))
 

@@ -127,3 +127,18 @@ def test_nothing_of_a_payload_reaches_the_log(
 
 def assert_(true: bool) -> None:
     assert true
+
+
+def test_closes_soon_and_wholly_whenever_it_is_told_to(slack: LocalSlack, desk: FakeDesk) -> None:
+    client = slack_app.client(BOT_TOKEN, slack.api_url)
+    before = threading.active_count()
+    for moment in range(12):
+        connection = slack_app.connect(intake(client, desk, TENANT), APP_TOKEN, slack.api_url, workers=2)
+        if moment % 3:
+            assert connection.wait(10)
+        time.sleep(moment / 100)
+        began = time.monotonic()
+        connection.close()
+        assert time.monotonic() - began < 3
+    until(lambda: threading.active_count() <= before)
+    until(lambda: slack.driver.connections() == 0)
