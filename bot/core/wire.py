@@ -37,6 +37,7 @@ ASK_TAIL = "\nkill $w\n"
 # What runs is read from a pipe (7), so that no argv holds it. A program under sudo belongs to root and takes no signal
 # from an ordinary user; `script` gives it a terminal, and when `script` dies the kernel hangs that up: sudo passes the
 # signal on, and `timeout` inside sudo ends its whole group. Output goes around the terminal (8, 9), and 6 never ends.
+# What is ours: sshd's session for this command, and every session that one of ours opened (script's, sudo's).
 CHANGE_HEAD = "{{ sudo={sudo}; body="
 CHANGE_BODY = "exec 7<&-; set -o pipefail"
 CHANGE_TAIL = r"""
@@ -49,21 +50,28 @@ run() {
   exec bash --norc /dev/fd/7
 }
 signal_all() {
-  local l f own s some=1; local -A parent session
+  local l f grown=1 some=1; local -A parent session
   for f in /proc/[0-9]*/stat; do
     read -r l <"$f" || continue
     set -- "${l%% *}" ${l##*) }
     [ "$2" = Z ] || { parent[$1]=$3; session[$1]=$5; }
   done
-  own=${session[$$]}; s=" $own "
-  [ "$own" ] || return 1
-  for f in "${!session[@]}"; do [ "${session[${parent[$f]}]}" != "$own" ] || s+="${session[$f]} "; done
+  [ "${session[$$]}" ] || return 1
+  ours[${session[$$]}]=1
+  while [ $grown ]; do
+    grown=
+    for f in "${!session[@]}"; do
+      [ "${ours[${session[${parent[$f]}]:-0}]}" ] && [ ! "${ours[${session[$f]}]}" ] || continue
+      grown=1; ours[${session[$f]}]=1
+    done
+  done
   for f in "${!session[@]}"; do
-    if [[ $s = *" ${session[$f]} "* && $f != $$ && $f != $BASHPID ]]; then kill -s $signal "$f"; some=0; fi
+    if [[ ${ours[${session[$f]}]} && $f != $$ && $f != $BASHPID ]]; then kill -s $signal "$f"; some=0; fi
   done
   return $some
 }
 watch() {
+  local -A ours
   while read -r -u 3 _; do :; done
   trap '' TERM HUP
   signal=TERM; signal_all; kill -KILL $p

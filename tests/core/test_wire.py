@@ -5,6 +5,8 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,19 +21,27 @@ NONCE = "n0nce"
 texts = st.text(st.characters(exclude_characters="\0", codec="utf-8"))
 
 
-def run(shell: str, script: str, *, argument: bool) -> subprocess.CompletedProcess[str]:
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(shell: str, script: str, *, argument: bool) -> Done:
     """As sshd does: the standard input stays open until the shell has ended."""
     reading, writing = os.pipe()
-    words = [shell, "-c", script] if argument else [*shell.split(), "--norc"]
+    words = [shell, "-c", script] if argument else [shell, "--norc"]
     if not argument:
         os.write(writing, script.encode())
     try:
         with os.fdopen(reading) as stdin:
-            return subprocess.run(
-                words, stdin=stdin, capture_output=True, text=True, timeout=20, check=False, start_new_session=True
+            done = subprocess.run(
+                words, stdin=stdin, capture_output=True, timeout=20, check=False, start_new_session=True
             )
     finally:
         os.close(writing)
+    return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 @pytest.mark.parametrize("shell", ["bash", "dash"])
@@ -185,8 +195,7 @@ def running(marker: str) -> list[int]:
     return found
 
 
-def wait_until(true: object) -> None:
-    assert callable(true)
+def wait_until(true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 10
     while not true():
         assert time.monotonic() < deadline, "it did not happen within 10 s"

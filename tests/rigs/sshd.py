@@ -31,7 +31,7 @@ LOGINS = ("root", "ops") if ROOT else ("ops",)
 OPS = 64321 if ROOT else os.geteuid()  # as root, an account that exists nowhere but in the namespaces
 SECONDS = 20.0
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-KEY_TYPES = ("ed25519", "ecdsa")
+KEY_TYPES = ("ed25519", "ecdsa", "rsa")
 NAMESPACES = ("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child")
 ORDINARY = () if ROOT else ("--map-current-user", "--keep-caps")
 EVERYTHING = "ops ALL=(root) NOPASSWD: ALL"
@@ -39,8 +39,7 @@ EVERYTHING = "ops ALL=(root) NOPASSWD: ALL"
 CONFIG = """\
 Port {port}
 {listen}
-HostKey {keys}/ed25519
-HostKey {keys}/ecdsa
+{host_keys}
 AuthorizedKeysFile {keys}/authorized_keys
 PidFile none
 UsePAM no
@@ -92,6 +91,7 @@ class HostSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     sudoers: str = EVERYTHING
     config: str = ""
+    host_keys: tuple[str, ...] = KEY_TYPES
     recorded: bool = True
 
 
@@ -148,6 +148,7 @@ class Machine:
                 port=self.port,
                 listen="\n".join(f"ListenAddress {address}" for address in (spec.address, *spec.more_addresses)),
                 keys=self.folder.parent,
+                host_keys="\n".join(f"HostKey {self.folder.parent / kind}" for kind in spec.host_keys),
                 env=" ".join(f'"{name}={value}"' for name, value in env.items()),
                 more=f"{forced}{spec.config}",
             ),
@@ -232,6 +233,11 @@ class Rig:
         """The machines' public host key of that kind, as `type base64`."""
         return " ".join((self.folder / f"{kind}.pub").read_text().split()[:2])
 
+    def authorize(self, public_key: str) -> None:
+        """Accept that key too, for every account."""
+        with (self.folder / "authorized_keys").open("a") as file:
+            file.write(public_key)
+
     def received(self, name: str = "") -> list[Received]:
         """What that machine, or all of them, got so far, oldest first."""
         machines = [self._machines[name]] if name else list(self._machines.values())
@@ -298,7 +304,7 @@ def sshd(*specs: HostSpec) -> Iterator[Rig]:
 
 
 def _write_keys(folder: Path) -> None:
-    for name, kind in (("ed25519", "ed25519"), ("ecdsa", "ecdsa"), ("id_ed25519", "ed25519")):
+    for name, kind in (*((kind, kind) for kind in KEY_TYPES), ("id_ed25519", "ed25519")):
         private, public = _key(name, kind)
         (folder / name).write_bytes(private)
         (folder / name).chmod(0o600)
@@ -310,7 +316,22 @@ def _write_keys(folder: Path) -> None:
 def _key(name: str, kind: str) -> tuple[bytes, bytes]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / name
-        subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", name, "-f", str(file)], check=True)
+        subprocess.run(
+            [
+                "ssh-keygen",
+                "-q",
+                "-t",
+                kind,
+                *(["-b", "2048"] if kind == "rsa" else []),
+                "-N",
+                "",
+                "-C",
+                name,
+                "-f",
+                str(file),
+            ],
+            check=True,
+        )
         return file.read_bytes(), file.with_suffix(".pub").read_bytes()
 
 

@@ -1,5 +1,6 @@
 """One exec on a channel: both streams read at once, with caps and a deadline, until the machine says how it ended."""
 
+import contextlib
 import re
 import time
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from threading import Event as Flag
 
 import paramiko
 
-from bot.adapters.ssh.login import TICK
+from bot.adapters.ssh.login import BROKEN, TICK
 
 CHUNK = 1 << 20
 LINGER = 0.3  # seconds of silence after the exit status: something in the background may hold the stream open
@@ -115,6 +116,17 @@ class Conversation:
         self.channel.in_stderr_buffer.set_event(self._wake)
 
     def listen(self, deadline: float, abort: Flag) -> Ending:
+        try:
+            return self._listen(deadline, abort)
+        except BROKEN:
+            return Ending(End.LOST)
+
+    def hang_up(self) -> None:
+        """Tell the machine that nothing more will come: what it runs for us ends."""
+        with contextlib.suppress(*BROKEN):
+            self.channel.shutdown_write()
+
+    def _listen(self, deadline: float, abort: Flag) -> Ending:
         heard = time.monotonic()
         while True:
             self._wake.rearm()
@@ -165,6 +177,6 @@ def send_all(channel: paramiko.Channel, data: bytes, deadline: float, abort: Fla
             data = data[channel.send(data) :]
         except TimeoutError:
             continue
-        except (OSError, EOFError, paramiko.SSHException):
+        except BROKEN:
             return False
     return True

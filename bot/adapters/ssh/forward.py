@@ -9,6 +9,7 @@ from threading import Lock, Thread
 import paramiko
 
 from bot.adapters.ssh.host import Unreached
+from bot.adapters.ssh.login import BROKEN
 from bot.adapters.ssh.pool import Connection, through
 
 CHUNK = 64 * 1024
@@ -64,9 +65,10 @@ class _Door(Thread):
         near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
         def close() -> None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(*BROKEN):
                 near.shutdown(socket.SHUT_RDWR)
-            far.close()
+            with contextlib.suppress(*BROKEN):
+                far.close()
 
         with self._lock:
             self._open.add(close)
@@ -82,8 +84,8 @@ class _Door(Thread):
 
 def _pump(source: socket.socket | paramiko.Channel, sink: socket.socket | paramiko.Channel) -> None:
     """Until either side ends; then the other is told that no more will come."""
-    with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+    with contextlib.suppress(*BROKEN):
         while data := source.recv(CHUNK):
             sink.sendall(data)
-    with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+    with contextlib.suppress(*BROKEN):
         sink.shutdown(1)

@@ -15,6 +15,7 @@ from bot.adapters.ssh.host import Host, Limits, Unreached
 from bot.adapters.ssh.hostkeys import Pins, fingerprint
 
 TICK = 0.1  # seconds between looks at the abort flag
+BROKEN = (paramiko.SSHException, EOFError, OSError)  # what paramiko raises when a connection is gone
 PACKET = 256 * 1024  # bytes; the window stays 2 MiB: a larger one made paramiko three times slower
 
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # it logs a traceback for what we say in a sentence

@@ -17,7 +17,7 @@ from tenacity import Retrying, retry_if_exception, sleep_using_event, stop_after
 
 from bot.adapters.ssh import files, login
 from bot.adapters.ssh.host import Host, Limits, Unreached
-from bot.adapters.ssh.login import TICK, Login
+from bot.adapters.ssh.login import BROKEN, TICK, Login
 
 TRIES = 2
 BUSY = 2  # the channel open failure of a server whose MaxSessions is reached
@@ -59,7 +59,8 @@ class Connection:
                     self._request(channel, closer, deadline, abort, command)
                     yield channel
                 finally:
-                    channel.close()
+                    with contextlib.suppress(*BROKEN):
+                        channel.close()
             finally:
                 self._room.release()
 
@@ -93,16 +94,18 @@ class Connection:
             except paramiko.ChannelException as error:
                 if error.code != BUSY:
                     raise Unreached(f"{self.where} allows no commands over SSH: {error.text}.") from error
-                abort.wait(TICK)
-            except (paramiko.SSHException, EOFError, OSError) as error:
-                self.close()
-                raise Lost(f"{self.where} lost the connection.") from error
+            except BROKEN as error:
+                if not self.alive or time.monotonic() > deadline:
+                    self.close()
+                    raise Lost(f"{self.where} lost the connection.") from error
+                # Of two refusals at the same time paramiko gives the reason to one, and nothing to the other.
+            abort.wait(TICK)
 
     def _request(self, channel: paramiko.Channel, closer: "Closer", deadline: float, abort: Flag, command: str) -> None:
         try:
             with closer.closing(channel.close, deadline, abort):
                 channel.exec_command(command)
-        except (paramiko.SSHException, EOFError, OSError) as error:
+        except BROKEN as error:
             if not self.alive:
                 raise Lost(f"{self.where} lost the connection.") from error
             self._give_up_when(abort, deadline)
@@ -137,7 +140,7 @@ class _Probe(Thread):
         self.start()
 
     def run(self) -> None:
-        with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
+        with contextlib.suppress(*BROKEN):
             self._transport.global_request("keepalive@openssh.com", wait=True)
             self.answered = self._transport.is_active()
 
@@ -264,7 +267,7 @@ def through(connection: Connection, host: str, port: int, within: float) -> para
         return connection.transport.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=within)
     except paramiko.ChannelException as error:
         raise Unreached(f"{connection.where} cannot connect to {host}:{port}: {error.text}.") from error
-    except (paramiko.SSHException, EOFError, OSError) as error:
+    except BROKEN as error:
         raise Unreached(f"{connection.where} did not connect to {host}:{port} within {within:g} s.") from error
 
 

@@ -21,7 +21,7 @@ from bot.core.question import Answer, Output, Question, Unanswered
 from bot.core.target import Target
 
 ARGUMENT = 100_000  # bytes: Linux takes 128 KiB in one word of a program, and a question is one
-ENDING = wire.KILL_AFTER + 1.5  # seconds that a machine may take to end a change and to say so
+ENDING = wire.KILL_AFTER + 3  # seconds that a machine may take to end a change and to say so
 DENIED = re.compile(  # how sudo says no under LC_ALL=C, by version; it exits with 1
     r"^sudo: (a password is required|no tty present|a terminal is required|sorry, you must have a tty|.*not allowed)"
     r"|^Sorry, user .* (is not allowed to execute|may not run sudo)"
@@ -136,7 +136,7 @@ class Ssh:
             whole = send_all(channel, script, deadline, abort)
             ending = talk.listen(deadline, abort)
             if ending.how in (End.STOPPED, End.LATE):
-                channel.shutdown_write()  # the machine ends it now; its status says that nothing of it is left
+                talk.hang_up()  # the machine ends it now; its status says that nothing of it is left
                 ending = talk.listen(time.monotonic() + ENDING, Flag())
         known = ending.exit if whole and ending.exit not in wire.CUT_SHORT else None
         return Output(known, out.text, err.text, out.truncated or err.truncated)

@@ -229,7 +229,7 @@ def test_stopping_a_change_ends_it_there_and_waits_for_that(machine: Rig, reach:
     ssh, said = reach(machine.hosts), []
     with all_running(machine, POLITE, lambda c: said.append(ssh.send(target("worker-1"), c, LONG, abort))) as marker:
         abort.set()
-        wait_until(lambda: len(said) == len(POLITE), 3)
+        wait_until(lambda: len(said) == len(POLITE))
         assert machine.running("worker-1", marker) == []
     assert [output.exit for output in said] == [None] * len(POLITE)
 
