@@ -1,5 +1,6 @@
 """The socket of the command line: who somebody is, what they may, and what becomes of bad peers and stale sockets."""
 
+import itertools
 import json
 import os
 import socket
@@ -379,6 +380,8 @@ def test_more_peers_than_places_are_turned_away(desk: FakeDesk, path: Path, monk
         lines.readline()
         (line,) = say(path, "runs")
         assert line == {"event": "error", "text": "Too many people ask at once; try again in a moment.", "exit": 3}
+        first.shutdown(socket.SHUT_RDWR)
+        eventually(lambda: say(path, "runs")[0]["event"] == "answer", "the place was free again")
 
 
 # ---------------------------------------------------------------- the socket itself
@@ -406,7 +409,15 @@ def test_where_another_opsbot_serves_none_is_started(mapped: Console, desk: Fake
     assert say(path, "runs")[0]["event"] == "answer"
 
 
-def test_of_two_that_start_together_one_serves(desk: FakeDesk, path: Path) -> None:
+def test_of_two_that_start_together_one_serves(desk: FakeDesk, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when each is slow to take the stale socket away, so that it might take another's."""
+    waits, unlink = itertools.count(1), Path.unlink
+
+    def slowly(self: Path, missing_ok: bool = False) -> None:
+        time.sleep(0.02 * next(waits))
+        unlink(self, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", slowly)
     path.parent.mkdir(mode=0o700)
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
