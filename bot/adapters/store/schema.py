@@ -76,12 +76,18 @@ def _install_absurd(connection: Connection[DictRow]) -> None:
         raise Permanent(
             f"The database has absurd {_dotted(version)}, this opsbot knows {_dotted(ABSURD)}: run a newer opsbot"
         )
-    connection.execute("SELECT absurd.create_queue(%s)", [QUEUE])
+    if not _has_queue(connection):
+        connection.execute("SELECT absurd.create_queue(%s)", [QUEUE])
 
 
 def _has_absurd(connection: Connection[DictRow]) -> bool:
     row = connection.execute("SELECT to_regprocedure('absurd.get_schema_version()') IS NOT NULL AS there").fetchone()
     return bool(row and row["there"])
+
+
+def _has_queue(connection: Connection[DictRow]) -> bool:
+    """Creating it again would change nothing, but locks its tables, and what other processes write meanwhile fails."""
+    return connection.execute("SELECT FROM absurd.queues WHERE queue_name = %s", [QUEUE]).fetchone() is not None
 
 
 def _absurd_version(connection: Connection[DictRow]) -> tuple[int, ...]:
