@@ -182,6 +182,16 @@ class TestLog:
         assert [line["changed"] for line in lines] == [False, False, False, True]
         assert {line["machine"] for line in lines} == {"worker-1"}
 
+    def test_what_was_written_before_stays(self, tmp_path: Path) -> None:
+        (tmp_path / "commands.jsonl").write_text("before\n" * 50)
+        running = start(tmp_path)
+        with Visitor(running, "worker-1") as visitor:
+            visitor.ask(sh("true"))
+        running.stop()
+        lines = running.received.path.read_text().splitlines()
+        assert lines[:50] == ["before"] * 50
+        assert json.loads(lines[50])["text"] == "true"
+
     def test_a_change_is_written_before_it_is_over(self, running: Running) -> None:
         with Visitor(running, "worker-1") as visitor:
             running.machine("worker-1").wedged.add("docker")  # so that stopping takes 90 s
