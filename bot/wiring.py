@@ -163,7 +163,7 @@ class Serving:
         self.simulator = simulator
         self.stopping = threading.Event()
         self.connection: Connection | None = None
-        self.outboxes: list[Outbox] = []
+        self.outbox: Outbox | None = None
         self.console = self._console()
 
     # ------------------------------------------------------------ putting together
@@ -262,11 +262,15 @@ class Serving:
         desk = SlackDesk(self.desk, self.vocabulary, self.base, self.redactor)
         app = intake(self.client, desk, tenant, settings.command)
         self.connection = connect(app, self.settings.secrets.slack_app_token, self.simulator or SLACK)
-        for no in range(SENDERS):
-            outbox = Outbox(self.base.pool)
-            self.outboxes.append(outbox)
-            sender = Sender(outbox, self.client, channels=channels)
+        self.outbox = Outbox(self.base.pool)
+        sender = Sender(self.outbox, self.client, channels=channels, approvers=self._called())
+        for no in range(SENDERS):  # one sender, so that they share its pace
             self._spawn(f"say-{no}", sender.run)
+
+    def _called(self) -> tuple[str, ...]:
+        """Whom a new question calls: the approvers' group and the people listed."""
+        approvers = self.settings.approvers()
+        return tuple(filter(None, (approvers.usergroup, *approvers.users)))
 
     def _spawn(self, name: str, work: Any) -> None:
         threading.Thread(target=work, args=[self.stopping], name=name, daemon=True).start()
@@ -305,8 +309,8 @@ class Serving:
         self.console.close()
         self.workers.stop(grace=timedelta(seconds=5))
         self.stopping.set()
-        for outbox in self.outboxes:
-            outbox.close()
+        if self.outbox is not None:
+            self.outbox.close()
         self.ssh.close()
         self.base.pool.close()
 
