@@ -6,7 +6,7 @@ The broker decides, not the worker: its process may linger for ever after the co
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
-from bot.core.errors import Refused
+from bot.core.errors import Refused, Unknown
 from bot.core.finding import Finding, Severity
 from bot.core.fix import Fix, Risk, readable
 from bot.core.handler import action, diagnosis
@@ -28,12 +28,14 @@ JUST_STARTED = timedelta(minutes=2)  # a worker connects within seconds; sooner 
 def worker_lost_rabbitmq(look: Look, machine: Target) -> Iterator[Finding]:
     look.together(worker.init_system(machine), worker.addresses(machine))
     now = worker.service(look, machine)
-    if not now.running or (now.since is not None and now.since < JUST_STARTED):
+    if not now.running:
         return
     seen = rabbitmq.presences(look, rabbitmq.broker(look))
     mine = [seen[address] for address in look(worker.addresses(machine)) if address in seen]
     if any(each.builds for each in mine):
         return
+    if now.since is not None and now.since < JUST_STARTED:
+        raise Unknown(f"travis-worker is up for only {readable(now.since)} and not connected yet; look again in 2 min")
     if any(each.cancels for each in mine) and look(worker.paused(machine, look(worker.init_system(machine)))):
         yield _paused(machine)
         return
@@ -75,7 +77,7 @@ def _surely_lost(look: Look, machine: Target, seen: Mapping[str, rabbitmq.Presen
 
 def _strangers(look: Look, machine: Target, seen: Mapping[str, rabbitmq.Presence]) -> set[str]:
     """Addresses with build consumers that are no worker's: the others are known by configuration, since one that
-    cannot     be reached must not hide what is wrong here.
+    cannot be reached must not hide what is wrong here.
     """
     own = look(worker.addresses(machine))
     known = {*own, *(each.address for each in look.site.of(Role.WORKER))}
