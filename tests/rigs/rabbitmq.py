@@ -24,7 +24,7 @@ from tests.rigs.sshd import NAMESPACES, ORDINARY
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")
 USER = VHOST = "travis"
 PASSWORD = "only-for-tests"
-START_SECONDS = 60.0
+START_SECONDS = 100.0
 CTL_SECONDS = 30.0
 STARTED = "Starting broker... completed"  # on its standard output
 PATH = "/usr/local/bin:/usr/bin:/bin"

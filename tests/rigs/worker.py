@@ -9,12 +9,15 @@ a whole machine are stand-ins that come first on the PATH; the workers themselve
 connections from addresses of their own, so their consumers are counted by RabbitMQ and by nobody else.
 """
 
+import json
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+
+import amqp  # type: ignore[import-untyped]
 
 from bot.adapters.ssh import Host
 from bot.core import wire
@@ -24,7 +27,7 @@ from tests.rigs.programs.answers import Answer, Call, Programs, become, said
 from tests.rigs.programs.machine import Machine
 from tests.rigs.programs.systemd import SystemdMachine
 from tests.rigs.programs.upstart import UpstartMachine
-from tests.rigs.rabbitmq import PROGRAMS, Broker
+from tests.rigs.rabbitmq import PASSWORD, PROGRAMS, USER, VHOST, Broker
 
 NAME = "prod"
 QUEUE = "builds.xenial"
@@ -77,6 +80,21 @@ class Installation:
         """The commands that were sent to change this machine, in order, from its own append-only log."""
         scripts = (note.stdin for note in self.rig.received(name) if note.command == wire.SHELL)
         return [line for script in scripts if (line := wire.read_change(script))]
+
+    def order_builds(self, count: int) -> None:
+        """Messages for the queue, as the platform would send them."""
+        with amqp.Connection(
+            f"{self.broker.host}:{self.broker.port}", userid=USER, password=PASSWORD, virtual_host=VHOST
+        ) as connection:
+            channel = connection.channel()
+            for number in range(count):
+                body = json.dumps({"id": number})
+                channel.basic_publish(amqp.Message(body, delivery_mode=2), routing_key=QUEUE)
+
+    def waiting_builds(self) -> int:
+        """Messages in the queue that no worker has acknowledged."""
+        rows = self.broker.ctl("-q", "list_queues", "-p", VHOST, "name", "messages").splitlines()
+        return sum(int(row.split("\t")[1]) for row in rows if row.startswith(f"{QUEUE}\t"))
 
     def not_understood(self) -> list[Call]:
         return [call for programs in self._programs for call in programs.not_understood]

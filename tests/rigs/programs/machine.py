@@ -19,6 +19,8 @@ UP = 90_000.0  # seconds that the machine is up when a test begins
 SETTLED = 3_600.0  # ... and its worker
 AGAIN_AFTER = 0.2  # seconds from a worker's end to its next start
 STOP_WITHIN = 5.0  # ... from TERM to KILL
+BUILDS_WITHIN = 10.0
+LOG_WITHIN = 60.0
 REBOOT_SECONDS = 0.8
 AMQP = 5672  # the port that the machine believes in
 
@@ -143,12 +145,30 @@ class Machine:
         self.worker.started -= SETTLED
 
     def tell_worker(self, order: str) -> None:
-        """`lose`: its connection is closed in good order, and it lives on."""
+        """`lose`: its connection is closed in good order, and it lives on. `finish`: builds end, now and to come."""
         process = self.worker.process
         assert process is not None, f"no worker runs on {self.name}"
         assert process.stdin is not None
         process.stdin.write(f"{order}\n".encode())
         process.stdin.flush()
+
+    def wait_for_builds(self, count: int) -> None:
+        """Until so many run here."""
+        deadline = time.monotonic() + BUILDS_WITHIN
+        while (seen := len(list(self.jobs.iterdir()))) != count:
+            assert time.monotonic() < deadline, f"{seen} builds run on {self.name}, not {count}"
+            time.sleep(0.02)
+
+    def wait_for_log(self, word: str) -> None:
+        deadline = time.monotonic() + LOG_WITHIN
+        while word not in self.log.read_text():
+            assert time.monotonic() < deadline, f"{self.name} did not log {word}"
+            time.sleep(0.02)
+
+    def logged(self, *words: str) -> list[str]:
+        """Which of these words the worker's log holds, in its order."""
+        lines = self.log.read_text().splitlines()
+        return [word for line in lines for word in words if word in line]
 
     def _start_worker(self) -> subprocess.Popen[bytes]:
         env = {

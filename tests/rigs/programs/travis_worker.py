@@ -1,11 +1,12 @@
 """A stand-in for travis-worker that is a real AMQP client: the same queues, consumers, signals and log lines.
 
 Its settings have the vendor's names: AMQP_URI, QUEUE_NAME and POOL_SIZE. Of the rig's own, ADDRESS is where its
-connections come from, JOBS a folder with a file for each running build, and LOST=yes a worker whose connection is
-closed as soon as it has started.
+connections come from, JOBS a folder with a file for each running build, and LOST=yes a worker that never gets a
+connection and does not notice.
 
-A message is a build: {"id": 7, "seconds": 2}. On standard input `lose` closes the connection in good order and lives
-on, which is how a real worker gets lost; the end of input ends the worker, so that none outlives its test.
+A message is a build: {"id": 7}. On standard input `lose` closes the connection in good order and lives on, which is how
+a real worker gets lost; `finish` ends this build and all that come after; the end of input ends the worker, so that
+none outlives its test.
 """
 
 import json
@@ -14,7 +15,6 @@ import select
 import signal
 import socket
 import sys
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,7 +53,6 @@ class Build:
 
     message: Any
     name: str
-    until: float
 
 
 class Worker:
@@ -65,6 +64,7 @@ class Worker:
         self.signals: list[int] = []
         self.toggles = 0
         self.finishing = False
+        self.builds_end = False
         self.over = False
 
     # ------------------------------------------------------------ connected
@@ -107,13 +107,13 @@ class Worker:
 
     def _begin(self, message: Any) -> None:
         asked = json.loads(message.body)
-        build = Build(message, f"travis-job-acme-app-{asked['id']}", time.monotonic() + asked["seconds"])
+        build = Build(message, f"travis-job-acme-app-{asked['id']}")
         (self.jobs / build.name).touch()
         self.builds.append(build)
         log("starting job", job_id=asked["id"])
 
     def finish_builds(self) -> None:
-        for build in [build for build in self.builds if time.monotonic() >= build.until]:
+        for build in list(self.builds) if self.builds_end else ():
             self._end(build)
             if self.connection is not None:
                 build.message.channel.basic_ack(build.message.delivery_tag)
@@ -175,6 +175,7 @@ class Worker:
 
     def _obey(self, words: bytes) -> None:
         self.over |= not words
+        self.builds_end |= b"finish" in words
         if b"lose" in words:
             self.lose()
 
@@ -183,14 +184,13 @@ def main() -> None:
     worker = Worker()
     for number in (signal.SIGUSR2, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: worker.signals.append(number))
-    try:
-        worker.connect()
-    except (OSError, AMQPError) as error:
-        log("couldn't connect to AMQP", "error", err=error)
-        return  # the vendor's ends with 0, too
+    if os.environ.get("LOST") != "yes":
+        try:
+            worker.connect()
+        except (OSError, AMQPError) as error:
+            log("couldn't connect to AMQP", "error", err=error)
+            return  # the vendor's ends with 0, too
     log("worker started")
-    if os.environ.get("LOST") == "yes":
-        worker.lose()
     try:
         worker.run()
     except (OSError, AMQPError) as error:
