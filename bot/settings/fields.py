@@ -11,7 +11,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, StrictInt, StrictSt
 from bot.settings.secrets import OURS
 
 _UNITS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_BYTES: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _RESERVED: Final = ("all", "and", "because", "machine", "machines", "on", "platform", "worker")
 
 
@@ -39,14 +38,6 @@ def span(value: Any) -> timedelta:
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError("must be a time span with a unit, such as 10s, 30m, 26h or 1h30m")
     return timedelta(milliseconds=sum(int(number) * _UNITS[unit] for number, unit in parts))
-
-
-def size(value: Any) -> int:
-    """`20GiB` as bytes."""
-    found = re.fullmatch(r"(\d+) ?(?:([KMGT])i)?B", value) if isinstance(value, str) else None
-    if not found:
-        raise ValueError("must be a size with a unit, such as 500MiB or 20GiB")
-    return int(found[1]) * _BYTES[found[2] or ""]
 
 
 def _cron(value: str) -> str:
@@ -136,12 +127,8 @@ User = Annotated[StrictStr, _id("UW", "a user id")]
 Usergroup = Annotated[StrictStr, _id("S", "a user group id")]
 Approvals = Annotated[Literal[0, 1, 2, "forbidden"], BeforeValidator(_approvals)]
 Cron = Annotated[StrictStr, AfterValidator(_cron)]
-Size = Annotated[int, BeforeValidator(size)]
-Recipient = Annotated[StrictStr, _matching(r"age1[a-z0-9]{20,}|ssh-\S+ \S+.*", "must be an age recipient: age1…")]
-Location = Annotated[StrictStr, _matching(r"(s3|gs|az|file)://\S+", "must be s3://…, gs://…, az://… or file:///…")]
 Lease = Annotated[timedelta, BeforeValidator(span), _between(_SECOND, 600 * _SECOND, "must be between 1s and 10m")]
 Poll = Annotated[timedelta, BeforeValidator(span), _between(_SECOND / 100, 60 * _SECOND, "must be between 10ms and 1m")]
 Patience = Annotated[
     timedelta, BeforeValidator(span), _between(_SECOND, 86_400 * _SECOND, "must be between 1s and 24h")
 ]
-Age = Annotated[timedelta, BeforeValidator(span), _between(60 * _SECOND, 366 * 86_400 * _SECOND, "must be at least 1m")]

@@ -10,6 +10,11 @@ from pydantic.fields import FieldInfo
 from bot.core.errors import Permanent
 
 Location = Sequence[int | str]
+NOT_BUILT = {  # who asks for these should not believe that they have them
+    "backups": "opsbot takes no backups yet",
+    "break_glass": "opsbot has no break-glass: without another person nothing is changed",
+    "canary": "opsbot starts no canary builds yet",
+}
 SEVERAL = 5  # keys named in a sentence; more would hide the point
 
 
@@ -81,6 +86,8 @@ def _quotes(given: object) -> str:
 
 
 def _unknown(key: str, known: Sequence[str]) -> str:
+    if key in NOT_BUILT:
+        return f"{NOT_BUILT[key]}; take it out"
     if near := difflib.get_close_matches(key, known, n=1, cutoff=0.6):
         return f"unknown key (did you mean {near[0]}?)"
     more = ", …" if len(known) > SEVERAL else ""

@@ -192,39 +192,6 @@ class PolicyRule(Section):
     )
 
 
-class Keep(Section):
-    daily: Annotated[StrictInt, Field(ge=0)] = Field(default=7, description="Newest of each day, in days. Default: 7.")
-    weekly: Annotated[StrictInt, Field(ge=0)] = Field(
-        default=4, description="Newest of each week, in weeks. Default: 4."
-    )
-    monthly: Annotated[StrictInt, Field(ge=0)] = Field(
-        default=12, description="Newest of each month, in months. Default: 12."
-    )
-
-
-class Proof(Section):
-    restore: Literal["schema", "full", "none"] = Field(
-        default="schema",
-        description="What is restored to prove a backup: schema, full or none. Default: schema, it is quick.",
-    )
-    max_size: fields.Size = Field(
-        default=20 << 30, description="Larger backups are not restored in full. Bytes with a unit. Default: 20GiB."
-    )
-
-
-class Backups(Section):
-    store: fields.Location = Field(description="Where backups go: s3://…, gs://…, az://… or file:///…. No default.")
-    recipients: Annotated[tuple[fields.Recipient, ...], Field(min_length=1)] = Field(
-        description="age recipients they are encrypted to, so that opsbot itself cannot read them. At least one."
-    )
-    keep: Keep = Field(default=Keep(), description="How many are kept.")
-    overdue_after: fields.Age = Field(
-        default=timedelta(hours=26),
-        description="When a missing backup is a finding. Default: 26h, a day and some slack.",
-    )
-    proof: Proof = Field(default=Proof(), description="How a backup is proven restorable.")
-
-
 class Schedule(Section):
     cron: fields.Cron = Field(description="When, as minute hour day month weekday, in UTC, in quotes. No default.")
     run: fields.Text = Field(description="What, in the words of the chat: `diagnose builds not starting`. No default.")
@@ -279,7 +246,6 @@ class File(Section):
         description="Who must agree before something is changed: the first rule that fits decides. Default, also after "
         "the last rule: none 0, interrupts 1, data 1, destroys forbidden.",
     )
-    backups: Backups | None = Field(default=None, description="Backups. Default: none are taken.")
     schedules: tuple[Schedule, ...] = Field(default=(), description="What runs by itself. Default: nothing.")
     handlers: tuple[fields.File, ...] = Field(
         default=(),
