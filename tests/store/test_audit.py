@@ -136,6 +136,27 @@ def test_a_trail_rewritten_with_the_stolen_key_is_betrayed_by_the_head(
 
 
 @pytest.mark.usefixtures("trail")
+def test_a_record_of_another_past_does_not_fit(pool: Pool, audit: Audit, tamper: Tamper) -> None:
+    """Signed with the right key and in its place, but it followed something else (a restored backup, a snapshot)."""
+    with pool.connection() as tx:
+        audit.append(tx, "the inconvenient record", ANA, {})
+        audit.append(tx, "what came after it", ANA, {})
+    tamper("CREATE TABLE snapshot AS SELECT * FROM opsbot.audit WHERE no = 7; DELETE FROM opsbot.audit WHERE no > 5")
+    with pool.connection() as tx:
+        audit.append(tx, "something harmless", ANA, {})
+    tamper("INSERT INTO opsbot.audit SELECT * FROM snapshot; DROP TABLE snapshot")
+    said = audit.verify()
+    assert said is not None
+    assert said.startswith("Record 7 (what came after it, ")
+
+
+@pytest.mark.usefixtures("trail")
+def test_a_gap_is_called_a_gap(audit: Audit, tamper: Tamper) -> None:
+    tamper("DELETE FROM opsbot.audit WHERE no IN (3, 4)")
+    assert audit.verify() == "Record 3 is missing: after record 2 comes record 5."
+
+
+@pytest.mark.usefixtures("trail")
 def test_another_key_fits_nothing(pool: Pool) -> None:
     said = Audit(pool, KEY[::-1]).verify()
     assert said is not None

@@ -314,6 +314,10 @@ def test_a_channel_is_served_by_one_at_a_time(pool: Pool, outbox: Outbox, begin:
         thread.start()
         thread.join(10)
     assert seen == ["C2"], "C1 has a second letter, but C1 is ours"
+    thread = threading.Thread(target=other_process)
+    thread.start()
+    thread.join(10)
+    assert seen == ["C2", "C1"], "and now it is anybody's"
     peer.close()
 
 
