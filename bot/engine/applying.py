@@ -2,7 +2,7 @@
 diagnosis.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -13,12 +13,12 @@ from typing import Any
 from bot.core import unit
 from bot.core.approval import Ask, Kind, Verdict
 from bot.core.command import Command
-from bot.core.errors import Unknown
+from bot.core.errors import Refused, Unknown
 from bot.core.fact import Fact
 from bot.core.fix import Change, Fix, Wait
 from bot.core.look import CannotLook
 from bot.core.plan import fix_to_json
-from bot.core.ports import NotSent, Sender, Tx
+from bot.core.ports import ChangeRow, NotSent, Sender, Tx
 from bot.core.question import Output
 from bot.engine.journal import Cancelled, Journal
 from bot.engine.rounds import Diagnoser
@@ -30,16 +30,20 @@ FIXES_PER_PLAN = 100
 STEPS_PER_FIX = 100
 UNIT_LOOKS = 5  # quick looks at a unit before the run sleeps: a restart is often over within a second
 UNIT_LOOK_EVERY = 0.2  # seconds
+UNSENT = ("not needed", "not sent")  # results of changes that surely never left
 MOST_SAID = 2000  # characters of a program's words that the story keeps
 Json = dict[str, Any]
 
 
 class Result(Enum):
-    """How a fix went. HEALED and GONE (nothing was left to fix) count as fixed."""
+    """How a fix went. HEALED and GONE (nothing was left to fix) count as fixed; of GONE, ALTERED and NOT_BEGUN nothing
+    was sent.
+    """
 
     HEALED = "healed"
     GONE = "gone"
     ALTERED = "altered"
+    NOT_BEGUN = "not begun"
     FAILED = "failed"
     IN_DOUBT = "in doubt"
     CANCELLED = "cancelled"
@@ -57,11 +61,11 @@ class StepFailed(Exception):
 class Way:
     """Where a fix came from: how to make it anew before it is applied, and how to prove it afterwards.
 
-    `again` gives the fix as it would be planned now, None when nothing is left to fix; `troubles` gives what the
+    `again` gives the fixes as they would be offered now, None when nothing is left to fix; `troubles` gives what the
     diagnosis still says about the target, empty when it is silent.
     """
 
-    again: Callable[[str], Fix | None]
+    again: Callable[[], Sequence[Fix] | None]
     troubles: Callable[[], list[str]]
 
 
@@ -140,12 +144,12 @@ class Applying:
         if self._has_begun():
             return None
         try:
-            now = self.way.again(self.fix.id)
-        except (CannotLook, Unknown) as why:
+            offered = self.way.again()
+        except (CannotLook, Unknown, Refused) as why:
             raise StepFailed(f"could not look again, so nothing was sent: {why}") from why
-        if now is None:
+        if offered is None:
             return Result.GONE
-        if fix_to_json(now) != fix_to_json(self.fix) or self._identity_now() != self.identity:
+        if fix_to_json(self.fix) not in map(fix_to_json, offered) or self._identity_now() != self.identity:
             return Result.ALTERED
         self._save()
         return None
@@ -161,6 +165,11 @@ class Applying:
         for no, step in (*enumerate(self.fix.steps), *enumerate(self.fix.ensure, ENSURE_FROM)):
             if isinstance(step, Change):
                 yield self.change_no(no), step
+
+    def touched(self) -> bool:
+        """Whether anything may have been sent; a change that surely was not does not count."""
+        rows = (self._row(no) for no, _ in self._numbered())
+        return any(row is not None and _may_be_sent(row) for row in rows)
 
     def _unresolved(self) -> bool:
         rows = (self._row(no) for no, _ in self._numbered())
@@ -192,7 +201,7 @@ class Applying:
     def _failed(self, why: StepFailed) -> Result:
         self._tell_step(f"{self.key}.failed", str(why), "failed")
         self._ensure()
-        return Result.FAILED
+        return Result.FAILED if self.touched() else Result.NOT_BEGUN
 
     def _verify(self) -> Result:
         def keep(tx: Tx, troubles: list[str]) -> None:
@@ -454,7 +463,7 @@ class Applying:
 
     def _ensure(self) -> None:
         """Leave the machine as it should be, once anything may have been sent to it."""
-        if not self.fix.ensure or not self._has_begun():
+        if not self.fix.ensure or not self.touched():
             return
         steady = replace(self, journal=replace(self.journal, heed_cancel=False))
         for no, change in enumerate(self.fix.ensure):
@@ -486,6 +495,10 @@ def answered(journal: Journal, tx: Tx, no: int, until: datetime) -> Json | None:
         return None
     by = approval.decided_by[-1].user if approval.decided_by else ""
     return {"verdict": approval.state, "by": by, "reason": approval.reason, "approval": approval.id}
+
+
+def _may_be_sent(row: ChangeRow) -> bool:
+    return row.ask_no > 1 or row.result is None or row.result["state"] not in UNSENT
 
 
 def _result_of(change: Change, output: Output) -> Mapping[str, Any]:

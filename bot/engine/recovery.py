@@ -59,6 +59,7 @@ class Recovery:
     terms: Terms
     approvers: str
     healed: list[Fix] = field(default_factory=list)
+    failed: list[Fix] = field(default_factory=list)
     tried: set[str] = field(default_factory=set)
 
     def carry(self) -> Ending:
@@ -199,11 +200,10 @@ class Recovery:
         if not troubles and report.unknown:
             outcome = Outcome.PARTLY_FIXED if self.healed else Outcome.COULD_NOT_LOOK
             return Ending(outcome, f"{self._done_so_far()} Not known: {'; '.join(report.unknown)}")
+        if not troubles and not self.healed and not self.failed:
+            return Ending(Outcome.HEALTHY, f"Nothing wrong was found by: {listed(list(report.checked))}.")
         if not troubles:
-            checked = listed(list(report.checked))
-            return (
-                self._all_fixed() if self.healed else Ending(Outcome.HEALTHY, f"Nothing wrong was found by: {checked}.")
-            )
+            return self._all_fixed()
         if not self.healed and all(not found.by for found in troubles):
             return Ending(Outcome.COULD_NOT_LOOK, "; ".join(found.finding.title for found in troubles))
         return self._unfixed(troubles)
@@ -224,12 +224,15 @@ class Recovery:
         return Ending(outcome, f"{self._done_so_far()} Still wrong: {left}.{tell}".strip())
 
     def _all_fixed(self) -> Ending:
-        if not self.healed:
+        if not self.healed and not self.failed:
             return Ending(Outcome.HEALTHY, "It was gone when opsbot looked again before the change; nothing was sent.")
         return Ending(Outcome.FIXED, f"{self._done_so_far()} The same diagnosis no longer finds it.")
 
     def _done_so_far(self) -> str:
-        return f"Fixed: {listed([str(fix) for fix in self.healed])}." if self.healed else "Nothing was changed."
+        """What was changed so far, also what did not help: nobody may read `nothing` where something was sent."""
+        told = {"Fixed": self.healed, "Tried without success": self.failed}
+        parts = [f"{what}: {listed([str(fix) for fix in fixes])}." for what, fixes in told.items() if fixes]
+        return " ".join(parts) or "Nothing was changed."
 
     # ------------------------------------------------------------ an action by name
 
@@ -290,6 +293,8 @@ class Recovery:
                 raise Cancelled
             if result is Result.ALTERED:
                 self.tried.discard(fix.id + fix.target.key)
+            if result is Result.FAILED:
+                self.failed.append(fix)
             if result not in (Result.HEALED, Result.GONE):
                 return result
             self.healed += [fix] if result is Result.HEALED else []

@@ -138,6 +138,20 @@ def test_next_gentlest_fix_needs_its_own_approval(stubborn: Room) -> None:
     assert stubborn.sent() == ["tap", "untap", "sudo -n screw"]
 
 
+def test_a_fix_that_helps_late_is_said_so(stubborn: Room) -> None:
+    def late(machine: str, command: str) -> Output:
+        if command == "untap":  # the fix has given up, and only now it is bright
+            light(stubborn, machine, "bright")
+        return Output(0)
+
+    stubborn.machines.on_send = late
+    run = stubborn.order()
+    stubborn.click(stubborn.asked(run), BO)
+    ended = stubborn.ended(run)
+    assert ended.outcome is Outcome.FIXED
+    assert "Tried without success: hall: Tap the lamp" in ended.summary
+
+
 def test_unfixed_says_whom_to_tell(stubborn: Room) -> None:
     stubborn.machines.on_send = lambda machine, command: Output(0)
     run = stubborn.order()
