@@ -1,6 +1,7 @@
 """Did Slack hear everything? Each run's story, as the rows have it, against the messages that the local Slack holds."""
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,6 +54,11 @@ def check(world: World) -> Said:
     for missing in (*said.outcomes, *said.events, *said.questions):
         note(f"  {missing}")
     return said
+
+
+def private(world: World) -> Counter[str]:
+    """What people were told alone, numbers left out."""
+    return Counter(re.sub(r"\d+", "N", each.text) for each in world.slack.ephemerals())
 
 
 def _threads(world: World) -> dict[int, Thread]:

@@ -55,6 +55,7 @@ class Desk:
     patience: float = 120.0
     repeated: int = 0
     clicked: set[str] = field(default_factory=set)
+    kept: list[str] = field(default_factory=list)  # what tells each acknowledged order and click from all others
     incidents: list[Incident] = field(default_factory=list)
 
     def incident(self) -> Incident:
@@ -74,6 +75,7 @@ class Desk:
             ack = ana.slash("/travis", f"diagnose builds not starting {self.machine}", channel=self.channel)
             found = ON_IT.search(ack.shown or "")
             if ack.acked and found:
+                self.kept.append(str(ack.trigger_id))
                 now.run = int(found[1])
                 return
             self.repeated += 1
@@ -109,12 +111,13 @@ class Desk:
         raise NotInTime(f"run {now.run} on {now.machine} has not ended within {self.patience:g} s")
 
     def _thread(self, now: Incident) -> list[Message]:
-        if now.root:
+        """The run's thread; looked for again now and then, since a kill may have doubled the message it hangs on."""
+        if now.root and random.random() > 0.15:
             return self.world.slack.messages(self.channel, now.root)
         found = self._messages()
         roots = [each for each in found if f"run {now.run} · asked by" in each.all_text]
-        now.root = roots[0].ts if roots else ""
-        return roots
+        now.root = roots[-1].ts if roots else ""
+        return [each for each in found if each.ts in {one.ts for one in roots} or each.thread_ts == now.root != ""]
 
     def _read(self, now: Incident, message: Message) -> None:
         if f"run {now.run} · asked by" in message.all_text:
@@ -129,6 +132,7 @@ class Desk:
             return
         ack = do()
         if ack.acked:
+            self.kept.append(str(ack.trigger_id))
             self.clicked.add(message.ts)
         else:
             self.repeated += 1
@@ -146,17 +150,17 @@ class Desk:
 
 
 def press(world: World, person: str, message: Message, action: str) -> Ack:
+    """One click; not acknowledged when the button went away just now."""
     try:
         return world.slack.person(person).click(message, action)
-    except Refused:  # the button went away just now: somebody else was faster, or a copy was closed
-        return Ack(True, None, None, None, None, None, None, {}, None)
+    except Refused as why:
+        return Ack(False, None, str(why), None, None, None, None, {}, None)
 
 
 def outcome_of(status: Message) -> str:
-    """The outcome in a status message's header, empty while there is none."""
-    head = status.text.split(": ")[0]
-    word = head.split(" ", 1)[-1].strip()
-    return ENDED.get(word, "")
+    """The outcome in a status message's header, empty while it shows only how far the run is (⏳)."""
+    sign, _, word = status.text.split(": ")[0].partition(" ")
+    return "" if sign == "⏳" else ENDED.get(word.strip(), "")
 
 
 @dataclass

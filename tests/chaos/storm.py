@@ -49,6 +49,7 @@ class Storm:
     kills: int = 0
     inside: int = 0
     restarts: int = 0
+    died: int = 0
     orphaned: dict[Orphan, float] = field(default_factory=dict)
     takeovers: list[float] = field(default_factory=list)
     stopped: threading.Event = field(default_factory=threading.Event)
@@ -70,11 +71,19 @@ class Storm:
     def _kill_for_ever(self) -> None:
         due = time.monotonic() + self.every
         while not self.stopped.wait(max(0.02, due - time.monotonic())) and not self.calm():
+            self._raise_the_dead()
             try:
                 with self._guard:
                     due = time.monotonic() + self.every if self._kill() else time.monotonic() + 0.05
             except psycopg.Error as error:
                 self.troubles.append(f"kill: {error}")
+
+    def _raise_the_dead(self) -> None:
+        """What its own service manager would do: start again what ended by itself, such as without a database."""
+        for slot, pid in self.world.serves.items():
+            if not lives(pid):
+                self.died += 1
+                self.world.serve(slot)
 
     def _kill(self) -> bool:
         """Whether a process was busy, and died of it."""
@@ -194,8 +203,10 @@ def figures(world: World, storm: Storm, shift: Shift, took: float) -> list[Figur
         info("seconds", took),
         info("processes killed while they carried a run, then started anew", storm.kills),
         info("database restarts (immediate)", storm.restarts),
+        info("processes that ended by themselves, and were started again", storm.died),
         info("runs that were carried by what was killed", len(storm.takeovers) + len(storm.orphaned)),
         exactly("... and that no peer has taken over", len(storm.orphaned), 0),
+        exactly("acknowledged orders and clicks that were not kept", len(_forgotten(world, shift)), 0),
         exactly("acknowledged orders whose run did not end", sum(not each.outcome for each in acknowledged), 0),
         exactly("desks that gave up", len(shift.troubles), 0),
         exactly("changes sent twice, by the machines' log", sum(each.twice for each in sent), 0),
@@ -215,8 +226,15 @@ def figures(world: World, storm: Storm, shift: Shift, took: float) -> list[Figur
         info("from the fault to the outcome in Slack, p50, s", percentile([i.seconds for i in incidents if i.outcome], 0.5)),
         info("... p95, s", percentile([i.seconds for i in incidents if i.outcome], 0.95)),
         info("orders and clicks done again, because nobody had acknowledged them", sum(d.repeated for d in shift.desks)),
+        info("deadlocks in the database (each was tried again)", len(deadlocks(world))),
         info("programs that the machines did not know", len(world.unknown())),
     ]  # fmt: skip
+
+
+def _forgotten(world: World, shift: Shift) -> set[str]:
+    """By Slack's own ids of what was acknowledged."""
+    known = {row["key"] for row in world.rows("SELECT key FROM opsbot.requests")}
+    return {key for desk in shift.desks for key in desk.kept} - known
 
 
 def _whole(sending: Sending) -> bool:
@@ -232,6 +250,7 @@ def outcomes(incidents: Sequence[Incident]) -> str:
 
 
 def run(world: World, size: Size, rest: float) -> list[Figure]:
+    """Play it, count, print what went wrong."""
     began = time.monotonic()
     storm, shift = play(world, size, rest)
     took = time.monotonic() - began
@@ -243,8 +262,33 @@ def run(world: World, size: Size, rest: float) -> list[Figure]:
     except NotInTime as late:
         note(f"  {late}")
     found = figures(world, storm, shift, took)
+    for text, count in letters.private(world).most_common(10):
+        note(f"  {count} x privately: {text}")
+    for trouble in deadlocks(world):
+        note(f"  PostgreSQL: {trouble}")
     for sending in sendings(world, shift.incidents):
         if sending.twice or not _whole(sending) or sending.incident.outcome != "FIXED":
             note(f"  run {sending.incident.run} {sending.incident.outcome}: {dict(sending.sent)} {sending.incident.answers}")
+            note(story(world, sending.incident.run))
     world.stop_serving()
     return found
+
+
+def deadlocks(world: World) -> list[str]:
+    """Statements that waited for each other, by the server's own log."""
+    lines = world.server.log.read_text(errors="replace").splitlines()
+    found = [no for no, line in enumerate(lines) if "deadlock detected" in line]
+    return ["\n    ".join(lines[no : no + 9]) for no in found[:5]]
+
+
+def story(world: World, run: int) -> str:
+    """What a run tells of itself, for who looks for the reason."""
+    events = world.rows("SELECT no, at, kind, data FROM opsbot.events WHERE run_id = %s ORDER BY no", run)
+    clicks = world.rows(
+        "SELECT q.id, q.key, q.tries, q.body, t.state, t.attempts, r.claimed_by, r.state AS run_state, r.available_at, clock_timestamp() AS now, r.failure_reason FROM opsbot.requests q "
+        "LEFT JOIN absurd.t_opsbot t ON t.params->>'request' = q.id::text AND t.task_name = 'click' LEFT JOIN absurd.r_opsbot r USING (task_id) "
+        "WHERE q.kind = 'click' AND q.body->>'approval' IN (SELECT id::text FROM opsbot.approvals WHERE run_id = %s)", run)
+    changes = world.rows("SELECT * FROM opsbot.changes WHERE run_id = %s ORDER BY change_no, ask_no", run)
+    asked = world.rows("SELECT no, kind, state, voters FROM opsbot.approvals WHERE run_id = %s ORDER BY no", run)
+    told = [f"    {row['no']} {row['at']:%T} {row['kind']} {str(row['data'])[:160]}" for row in events]
+    return "\n".join([*told, *(f"    {row}" for row in (*clicks, *changes, *asked))])
