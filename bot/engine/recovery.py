@@ -9,7 +9,7 @@ from typing import Any
 
 from bot.core.approval import Ask, Kind, Verdict
 from bot.core.errors import Refused, Unknown
-from bot.core.finding import Severity
+from bot.core.finding import Finding, Severity
 from bot.core.fix import Fix
 from bot.core.handler import Action, Catalogue, Diagnosis
 from bot.core.look import CannotLook
@@ -59,7 +59,6 @@ class Recovery:
     terms: Terms
     approvers: str
     healed: list[Fix] = field(default_factory=list)
-    failed: list[Fix] = field(default_factory=list)
     tried: set[str] = field(default_factory=set)
 
     def carry(self) -> Ending:
@@ -84,11 +83,10 @@ class Recovery:
             result = self._go(no, fixes, {fix.id + fix.target.key: self._way(found) for found, fix in fixes})
             if isinstance(result, Ending):
                 return result
-            alterations += result is Result.ALTERED
+            alterations += result in (Result.ALTERED, Result.NOT_BEGUN)
             if alterations > MOST_ALTERATIONS:
-                return Ending(
-                    Outcome.UNFIXED, "The machines kept changing while the plan was decided; look again later."
-                )
+                why = "The machines kept changing, or could not be had, while the plan was decided; look again later."
+                return Ending(Outcome.UNFIXED, f"{self._done_so_far()} {why}")
             if result is Result.HEALED and self._covered(report, fixes):
                 return self._all_fixed()
         return Ending(Outcome.UNFIXED, f"Gave up after {MOST_PLANS} plans. {self._done_so_far()}")
@@ -177,20 +175,23 @@ class Recovery:
         return fixes[: min((self.policy.rule_for(fix).max_targets for _, fix in fixes), default=0)]
 
     def _way(self, found: Found) -> Way:
-        diagnosis = self.catalogue.diagnoses[found.by]
-        target = found.finding.target
+        diagnosis, target = self.catalogue.diagnoses[found.by], found.finding.target
+        machines = (target,) if target.role is diagnosis.each else self._machines()
 
-        def again(fix_id: str) -> Fix | None:
-            report = self._seen([diagnosis], [target])
-            if unseen := _unseen(report):
+        def look() -> tuple[list[Finding], list[str]]:
+            report = self._seen([diagnosis], machines)
+            same = [each.finding for each in report.findings if each.finding.key == found.finding.key]
+            return same, _unseen(report)
+
+        def again() -> Sequence[Fix] | None:
+            same, unseen = look()
+            if unseen:
                 raise Unknown("; ".join(unseen))
-            same = (each.finding for each in report.findings if each.finding.cause == found.finding.cause)
-            return next((fix for finding in same for fix in finding.fixes if fix.id == fix_id), None)
+            return [fix for finding in same for fix in finding.fixes] if same else None
 
         def troubles() -> list[str]:
-            report = self._seen([diagnosis], [target])
-            same = (each for each in report.findings if each.finding.cause == found.finding.cause)
-            return [str(each.finding) for each in same if each.finding.severity >= Severity.WARN] + _unseen(report)
+            same, unseen = look()
+            return [str(finding) for finding in same if finding.severity >= Severity.WARN] + unseen
 
         return Way(again, troubles)
 
@@ -200,11 +201,13 @@ class Recovery:
         if not troubles and report.unknown:
             outcome = Outcome.PARTLY_FIXED if self.healed else Outcome.COULD_NOT_LOOK
             return Ending(outcome, f"{self._done_so_far()} Not known: {'; '.join(report.unknown)}")
-        if not troubles and not self.healed and not self.failed:
+        if not troubles and not report.checked:
+            return Ending(Outcome.COULD_NOT_LOOK, "None of these diagnoses is about any of these machines.")
+        if not troubles and not self.healed and not self._unproven():
             return Ending(Outcome.HEALTHY, f"Nothing wrong was found by: {listed(list(report.checked))}.")
         if not troubles:
             return self._all_fixed()
-        if not self.healed and all(not found.by for found in troubles):
+        if not self.healed and not self._unproven() and all(not found.by for found in troubles):
             return Ending(Outcome.COULD_NOT_LOOK, "; ".join(found.finding.title for found in troubles))
         return self._unfixed(troubles)
 
@@ -213,26 +216,31 @@ class Recovery:
         if self.journal.run.order.look_only:
             return Ending(Outcome.FOUND, f"Found: {left}.")
         outcome = Outcome.PARTLY_FIXED if self.healed else Outcome.UNFIXED
+        hopeless = sorted({found.finding.cause for found in troubles if found.finding.fixes})
         tell = (
             ""
-            if not self.tried
+            if not self.tried or not hopeless
             else (
                 f" Every fix that opsbot knows was tried. Tell the vendor's support (enterprise@travis-ci.com) the "
-                f"causes {listed(sorted({found.finding.cause for found in troubles}))} and run {self.journal.run.id}."
+                f"causes {listed(hopeless)} and run {self.journal.run.id}."
             )
         )
         return Ending(outcome, f"{self._done_so_far()} Still wrong: {left}.{tell}".strip())
 
     def _all_fixed(self) -> Ending:
-        if not self.healed and not self.failed:
+        if not self.healed and not self._unproven():
             return Ending(Outcome.HEALTHY, "It was gone when opsbot looked again before the change; nothing was sent.")
         return Ending(Outcome.FIXED, f"{self._done_so_far()} The same diagnosis no longer finds it.")
 
     def _done_so_far(self) -> str:
         """What was changed so far, also what did not help: nobody may read `nothing` where something was sent."""
-        told = {"Fixed": self.healed, "Tried without success": self.failed}
+        told = {"Fixed": self.healed, "Tried, not known to have helped": self._unproven()}
         parts = [f"{what}: {listed([str(fix) for fix in fixes])}." for what, fixes in told.items() if fixes]
         return " ".join(parts) or "Nothing was changed."
+
+    def _unproven(self) -> list[Fix]:
+        """Fixes of which something may have been sent, and that did not prove to have helped."""
+        return [each.fix for each in self._begun() if each.fix not in self.healed and each.touched()]
 
     # ------------------------------------------------------------ an action by name
 
@@ -243,9 +251,9 @@ class Recovery:
                 stored = self.journal.once(f"action.{no}", lambda: self._action_plan(action).to_json())
             except (CannotLook, Unknown) as why:
                 self.journal.heed_stop()
-                return Ending(Outcome.COULD_NOT_LOOK, f"{why}. Nothing was changed.")
+                return Ending(Outcome.COULD_NOT_LOOK, f"{why}. {self._done_so_far()}")
             except Refused as why:
-                return Ending(Outcome.REFUSED, f"{why}. Nothing was changed.")
+                return Ending(Outcome.REFUSED, f"{why}. {self._done_so_far()}")
             plan = plan_from_json(stored, self.diagnoser.site)
             pairs: list[tuple[Found | None, Fix]] = [(None, fix) for fix in plan.fixes]
             result = self._go(no, pairs, {fix.id + fix.target.key: self._action_way(action, fix) for fix in plan.fixes})
@@ -253,12 +261,22 @@ class Recovery:
                 return result
             if result is Result.HEALED:
                 return Ending(Outcome.DONE, self._done_so_far().replace("Fixed", "Done"))
-            if result is not Result.ALTERED:
+            if result not in (Result.ALTERED, Result.NOT_BEGUN):
                 return Ending(Outcome.UNFIXED, f"{self._done_so_far()} The rest did not work; see the thread.")
-        return Ending(Outcome.UNFIXED, "The machine kept changing while the plan was decided; try again.")
+        why = "The machine kept changing, or could not be had, while the plan was decided; try again."
+        return Ending(Outcome.UNFIXED, f"{self._done_so_far()} {why}")
 
     def _action_plan(self, action: Action) -> Plan:
-        return Plan(tuple(self._action_fix(action, target) for target in self._machines()))
+        """For every machine that was named and is not done yet; raises Refused."""
+        done = [fix.target for fix in self.healed]
+        targets = [each for each in self._machines() if each.role is action.each and each not in done]
+        if not targets:
+            raise Refused(f"`{action.name}` is for machines of the role {action.each.value}, and none was named")
+        plan = Plan(tuple(self._action_fix(action, target) for target in targets))
+        rule = min((self.policy.rule_for(fix) for fix in plan.fixes), key=lambda each: each.max_targets)
+        if len(targets) > rule.max_targets:
+            raise Refused(f"{len(targets)} machines at once are too many: {rule.name} allows {rule.max_targets}")
+        return plan
 
     def _action_fix(self, action: Action, target: Target) -> Fix:
         fix = self.diagnoser.planned(lambda look: action.plan(look, target), self.journal.stop)
@@ -272,7 +290,7 @@ class Recovery:
             report = self._seen(proofs, [fix.target])
             return [str(found.finding) for found in report.troubles()] + _unseen(report)
 
-        return Way(lambda _: self._action_fix(action, fix.target), troubles)
+        return Way(lambda: [self._action_fix(action, fix.target)], troubles)
 
     # ------------------------------------------------------------ plan, agree, apply
 
@@ -291,10 +309,8 @@ class Recovery:
                 return Ending(Outcome.IN_DOUBT, f"{fix}: nobody knows whether a change happened; see the thread.")
             if result is Result.CANCELLED:
                 raise Cancelled
-            if result is Result.ALTERED:
+            if result in (Result.GONE, Result.ALTERED, Result.NOT_BEGUN):
                 self.tried.discard(fix.id + fix.target.key)
-            if result is Result.FAILED:
-                self.failed.append(fix)
             if result not in (Result.HEALED, Result.GONE):
                 return result
             self.healed += [fix] if result is Result.HEALED else []
@@ -328,21 +344,19 @@ class Recovery:
         rule = self.policy.strictest(plan)
         until = datetime.fromisoformat(self.journal.write(f"ask.{no}", lambda tx: self._put(tx, no, plan, rule)))
         if rule.approvals is None:
-            return Ending(Outcome.REFUSED, f"Not allowed here ({rule}): {plan_title(plan)}. Nothing was changed.")
+            return Ending(Outcome.REFUSED, f"Not allowed here ({rule}): {plan_title(plan)}. {self._done_so_far()}")
         if rule.approvals == 0:
             return None
         answer = self.journal.wait(f"answer.{no}", lambda tx: self._answer(tx, no, until), self._wake_at(no, until))
         endings = {
             Verdict.DECLINE.value: (Outcome.DECLINED, f"Declined by <@{answer['by']}>: {answer['reason']}"),
-            Verdict.EXPIRE.value: (
-                Outcome.EXPIRED,
-                "Nobody decided in time, so nothing was changed. Ask again when needed.",
-            ),
+            Verdict.EXPIRE.value: (Outcome.EXPIRED, "Nobody decided in time. Ask again when needed."),
+            Verdict.CANCEL.value: (Outcome.CANCELLED, "The question was withdrawn."),
         }
-        if answer["verdict"] in endings:
-            outcome, text = endings[answer["verdict"]]
-            return Ending(outcome, f"{text} {self._done_so_far()}" if self.healed else text)
-        return None
+        if answer["verdict"] == Verdict.APPROVE.value:
+            return None
+        outcome, text = endings[answer["verdict"]]
+        return Ending(outcome, f"{text} {self._done_so_far()}")
 
     def _put(self, tx: Tx, no: int, plan: Plan, rule: Rule) -> str:
         journal = self.journal
@@ -388,7 +402,7 @@ class Recovery:
             applying.wind_up()
 
     def _begun(self) -> Iterator[Applying]:
-        nothing = Way(lambda _: None, list)
+        nothing = Way(lambda: None, list)
         for no in range(1, MOST_PLANS + 1):
             if (stored := self.journal.recorded(f"plan.{no}")) is not None:
                 plan = plan_from_json(stored[0], self.diagnoser.site)

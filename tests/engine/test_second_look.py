@@ -1,0 +1,174 @@
+"""What is seen again right before a change decides; what was never begun was not tried."""
+
+from collections.abc import Iterator, Sequence
+from threading import Event as Flag
+
+import pytest
+
+from bot.core.errors import Refused
+from bot.core.finding import Finding, Severity
+from bot.core.fix import Fix, Risk
+from bot.core.handler import Action, Diagnosis
+from bot.core.look import Look
+from bot.core.outcome import Outcome
+from bot.core.question import Answer, Output, Question, Unanswered
+from bot.core.target import Role, Target
+from bot.engine.policy import Rule
+from tests.engine.lamps import BO, Room, lamp, light, room, screw, tap
+
+pytestmark = pytest.mark.parametrize("postgres_server", ["18"], indirect=True)
+
+
+@pytest.fixture
+def lit(database: str) -> Iterator[Room]:
+    with room(database) as made:
+
+        def helped(machine: str, command: str) -> Output:
+            if command != "untap":
+                light(made, machine, "bright")
+            return Output(0)
+
+        made.machines.on_send = helped
+        made.set_to_work()
+        yield made
+
+
+def flicker(look: Look, machine: Target) -> Iterator[Finding]:
+    """Tapping is offered only while it is dark; what flickers has to be screwed in."""
+    state = look(lamp(machine))
+    if state in ("dark", "flickers"):
+        fixes = (tap(machine), screw(machine)) if state == "dark" else (screw(machine),)
+        yield Finding("lamp.poor", Severity.BROKEN, machine, f"{machine} {state}", fixes=fixes)
+
+
+def test_a_fix_that_is_not_offered_any_more_does_not_mean_healthy(lit: Room) -> None:
+    lit.engine.catalogue.add(Diagnosis("flicker", "poor light", Role.WORKER, "Does it flicker?", flicker), "e")
+    run = lit.order("poor light")
+    ask = lit.asked(run)
+    light(lit, "hall", "flickers")
+    lit.click(ask, BO)
+    second = lit.plan_no(run, 2)
+    assert "Screw the bulb in" in second.ask.text
+    assert lit.sent() == []
+
+
+def silent_once(made: Room, asks: int) -> None:
+    """The hall does not answer the nth time it is asked."""
+    ask, seen = made.machines.ask, [0]
+
+    def asked(target: Target, questions: Sequence[Question], abort: Flag) -> Sequence[Answer | Unanswered]:
+        seen[0] += target.name == "hall"
+        if target.name == "hall" and seen[0] == asks:
+            return [Unanswered("hall does not answer")] * len(questions)
+        return ask(target, questions, abort)
+
+    made.machines.ask = asked  # type: ignore[method-assign]
+
+
+def test_a_fix_that_was_never_begun_is_proposed_again(lit: Room) -> None:
+    silent_once(lit, 2)
+    run = lit.order()
+    lit.click(lit.asked(run), BO)
+    second = lit.plan_no(run, 2)
+    assert "Tap the lamp" in second.ask.text
+    assert lit.sent() == []
+    lit.click(second, BO)
+    assert lit.outcome(run) is Outcome.FIXED
+    assert lit.sent() == ["tap"]
+
+
+def test_a_fix_that_was_not_needed_is_not_skipped_for_a_harsher_one(lit: Room) -> None:
+    light(lit, "attic", "no fuse")  # so that it looks again in any case
+    ask, states = lit.machines.ask, iter(["dark", "bright"])  # planned, gone, and back
+
+    def asked(target: Target, questions: Sequence[Question], abort: Flag) -> Sequence[Answer | Unanswered]:
+        if target.name == "hall":
+            light(lit, "hall", next(states, "dark"))
+        return ask(target, questions, abort)
+
+    lit.machines.ask = asked  # type: ignore[method-assign]
+    run = lit.order()
+    lit.click(lit.asked(run), BO)
+    assert "hall: Tap the lamp" in lit.plan_no(run, 2).ask.text
+    assert lit.sent() == []
+
+
+def careful(look: Look, machine: Target) -> Fix:
+    if look(lamp(machine)) == "hot":
+        raise Refused(f"{machine} is hot")
+    return screw(machine)
+
+
+def test_an_action_that_is_refused_by_then_sends_nothing_and_ends(lit: Room) -> None:
+    lit.engine.catalogue.add(Action("careful", Role.WORKER, "Screw it in", Risk.INTERRUPTS, careful), "e")
+    run = lit.order("careful", "act", targets=("hall",))
+    ask = lit.asked(run)
+    light(lit, "hall", "hot")
+    lit.click(ask, BO)
+    ended = lit.ended(run)
+    assert ended.outcome is Outcome.REFUSED
+    assert "hall is hot" in ended.summary
+    assert lit.sent() == []
+
+
+def test_an_action_does_not_repeat_what_is_done(database: str) -> None:
+    with room(database) as made:
+        light(made, "attic", "dark")
+        made.set_to_work()
+
+        def screwed(machine: str, command: str) -> Output:
+            light(made, machine, "bright")
+            return Output(0)
+
+        identity = made.machines.identity
+
+        def known(target: Target) -> str:
+            moved = target.name == "attic" and made.machines.sent
+            return f"{identity(target)}{' moved' if moved else ''}"
+
+        made.machines.identity = known  # type: ignore[method-assign]
+        made.machines.on_send = screwed
+        run = made.order("screw", "act", targets=("hall", "attic"))
+        made.click(made.asked(run), BO)
+        second = made.plan_no(run, 2)
+        assert "attic" in second.ask.text
+        assert "hall" not in second.ask.text
+        made.click(second, BO)
+        assert made.outcome(run) is Outcome.DONE
+        assert made.machines.sent == [("hall", "sudo -n screw"), ("attic", "sudo -n screw")]
+
+
+def test_an_action_keeps_within_the_blast_radius(database: str) -> None:
+    with room(database, rules=(Rule("policy[0]", 1, max_targets=1),)) as made:
+        made.set_to_work()
+        run = made.ended(made.order("screw", "act", targets=("hall", "attic")))
+        assert run.outcome is Outcome.REFUSED
+        assert "policy[0]" in run.summary
+
+
+def test_an_action_for_workers_is_not_planned_for_others(lit: Room) -> None:
+    run = lit.ended(lit.order("screw", "act", targets=("grid",)))
+    assert run.outcome is Outcome.REFUSED
+    assert lit.machines.asked == []
+
+
+def test_asked_of_no_machine_is_not_healthy(lit: Room) -> None:
+    for targets in (("grid",), ("nowhere",)):
+        run = lit.ended(lit.order(targets=targets))
+        assert run.outcome is not Outcome.HEALTHY, targets
+
+
+def other_target(look: Look, machine: Target) -> Iterator[Finding]:
+    """Asks the platform, and finds what is wrong on a worker."""
+    hall = look.site.find("hall")
+    assert hall is not None
+    if look(lamp(hall)) == "dark":
+        yield Finding("hall.dark", Severity.BROKEN, hall, "the hall is dark", fixes=(tap(hall),))
+
+
+def test_a_finding_about_another_machine_is_looked_at_again(lit: Room) -> None:
+    lit.engine.catalogue.add(Diagnosis("from afar", "afar", Role.PLATFORM, "Is it dark?", other_target), "e")
+    run = lit.order("afar")
+    lit.click(lit.asked(run), BO)
+    assert lit.outcome(run) is Outcome.FIXED
+    assert lit.sent() == ["tap"]
