@@ -59,13 +59,13 @@ def test_many_processes_may_start_at_once(database: str) -> None:
 
 
 @one_version
-@one_version
 def test_starting_does_not_wait_for_those_who_work(migrated: str) -> None:
     with psycopg.connect(migrated) as working:
         working.execute("SELECT opsbot.spawn('order', '{}', 'a key')")
         assert migrate(f"{migrated} options='-c lock_timeout=2000'") == known()[-1][0]
 
 
+@one_version
 def test_a_newer_schema_is_refused(migrated: str) -> None:
     execute(migrated, b"INSERT INTO opsbot.migrations VALUES (900, now())")
     with pytest.raises(Permanent, match="database schema is version 900, this opsbot knows 4: run a newer opsbot"):
