@@ -230,7 +230,16 @@ class Serving:
             impersonate=self.settings.cli.impersonate,
             events=self._events,
             run=self._run,
+            may_decide=self._why_not_decide,
         )
+
+    def _why_not_decide(self, actor: Actor) -> str:
+        """Why a decision of theirs would not count, said beforehand; the row decides all the same."""
+        if barred := self.gate.barred(actor):
+            return barred
+        if self.gate.may_decide(actor, self.gate.deciders(actor.via)):
+            return ""
+        return "you are not one of the approvers"
 
     def _read(self, text: str) -> Request:
         return words.read(text, self.vocabulary)
@@ -382,6 +391,8 @@ def _greet(ssh: Ssh, target: Target) -> str:
 
 
 def _check_slack(settings: Settings) -> str:
+    if not settings.slack.connect:
+        return "none, as configured: the command line does it all"
     if not settings.secrets.slack_bot_token:
         raise Permanent("there is no SLACK_BOT_TOKEN, so opsbot works from the command line only")
     return "tokens are given"

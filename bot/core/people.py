@@ -14,6 +14,11 @@ class Actor:
     def __str__(self) -> str:
         return f"<@{self.user}>"
 
+    @property
+    def nobody(self) -> bool:
+        """No person of the workspace: a schedule, or a uid of this machine that is nobody's."""
+        return self.via != "slack" and not self.user.startswith(("U", "W"))
+
     def same_person(self, other: "Actor") -> bool:
         return (self.team, self.user) == (other.team, other.user)
 

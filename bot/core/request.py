@@ -34,6 +34,7 @@ class Request:
     because: str = ""
     number: int | None = None
     who: str = ""
+    look_only: bool = False
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,9 @@ def order_of(request: Request, actor: Actor, place: Place | None) -> Order:
     status = request.ask is Ask.STATUS
     verb = Verb.DIAGNOSE if status else VERBS[request.kind]
     subject = "everything" if status else request.subject
-    return Order(verb, subject, request.site, request.targets, request.because, actor, place, look_only=status)
+    return Order(
+        verb, subject, request.site, request.targets, request.because, actor, place, status or request.look_only
+    )
 
 
 def vocabulary_of(catalogue: Catalogue, command: str, sites: dict[str, tuple[tuple[str, str], ...]]) -> Vocabulary:

@@ -35,6 +35,8 @@ class Gate:
 
     def barred(self, actor: Actor) -> str:
         """Why this actor may do nothing here, or an empty text; raises Temporary when nobody can tell."""
+        if actor.nobody:
+            return ""  # the operating system or a schedule; it may only look, which its order says
         try:
             return self.directory.person(actor).barred
         except Temporary:

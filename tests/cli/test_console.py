@@ -86,7 +86,8 @@ def test_a_mapped_uid_orders_as_its_person(mapped: Console, desk: FakeDesk, path
 def test_an_unmapped_uid_only_looks(unmapped: Console, desk: FakeDesk, path: Path) -> None:
     lines = say(path, "diagnose builds not starting worker-1")
     ((request, actor),) = desk.filed
-    assert (request.ask, request.targets, request.site) == (Ask.STATUS, ("worker-1",), "prod")
+    assert (request.ask, request.targets, request.site) == (Ask.RUN, ("worker-1",), "prod")
+    assert request.look_only
     assert actor == Actor(TEAM, f"uid:{ME}", "cli")
     assert f"add `{ME}: U…` to `people.uids`" in lines[0]["text"]
 

@@ -144,17 +144,17 @@ class Console:
             answer = self.desk.now(request, peer.actor(self.team))
             yield {"event": "answer", "text": answer.text, **answer.data}
         else:
-            note = "" if request.ask is wanted.ask else f" It only looks, at everything: {self._nobody(peer.uid)}."
+            note = f" It only looks: {self._nobody(peer.uid)}." if request.look_only else ""
             yield from self._start(request, peer, gone, note, detach=said.get("detach") is True)
 
     def _allowed(self, request: Request, peer: Peer) -> Request:
-        """The request as this peer may make it: one who could be anybody gets a look at everything, and no offer,
-        since a plan of theirs could be approved by the same person under their own name.
+        """The request as this peer may make it: one who could be anybody gets a look, and no offer, since a plan of
+        theirs could be approved by the same person under their own name.
         """
         if not peer.anybody or request.ask in LOOKS:
             return self._signed(request, peer)
         if request.ask is Ask.RUN and request.kind == "diagnose":
-            return Request(Ask.STATUS, site=request.site, targets=request.targets)
+            return replace(request, look_only=True)
         raise self._turned_away(peer, self._nobody(peer.uid))
 
     def _nobody(self, uid: int) -> str:
