@@ -263,8 +263,8 @@ class Recovery:
                 return Ending(Outcome.DONE, self._done_so_far().replace("Fixed", "Done"))
             if result not in (Result.ALTERED, Result.NOT_BEGUN):
                 return Ending(Outcome.UNFIXED, f"{self._done_so_far()} The rest did not work; see the thread.")
-        why = "The machine kept changing, or could not be had, while the plan was decided; try again."
-        return Ending(Outcome.UNFIXED, f"{self._done_so_far()} {why}")
+        given_up = "The machine kept changing, or could not be had, while the plan was decided; try again."
+        return Ending(Outcome.UNFIXED, f"{self._done_so_far()} {given_up}")
 
     def _action_plan(self, action: Action) -> Plan:
         """For every machine that was named and is not done yet; raises Refused."""
