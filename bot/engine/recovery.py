@@ -234,7 +234,7 @@ class Recovery:
 
     def _done_so_far(self) -> str:
         """What was changed so far, also what did not help: nobody may read `nothing` where something was sent."""
-        told = {"Fixed": self.healed, "Tried, not known to have helped": self._unproven()}
+        told = {"Fixed": self.healed, "Tried without success": self._unproven()}
         parts = [f"{what}: {listed([str(fix) for fix in fixes])}." for what, fixes in told.items() if fixes]
         return " ".join(parts) or "Nothing was changed."
 
