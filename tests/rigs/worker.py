@@ -128,10 +128,9 @@ def installation(broker: Broker) -> Iterator[Installation]:
             until_the_end.callback(machine.off)
             machine.on()
             machine.settle()
-        made = Installation(broker, rig, one, two, list(programs.values()))
-        made.wait_for_consumers(one.name)
-        made.wait_for_consumers(two.name)
-        yield made
+        for machine in (one, two):
+            machine.wait_for_log("worker started")  # which it says when RabbitMQ has confirmed its consumers
+        yield Installation(broker, rig, one, two, list(programs.values()))
 
 
 def platform(broker: Broker) -> dict[str, Answer]:
