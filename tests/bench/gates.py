@@ -42,7 +42,8 @@ def info(name: str, value: object) -> Figure:
 def table(title: str, figures: Sequence[Figure]) -> str:
     rows = [("", "gate", "measured", ""), *((each.name, each.gate, each.value, each.verdict) for each in figures)]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
+    padded = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
+    lines = [f"| {' | '.join(cells)} |" for cells in padded]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join([f"### {title}", "", *lines])
 

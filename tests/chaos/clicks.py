@@ -55,7 +55,7 @@ def _question(desk: Desk, now: Incident) -> Message | None:
 
 
 def _click_all(world: World, asked: Message) -> list[Ack]:
-    """The first is pressed; its payload is sent again as everybody's, since a closed question has no button to press."""
+    """One is pressed; its payload is delivered again as everybody's, since a closed question has no button."""
     first = press(world, "gus", asked, "approve")
     payload = next(
         each["payload"] for each in world.slack.deliveries("interactive") if each["envelope_id"] == first.envelope_id

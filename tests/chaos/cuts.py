@@ -1,4 +1,4 @@
-"""One run, killed right before each of its journal writes, one after the other: nothing is lost, nothing is sent twice."""
+"""One run, killed right before each of its journal writes in turn: nothing is lost, nothing is sent twice."""
 
 import time
 from dataclasses import dataclass

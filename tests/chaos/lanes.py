@@ -1,4 +1,4 @@
-"""Runs without Slack, side by side: each lane has a machine and a database of its own, and processes that are rigged."""
+"""Runs without Slack, side by side: each lane has a machine, a database, and processes that are rigged."""
 
 import itertools
 import secrets
@@ -42,13 +42,16 @@ class Lane:
         name = f"{self.machine}-{secrets.token_hex(3)}"
         ready = self.world.folder / f"{name}.ready"
         config = self._configuration(name)
-        pid = self.world.nursery.bear(
-            "work", config=str(config), environment={"OPSBOT_DATABASE_URL": self.world.url, "OPSBOT_AUDIT_KEY": "k" * 64},
-            ready=str(ready), **rigged,
-        )  # fmt: skip
+        environment = self.environment(self.world)
+        pid = self.world.nursery.bear("work", config=str(config), environment=environment, ready=str(ready), **rigged)
         self.born.append(pid)
         until(lambda: ready.exists() or not lives(pid), 30, f"{name} works")
         return pid
+
+    @staticmethod
+    def environment(world: World) -> dict[str, str]:
+        """Without Slack's tokens."""
+        return {name: value for name, value in world.environment().items() if name.startswith("OPSBOT_")}
 
     def _configuration(self, name: str) -> Path:
         slack = {"team_id": example().team, "app_id": example().app, "connect": False}
@@ -82,7 +85,7 @@ class Lane:
         return found.name if found else ""
 
     def follow(self, run: int, since: int, within: float = 60.0) -> tuple[str, int]:
-        """Answer what is asked, doubts by what the machine received, until the run ends: the outcome and how many doubts."""
+        """Answer what is asked, doubts by what the machine received, until the run ends: its outcome, and how many."""
         doubts = 0
 
         def step() -> str:
@@ -120,7 +123,7 @@ def lane(world: World, machine: str) -> Iterator[Lane]:
         own = changed(own, lease=2.0)
         made = Lane(own, machine, None)  # type: ignore[arg-type]
         config = made._configuration(f"desk-{machine}")
-        made.desk = Serving(load(config, {"OPSBOT_DATABASE_URL": own.url, "OPSBOT_AUDIT_KEY": "k" * 64}))
+        made.desk = Serving(load(config, made.environment(own)))
         stack.callback(made.desk.base.pool.close)
         stack.callback(made.desk.ssh.close)
         stack.callback(made.end_processes)

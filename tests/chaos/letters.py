@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,7 +100,7 @@ def _events(said: Said, run: int, story: list[Json], thread: Thread) -> None:
 def _shown_of(event: Json) -> list[Any]:
     """What of an event must stand in Slack in the end; progress that was overtaken need not."""
     data = event["data"]
-    table = {
+    table: dict[str, Callable[[], list[Any]]] = {
         "finding": lambda: [data["target"], data["title"][:CLIPPED]],
         "plan": lambda: [fix["title"] for fix in data["fixes"]],
         "decision": lambda: [data["by"]] if data["verdict"] == "approve" else [],

@@ -1,4 +1,4 @@
-"""A simulated installation with as many workers as are wanted, as a process of its own: one JSON line there, one back."""
+"""A simulated installation with as many workers as are wanted, as a process: one JSON line there, one back."""
 
 import argparse
 import json

@@ -15,6 +15,7 @@ from bot import wiring
 from bot.adapters.durable import Claim, Workers
 from bot.adapters.store.changes import Changes
 from bot.adapters.store.locks import Locks
+from bot.core.shown import Redactor
 from bot.engine.applying import Applying
 from bot.settings import Settings, load
 
@@ -36,7 +37,7 @@ def work(asked: Json) -> None:
     for rule in asked.get("breaks", ()):
         BREAKS[rule]()
     os.environ.update(asked["environment"])
-    wiring.write_logs_as_json(wiring.Redactor([]))
+    wiring.write_logs_as_json(Redactor([]))
     rig = Rig(int(asked.get("cut", 0)), bool(asked.get("lose")), bool(asked.get("freeze")))
     serving = Rigged(load(Path(asked["config"]), os.environ), rig)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
@@ -113,7 +114,7 @@ def _intend_and_remember(self: Changes, *args: Any) -> bool:
     return fresh
 
 
-Changes.intend = _intend_and_remember  # type: ignore[method-assign]
+Changes.intend = _intend_and_remember  # type: ignore[method-assign, assignment]
 
 
 # ---------------------------------------------------------------- rules taken out, to see that they are needed
@@ -126,25 +127,25 @@ def forget_intents() -> None:
         INTENDED.append(args[2])
         return True
 
-    Changes.intend = forget  # type: ignore[method-assign]
-    Changes.change = lambda *_: None  # type: ignore[method-assign, assignment]
-    Changes.settle = lambda *_: None  # type: ignore[method-assign, assignment]
+    Changes.intend = forget  # type: ignore[method-assign, assignment]
+    Changes.change = lambda *_: None  # type: ignore[method-assign]
+    Changes.settle = lambda *_: None  # type: ignore[method-assign]
 
 
 def ask_no_machine() -> None:
     """A change is sent without looking whether the machine still needs it."""
-    Applying._needed = lambda *_: True  # type: ignore[method-assign, assignment]
+    Applying._needed = lambda *_: True  # type: ignore[method-assign]
 
 
 def take_no_locks() -> None:
-    Locks.lock = lambda *_: None  # type: ignore[method-assign, assignment]
+    Locks.lock = lambda *_: None  # type: ignore[method-assign]
 
 
 def hold_no_lease() -> None:
     """Neither does a commit look whether the lease is still held, nor is work told to stop when it is not."""
-    Claim._hold = lambda *_: None  # type: ignore[method-assign, assignment]
-    Workers._watch = lambda *_: None  # type: ignore[method-assign, assignment]
-    Workers._beat = lambda *_: None  # type: ignore[method-assign, assignment]
+    Claim._hold = lambda *_: None  # type: ignore[method-assign]
+    Workers._watch = lambda *_: None  # type: ignore[method-assign]
+    Workers._beat = lambda *_: None  # type: ignore[method-assign]
 
 
 BREAKS: dict[str, Callable[[], None]] = {

@@ -69,7 +69,8 @@ def is_stopped(pid: int) -> bool:
 
 
 def woken(world: World, machines: list[str], times: int, rest: float, breaks: tuple[str, ...] = ()) -> list[Woken]:
-    return [each for some in side_by_side(world, machines, lambda lane: play(lane, times, rest, breaks)) for each in some]
+    lanes = side_by_side(world, machines, lambda lane: play(lane, times, rest, breaks))
+    return [each for lane in lanes for each in lane]
 
 
 def run(world: World, machines: list[str], times: int, rest: float) -> list[Figure]:

@@ -146,6 +146,11 @@ class Sending:
     def twice(self) -> int:
         return sum(count - 1 for count in self.sent.values() if count > 1)
 
+    @property
+    def whole(self) -> bool:
+        """A run that says that it has fixed something has restarted the service."""
+        return self.incident.outcome != "FIXED" or self.sent["restart"] == 1
+
 
 def sendings(world: World, incidents: Sequence[Incident]) -> list[Sending]:
     return [
@@ -192,43 +197,69 @@ def play(world: World, size: Size, rest: float, program: str = "serve", **how: o
 
 
 def figures(world: World, storm: Storm, shift: Shift, took: float) -> list[Figure]:
-    incidents = shift.incidents
-    acknowledged = [each for each in incidents if each.run and each.acknowledged]
-    sent = sendings(world, incidents)
-    fixed = sum(each.outcome == "FIXED" for each in incidents)
-    questions = sum(len(each.answers) for each in incidents)
-    said = letters.check(world)
     return [
-        info("incidents, all at once on as many machines", f"{len(incidents)} on {len(world.workers)}"),
+        info("incidents, one at a time on each machine", f"{len(shift.incidents)} on {len(world.workers)} machines"),
         info("seconds", took),
         info("processes killed while they carried a run, then started anew", storm.kills),
         info("database restarts (immediate)", storm.restarts),
         info("processes that ended by themselves, and were started again", storm.died),
+        *_kept(world, storm, shift),
+        *_sent(world, storm, shift),
+        *_said(world),
+        *_times(world, storm, shift),
+        info("deadlocks in the database (each was tried again)", len(deadlocks(world))),
+        info("programs that the machines did not know", len(world.unknown())),
+    ]
+
+
+def _kept(world: World, storm: Storm, shift: Shift) -> list[Figure]:
+    open_runs = sum(not each.outcome for each in shift.incidents if each.run and each.acknowledged)
+    return [
         info("runs that were carried by what was killed", len(storm.takeovers) + len(storm.orphaned)),
         exactly("... and that no peer has taken over", len(storm.orphaned), 0),
         exactly("acknowledged orders and clicks that were not kept", len(_forgotten(world, shift)), 0),
-        exactly("acknowledged orders whose run did not end", sum(not each.outcome for each in acknowledged), 0),
+        info("orders and clicks done again, because nobody acknowledged them", sum(d.repeated for d in shift.desks)),
+        exactly("acknowledged orders whose run did not end", open_runs, 0),
         exactly("desks that gave up", len(shift.troubles), 0),
+    ]
+
+
+def _sent(world: World, storm: Storm, shift: Shift) -> list[Figure]:
+    incidents = shift.incidents
+    sent = sendings(world, incidents)
+    fixed = sum(each.outcome == "FIXED" for each in incidents)
+    questions = sum(len(each.answers) for each in incidents)
+    again = sum(answer == "again" for each in incidents for _, answer in each.answers)
+    return [
         exactly("changes sent twice, by the machines' log", sum(each.twice for each in sent), 0),
-        exactly("fixed runs that sent too little", sum(not _whole(each) for each in sent), 0),
+        exactly("fixed runs that sent too little", sum(not each.whole for each in sent), 0),
         at_least("runs that ended FIXED", 100 * fixed / max(1, len(incidents)), 95, " %"),
-        Figure("questions to people (the machine could not tell)", str(questions),
-               f"<= {storm.inside} (kills inside a change)", questions <= storm.inside),
-        info("... answered `again`, so sent late and once", _answers(incidents, "again")),
+        info("kills and restarts inside a change: intent written, result not", storm.inside),
+        at_most("... of which became a question to a person", questions, storm.inside),
+        info("... answered `again`: it had not arrived, so it was sent then", again),
+    ]
+
+
+def _said(world: World) -> list[Figure]:
+    said = letters.check(world)
+    return [
         exactly("outcomes missing in Slack", len(said.outcomes), 0),
         exactly("events of a story missing in Slack", len(said.events), 0),
         exactly("questions missing in Slack, or still open there", len(said.questions), 0),
         exactly("letters given up, or still waiting", said.stuck, 0),
         info("messages said twice after a kill", said.twice),
-        at_most("takeover p50 (lease 5 s), from kill to a peer's claim", percentile(storm.takeovers, 0.5),
-                1.2 * world.lease, " s"),
-        info("takeover p99, s", percentile(storm.takeovers, 0.99)),
-        info("from the fault to the outcome in Slack, p50, s", percentile([i.seconds for i in incidents if i.outcome], 0.5)),
-        info("... p95, s", percentile([i.seconds for i in incidents if i.outcome], 0.95)),
-        info("orders and clicks done again, because nobody had acknowledged them", sum(d.repeated for d in shift.desks)),
-        info("deadlocks in the database (each was tried again)", len(deadlocks(world))),
-        info("programs that the machines did not know", len(world.unknown())),
-    ]  # fmt: skip
+    ]
+
+
+def _times(world: World, storm: Storm, shift: Shift) -> list[Figure]:
+    lasted = [each.seconds for each in shift.incidents if each.outcome]
+    p50 = percentile(storm.takeovers, 0.5)
+    return [
+        at_most(f"from a kill to a peer's claim, p50 (lease {world.lease:g} s)", p50, 1.2 * world.lease, " s"),
+        info("... p99, s", percentile(storm.takeovers, 0.99)),
+        info("from the fault to the outcome in Slack, p50, s", percentile(lasted, 0.5)),
+        info("... p95, s", percentile(lasted, 0.95)),
+    ]
 
 
 def _forgotten(world: World, shift: Shift) -> set[str]:
@@ -237,58 +268,52 @@ def _forgotten(world: World, shift: Shift) -> set[str]:
     return {key for desk in shift.desks for key in desk.kept} - known
 
 
-def _whole(sending: Sending) -> bool:
-    return sending.incident.outcome != "FIXED" or sending.sent["restart"] == 1
-
-
-def _answers(incidents: Sequence[Incident], verdict: str) -> int:
-    return sum(answer == verdict for each in incidents for _, answer in each.answers)
-
-
 def outcomes(incidents: Sequence[Incident]) -> str:
     return ", ".join(f"{count} {name or 'none'}" for name, count in Counter(i.outcome for i in incidents).most_common())
 
 
 def run(world: World, size: Size, rest: float) -> list[Figure]:
-    """Play it, count, print what went wrong."""
+    """Play it, count, and say what went wrong."""
     began = time.monotonic()
     storm, shift = play(world, size, rest)
     took = time.monotonic() - began
-    for trouble in [*shift.troubles, *storm.troubles][:20]:
-        note(f"  {trouble}")
-    note(f"  outcomes: {outcomes(shift.incidents)}")
     try:
         letters.wait_until_quiet(world, 90)
     except NotInTime as late:
         note(f"  {late}")
     found = figures(world, storm, shift, took)
-    for text, count in letters.private(world).most_common(10):
-        note(f"  {count} x privately: {text}")
-    for trouble in deadlocks(world):
-        note(f"  PostgreSQL: {trouble}")
-    for sending in sendings(world, shift.incidents):
-        if sending.twice or not _whole(sending) or sending.incident.outcome != "FIXED":
-            note(f"  run {sending.incident.run} {sending.incident.outcome}: {dict(sending.sent)} {sending.incident.answers}")
-            note(story(world, sending.incident.run))
+    explain(world, storm, shift)
     world.stop_serving()
     return found
+
+
+def explain(world: World, storm: Storm, shift: Shift) -> None:
+    """For who looks for reasons."""
+    note(f"  outcomes: {outcomes(shift.incidents)}")
+    for trouble in (*shift.troubles, *storm.troubles, *deadlocks(world)):
+        note(f"  {trouble}")
+    for text, count in letters.private(world).most_common(10):
+        note(f"  {count} x privately: {text}")
+    for sending in sendings(world, shift.incidents):
+        if sending.twice or not sending.whole or sending.incident.outcome != "FIXED":
+            run = sending.incident.run
+            note(f"  run {run} {sending.incident.outcome}: {dict(sending.sent)} {sending.incident.answers}")
+            note(story(world, run))
 
 
 def deadlocks(world: World) -> list[str]:
     """Statements that waited for each other, by the server's own log."""
     lines = world.server.log.read_text(errors="replace").splitlines()
     found = [no for no, line in enumerate(lines) if "deadlock detected" in line]
-    return ["\n    ".join(lines[no : no + 9]) for no in found[:5]]
+    return ["\n    ".join(lines[no : no + 9]) for no in found]
+
+
+STORY = "SELECT no, at, kind, data FROM opsbot.events WHERE run_id = %s ORDER BY no"
+CHANGES = "SELECT change_no, ask_no, shown, result FROM opsbot.changes WHERE run_id = %s ORDER BY change_no, ask_no"
+ASKED = "SELECT no, kind, state, voters FROM opsbot.approvals WHERE run_id = %s ORDER BY no"
 
 
 def story(world: World, run: int) -> str:
-    """What a run tells of itself, for who looks for the reason."""
-    events = world.rows("SELECT no, at, kind, data FROM opsbot.events WHERE run_id = %s ORDER BY no", run)
-    clicks = world.rows(
-        "SELECT q.id, q.key, q.tries, q.body, t.state, t.attempts, r.claimed_by, r.state AS run_state, r.available_at, clock_timestamp() AS now, r.failure_reason FROM opsbot.requests q "
-        "LEFT JOIN absurd.t_opsbot t ON t.params->>'request' = q.id::text AND t.task_name = 'click' LEFT JOIN absurd.r_opsbot r USING (task_id) "
-        "WHERE q.kind = 'click' AND q.body->>'approval' IN (SELECT id::text FROM opsbot.approvals WHERE run_id = %s)", run)
-    changes = world.rows("SELECT * FROM opsbot.changes WHERE run_id = %s ORDER BY change_no, ask_no", run)
-    asked = world.rows("SELECT no, kind, state, voters FROM opsbot.approvals WHERE run_id = %s ORDER BY no", run)
-    told = [f"    {row['no']} {row['at']:%T} {row['kind']} {str(row['data'])[:160]}" for row in events]
-    return "\n".join([*told, *(f"    {row}" for row in (*clicks, *changes, *asked))])
+    """What a run tells of itself."""
+    told = [f"    {row['at']:%T} {row['kind']} {str(row['data'])[:160]}" for row in world.rows(STORY, run)]
+    return "\n".join([*told, *(f"    {row}" for sql in (CHANGES, ASKED) for row in world.rows(sql, run))])

@@ -28,7 +28,7 @@ from psycopg.rows import DictRow, dict_row
 
 from bot.adapters.store import migrate
 from bot.sandbox.slack import Driver, example
-from bot.sandbox.slack.workspace import ANA, BOT_USER, BO, CY, GUEST, OWNER, Channel
+from bot.sandbox.slack.workspace import ANA, BO, BOT_USER, CY, GUEST, OWNER, Channel
 from tests.chaos.nursery import ROOT, Nursery, kill, lives, nursery
 from tests.rigs import postgres
 
@@ -71,10 +71,16 @@ class Child:
 
 
 @contextmanager
-def child(log: Path, *words: str) -> Iterator[Child]:
+def child(log: Path, *words: str, environment: Mapping[str, str] | None = None) -> Iterator[Child]:
     with log.open("w") as errors:
         process = subprocess.Popen(
-            [sys.executable, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT
+            [sys.executable, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            cwd=ROOT,
+            env={**environment_without_ours(), **(environment or {})},
         )
     try:
         assert process.stdout is not None
@@ -132,9 +138,7 @@ class MachinesLog:
 
     def changes(self, machine: str, since: int, to: int | None = None) -> list[Received]:
         """What changed a machine: a command that was refused or only read is not here."""
-        return [
-            each for each in self.lines()[since:to] if each.machine == machine and each.changed and not each.tidies
-        ]
+        return [each for each in self.lines()[since:to] if each.machine == machine and each.changed and not each.tidies]
 
 
 @dataclass
@@ -197,6 +201,15 @@ class World:
         self.serves[slot] = pid
         return pid
 
+    @contextmanager
+    def serving(self, name: str = "alone", **changes: Any) -> Iterator[Child]:
+        """One `opsbot serve`, started as people start it."""
+        config = self.configuration(name, **changes)
+        words = ("-m", "bot.cli", "serve", "--config", str(config), "--simulator", self.simulator)
+        with child(self.folder / f"{name}.log", *words, environment=self.environment()) as made:
+            self.slack.wait_for_connection(READY_WITHIN)
+            yield made
+
     def stop_serving(self) -> None:
         for pid in self.serves.values():
             kill(pid)
@@ -255,7 +268,7 @@ def world(terms: Terms) -> Iterator[World]:
         made = World(
             folder, server, name, driver, slack.ready["api_url"], machines, log, bearing, channels, terms.lease
         )
-        stack.callback(lambda: made.stop_serving())
+        stack.callback(made.stop_serving)
         yield made
 
 
