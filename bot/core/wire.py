@@ -36,18 +36,18 @@ ASK_TAIL = "\nkill $w\n"
 # One compound command: bash runs nothing of it before it has read the last brace, so half a script does nothing.
 # What runs is read from a pipe (7), so that no argv holds it. A program under sudo belongs to root and takes no signal
 # from an ordinary user; `script` gives it a terminal, and when `script` dies the kernel hangs that up: sudo passes the
-# signal on, and `timeout` inside sudo ends its whole group. Output goes around the terminal (8, 9), and 6 never ends.
+# signal on, and `timeout` inside sudo ends its whole group. Output goes around the terminal (8, 9), the
+# status too (5): `script -e` says 0 when the terminal closes before it hears of its child. Its input (6) never ends.
 # What is ours: sshd's session for this command, and every session that one of ours opened (script's, sudo's).
 CHANGE_HEAD = "{{ sudo={sudo}; body="
 CHANGE_BODY = "exec 7<&-; set -o pipefail"
 CHANGE_TAIL = r"""
 export LC_ALL=C; exec 3<&0 </dev/null 7< <(printf '%s\n' "$body")
+[ $sudo ] && [ $EUID != 0 ] && type script >/dev/null 2>&1 && exec 5<> <(:) 6<> <(:) || sudo=
 run() {
-  if [ $sudo ] && [ $EUID != 0 ] && type script; then
-    exec 6<> <(:)
-    SHELL=/bin/sh exec script -qec 'exec bash --norc /dev/fd/7 </dev/null >&8 2>&9 6<&- 8>&- 9>&-' /dev/null <&6
-  fi 8>&1 9>&2 >/dev/null 2>&1
-  exec bash --norc /dev/fd/7
+  [ $sudo ] || exec bash --norc /dev/fd/7
+  inner='bash --norc /dev/fd/7 </dev/null >&8 2>&9 5>&- 6<&- 8>&- 9>&-; echo $? >&5'
+  SHELL=/bin/sh exec script -qc "$inner" /dev/null 8>&1 9>&2 <&6 >/dev/null 2>&1
 }
 signal_all() {
   local l f grown=1 some=1; local -A parent session
@@ -81,6 +81,7 @@ run 3<&- & p=$!
 watch >/dev/null 2>&1 & w=$!
 exec 3<&- 7<&-
 wait $p 2>/dev/null; r=$?
+[ ! $sudo ] || read -r -t 0.5 -u 5 r || r=137
 { kill $w; wait $w; } 2>/dev/null
 exit $r
 }

@@ -49,6 +49,30 @@ def test_a_change_under_sudo_is_made_by_root(reach: Reach, abort: Flag, login: s
     assert done == Output(0, f"{root}\nnothing to read\n")
 
 
+@pytest.mark.parametrize("machine", MACHINES)
+def test_the_status_is_never_lost_on_the_way(ssh: Ssh, abort: Flag, machine: str) -> None:
+    command = sh("sh", "-c", "exit 7").sudo()  # `script -e` said 0 in half of these
+    with ThreadPoolExecutor(6) as threads:
+        done = list(threads.map(lambda _: ssh.send(target(machine), command, SOON, abort), range(18)))
+    assert [output.exit for output in done] == [7] * 18
+
+
+if ROOT:  # Debian's own sudo needs a second account, which only root's namespaces have
+
+    def test_a_rule_names_the_words_of_a_change_and_digits_for_its_bound(reach: Reach, abort: Flag) -> None:
+        rule = "ops ALL=(root) NOPASSWD: /usr/bin/timeout -k 2 [0-9][0-9] id -u"
+        with sshd(HostSpec("worker-1", sudoers=rule)) as rig:
+            ssh = reach(rig.hosts)
+            assert ssh.send(target("worker-1"), sh("id", "-u").sudo(), SOON, abort) == Output(0, "0\n")
+            for command, within in (
+                (sh("id", "-u"), timedelta(seconds=9)),
+                (sh("id"), SOON),
+                (sh("id", "-u", "x"), SOON),
+            ):
+                refused = ssh.send(target("worker-1"), command.sudo(), within, abort)
+                assert refused == Output(1, "", "sudo: a password is required\n")
+
+
 def test_a_change_is_sent_once_over_standard_input(ssh: Ssh, rig: Rig, abort: Flag) -> None:
     before = len(rig.received(MACHINES[0]))
     ssh.send(target(MACHINES[0]), sh("echo", "a b"), SOON, abort)
