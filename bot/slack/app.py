@@ -82,7 +82,11 @@ class Connection:
 
     @property
     def connected(self) -> bool:
-        return bool(self._socket.is_connected())
+        """Whether the socket is open; the client swaps its session under us while it reconnects, which reads as no."""
+        try:
+            return bool(self._socket.is_connected())
+        except AttributeError:
+            return False
 
     def wait(self, seconds: float) -> bool:
         """Until it is connected, or that long."""
