@@ -77,7 +77,7 @@ class Recovery:
         alterations = 0
         for no in range(1, MOST_PLANS + 1):
             report = self._look(no)
-            fixes = [] if self.journal.run.order.look_only else self._choose(report)
+            fixes = [] if self.journal.run.order.look_only else self._chosen(no, report)
             if not fixes:
                 return self._verdict(report)
             result = self._go(no, fixes, {fix.id + fix.target.key: self._way(found) for found, fix in fixes})
@@ -163,6 +163,15 @@ class Recovery:
             name = f"evidence-run-{run.id}-look-{no}.txt"
             summary = f"What the machines said in look {no}: {len(texts)} answers"
             self.journal.tell(tx, "note", text=summary, file=name, content="\n\n".join(texts))
+
+    def _chosen(self, no: int, report: Report) -> list[tuple[Found, Fix]]:
+        """What was chosen when the plan was made, whatever the policy says now."""
+        if (planned := self.journal.recorded(f"plan.{no}")) is None:
+            return self._choose(report)
+        keys = {(fix["id"], fix["target"]) for fix in planned[0]["fixes"]}
+        offered = [(found, fix) for found in report.troubles() for fix in found.finding.fixes]
+        first = {(fix.id, fix.target.name): (found, fix) for found, fix in reversed(offered)}
+        return [pair for key, pair in first.items() if key in keys]
 
     def _choose(self, report: Report) -> list[tuple[Found, Fix]]:
         """The gentlest untried fix of each trouble, one per target, within the blast radius that the policy gives."""
@@ -340,12 +349,17 @@ class Recovery:
         return plan_from_json(self.journal.write(f"plan.{no}", keep), self.diagnoser.site)
 
     def _agree(self, no: int, plan: Plan) -> Ending | None:
-        """None when it may be applied; else how the run ends. Silence is never consent."""
-        rule = self.policy.strictest(plan)
-        until = datetime.fromisoformat(self.journal.write(f"ask.{no}", lambda tx: self._put(tx, no, plan, rule)))
-        if rule.approvals is None:
-            return Ending(Outcome.REFUSED, f"Not allowed here ({rule}): {plan_title(plan)}. {self._done_so_far()}")
-        if rule.approvals == 0:
+        """None when it may be applied; else how the run ends. Silence is never consent.
+
+        The rule is that of the moment when it was proposed: another policy after a restart changes nothing under way.
+        """
+        asked = self.journal.write(f"asked.{no}", lambda tx: self._put(tx, no, plan, self.policy.strictest(plan)))
+        until = datetime.fromisoformat(asked["until"])
+        if asked["needs"] is None:
+            return Ending(
+                Outcome.REFUSED, f"Not allowed here ({asked['rule']}): {plan_title(plan)}. {self._done_so_far()}"
+            )
+        if asked["needs"] == 0:
             return None
         answer = self.journal.wait(f"answer.{no}", lambda tx: self._answer(tx, no, until), self._wake_at(no, until))
         endings = {
@@ -358,7 +372,7 @@ class Recovery:
         outcome, text = endings[answer["verdict"]]
         return Ending(outcome, f"{text} {self._done_so_far()}")
 
-    def _put(self, tx: Tx, no: int, plan: Plan, rule: Rule) -> str:
+    def _put(self, tx: Tx, no: int, plan: Plan, rule: Rule) -> Json:
         journal = self.journal
         until = journal.clock.now() + self.terms.approval_open_for
         fixes = [
@@ -380,7 +394,7 @@ class Recovery:
             journal.store.put(tx, ask, journal.run.order.actor)
         detail = {"run": journal.run.id, "plan": no, "digest": plan.digest, "rule": str(rule)}
         journal.store.audit(tx, "plan", journal.run.order.actor, journal.shown(detail))
-        return until.isoformat()
+        return {"until": until.isoformat(), "needs": rule.approvals, "rule": str(rule)}
 
     def _wake_at(self, no: int, until: datetime) -> datetime:
         remind = until - self.terms.approval_open_for / 2
