@@ -195,11 +195,12 @@ def test_the_chain_is_a_line_whoever_writes(pool: Pool, store: Store, audit: Aud
     assert [record.no for record in audit.export()] == list(range(1, 121))
 
 
-def test_a_long_trail_is_read_in_parts(pool: Pool, audit: Audit) -> None:
+def test_a_long_trail_is_read_in_parts(pool: Pool, audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bot.adapters.store.audit._BATCH", 10)
     with pool.connection() as tx:
-        for no in range(2001):
+        for no in range(30):
             audit.append(tx, "change", None, {"no": no})
-    assert [record.no for record in audit.export()] == list(range(1, 2002))
+    assert [record.no for record in audit.export()] == list(range(1, 31))
     assert audit.verify() is None
 
 

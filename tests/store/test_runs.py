@@ -1,6 +1,7 @@
 """Requests, runs and what they keep; each rule is also tried around the adapter, in plain SQL."""
 
 import json
+import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -193,10 +194,21 @@ def test_an_earlier_sample_is_the_newest_that_is_old_enough(pool: Pool, store: S
         assert store.earlier(tx, "w1", "Another question", start + timedelta(days=1)) is None
 
 
-def test_what_is_of_no_use_any_more_is_forgotten(pool: Pool, store: Store, begin: Begin) -> None:
+def test_a_long_question_has_samples_too(pool: Pool, store: Store) -> None:
+    question = "".join(random.Random(1).choices("abcdefghij", k=20_000))  # an index entry has 2,700 bytes
+    with pool.connection() as tx:
+        store.sample(tx, "w1", question, {"n": 1})
+        assert store.earlier(tx, "w1", question, datetime.now(UTC) + timedelta(days=1)) == {"n": 1}
+        assert store.earlier(tx, "w1", question[:-1], datetime.now(UTC) + timedelta(days=1)) is None
+
+
+def test_what_is_of_no_use_any_more_is_forgotten(
+    pool: Pool, store: Store, begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.adapters.store.retention._BATCH", 10)
     old = begin()
     with pool.connection() as tx:
-        for no in range(2500):
+        for no in range(25):
             store.accept(tx, f"old-{no}", "ask", {}, ANA)
         store.sample(tx, "w1", "How many?", {})
         store.tell(tx, old, "look", {})
@@ -206,7 +218,7 @@ def test_what_is_of_no_use_any_more_is_forgotten(pool: Pool, store: Store, begin
         store.accept(tx, "new", "ask", {}, ANA)
         store.sample(tx, "w1", "How many?", {})
         store.tell(tx, old, "note", {"text": "waiting"})
-    assert forget(pool, Keep()) == {"requests": 2500, "letters": 1, "samples": 1}
+    assert forget(pool, Keep()) == {"requests": 25, "letters": 1, "samples": 1}
     assert forget(pool, Keep()) == {"requests": 0, "letters": 0, "samples": 0}
     with pool.connection() as tx:
         assert store.accept(tx, "new", "ask", {}, ANA) is None

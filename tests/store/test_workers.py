@@ -172,6 +172,23 @@ def test_a_task_that_sleeps_and_wakes_in_its_own_commit_keeps_its_lease(crew: Cr
     assert carried == [1] * 20, "no takeover"
 
 
+def test_a_task_that_is_woken_while_it_runs_hears_of_it(crew: Crew, eventually: Eventually) -> None:
+    started, heard = threading.Event(), threading.Event()
+
+    def carry(claim: Claim) -> None:
+        started.set()
+        assert heard.wait(5)
+
+    crew.start(carry, woken=lambda claim: heard.set() if started.is_set() else None)
+    task = crew.spawn()
+    assert started.wait(10)
+    begun = time.monotonic()
+    crew.wake(task)
+    assert heard.wait(5)
+    assert time.monotonic() - begun < 0.5, "at once"
+    eventually(crew.finished(1))
+
+
 # ------------------------------------------------------------ errors
 
 
@@ -344,6 +361,9 @@ def test_work_that_another_holds_is_told_to_stop(crew: Crew, eventually: Eventua
 
     crew.start(carry, lease=6)
     crew.spawn()
+    assert aborted.wait(10)
+    with crew.pool.connection() as tx:  # the other one dies
+        tx.execute("UPDATE absurd.r_opsbot SET claim_expires_at = now()")
     eventually(crew.finished(1))
     assert crew.errors == []
 

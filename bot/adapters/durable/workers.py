@@ -158,7 +158,10 @@ class Workers:
     def _nap(self, connection: Connection[DictRow], seconds: float) -> None:
         """Until something was announced, a thread became free, or the time is over."""
         if not self._heard(connection):
-            select.select([connection.fileno(), self._poked.fileno()], [], [], seconds)
+            either = select.poll()  # not select(), which ends at 1,024 open files
+            either.register(connection, select.POLLIN)
+            either.register(self._poked, select.POLLIN)
+            either.poll(seconds * 1000)
             self._heard(connection)
         with suppress(BlockingIOError):
             self._poked.recv(4096)
@@ -173,7 +176,7 @@ class Workers:
 
     def _tell(self, claim: Claim) -> None:
         """Its task was woken while it runs: it may have been cancelled."""
-        with suppress(Temporary, psycopg.Error):
+        with suppress(LeaseLost, Temporary, psycopg.Error):
             self._woken(claim)
 
     # ------------------------------------------------------------ carrying

@@ -49,6 +49,11 @@ _SOON = (
     ("remaining connection slots", "it has no free connection"),
     ("Temporary failure in name resolution", "its name cannot be looked up at the moment"),
     ("timeout expired", "it did not answer in time"),
+    ("couldn't get a connection", "it did not answer in time"),
+    ("terminating connection", "it ended the connection"),
+    ("server closed the connection", "it ended the connection"),
+    ("deadlock detected", "two transactions waited for each other"),
+    ("No space left on device", "its disk is full"),
     ("No route to host", "there is no route to it"),
     ("Network is unreachable", "there is no route to it"),
 )
@@ -116,6 +121,8 @@ def trouble(dsn: str, error: Exception) -> OpsbotError:
 def _sentences(dsn: str) -> Iterator[None]:
     try:
         yield
+    except psycopg.errors.ProgramLimitExceeded:
+        raise  # what was written is too large; it will not become smaller
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise Temporary(str(trouble(dsn, error))) from error
 

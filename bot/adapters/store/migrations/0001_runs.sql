@@ -128,5 +128,6 @@ CREATE TABLE opsbot.samples (
     answer    jsonb NOT NULL
 );
 
-CREATE INDEX samples_newest ON opsbot.samples (target, question, at DESC);
+-- A question may be longer than an index entry.
+CREATE INDEX samples_newest ON opsbot.samples (target, hashtextextended(question, 0), at DESC);
 CREATE INDEX samples_by_age ON opsbot.samples USING brin (at);
