@@ -30,6 +30,8 @@ FIXES_PER_PLAN = 100
 STEPS_PER_FIX = 100
 UNIT_LOOKS = 5  # quick looks at a unit before the run sleeps: a restart is often over within a second
 UNIT_LOOK_EVERY = 0.2  # seconds
+UNIT_GRACE = timedelta(seconds=30)  # beyond its own bound, until a unit that says nothing is in doubt
+MOST_ASKS = 9  # of one doubt; the question's number has one digit for it
 UNSENT = ("not needed", "not sent")  # results of changes that surely never left
 MOST_SAID = 2000  # characters of a program's words that the story keeps
 Json = dict[str, Any]
@@ -50,7 +52,11 @@ class Result(Enum):
 
 
 class InDoubt(Exception):
-    """A change may or may not have happened, and nobody has said so in time, or a person said stop."""
+    """A change may or may not have happened, and nobody has said so in time, or a person said to leave it so."""
+
+    def __init__(self, does: str, leave: bool = False) -> None:
+        super().__init__(does)
+        self.leave = leave
 
 
 class StepFailed(Exception):
@@ -108,7 +114,9 @@ class Applying:
             result = self._begin() or self._work()
         except StepFailed as why:
             result = self._failed(why)
-        except InDoubt:
+        except InDoubt as doubt:
+            if not doubt.leave:
+                self._ensure()
             result = Result.IN_DOUBT
         except Cancelled:
             self._stop_units()
@@ -290,7 +298,7 @@ class Applying:
             return self._conclude(no, ask, change, {"state": "not needed", "said": f"no longer true: {change.needed}"})
         if not self._intend(no, ask, change):
             return {"state": "in doubt"}
-        result = self._sent(no, change)
+        result = self._sent(no, ask, change)
         return result if result["state"] == "in doubt" else self._conclude(no, ask, change, result)
 
     def _needed(self, fact: Fact[bool]) -> bool:
@@ -310,34 +318,41 @@ class Applying:
                 self._tell_change(tx, change, "sent", "")
         return fresh
 
-    def _sent(self, no: int, change: Change) -> Mapping[str, Any]:
+    def _sent(self, no: int, ask: int, change: Change) -> Mapping[str, Any]:
         stop = self.journal.stop
         try:
             if not isinstance(change.command, Command):
                 rows = self.sender.execute(self.fix.target, change.command, change.within, stop)
                 return {"state": "done", "said": f"{len(rows.rows)} rows"}
             if change.slow:
-                return self._sent_as_unit(no, change, stop)
-            return _result_of(change, self.sender.send(self.fix.target, change.command, change.within, stop))
+                return self._sent_as_unit(no, ask, change, stop)
+            output = self.sender.send(self.fix.target, change.command, change.within, stop)
+            return _result_of(change, output, stop.is_set())
         except NotSent as why:
             return {"state": "not sent", "said": str(why)}
 
-    def _sent_as_unit(self, no: int, change: Change, stop: Flag) -> Mapping[str, Any]:
+    def _sent_as_unit(self, no: int, ask: int, change: Change, stop: Flag) -> Mapping[str, Any]:
         """A named unit refuses a second start, outlives the connection, and says itself how it ended."""
         assert isinstance(change.command, Command)
         start = unit.start(change.command, self._unit(no), change.within)
         started = self.sender.send(self.fix.target, start, timedelta(seconds=30), stop)
         if started.exit is None:
             return {"state": "in doubt"}
-        begun = started.ok or unit.taken(started)  # how it ended is asked, not told
-        return {"state": "in doubt" if begun else "failed", "said": _said(started)}
+        if not started.ok and not unit.taken(started):
+            return {"state": "failed", "said": _said(started)}
+        self.journal.write(self._begun(no, ask), lambda _: True)
+        return {"state": "in doubt"}  # how it ended is asked, not told
+
+    def _begun(self, no: int, ask: int) -> str:
+        """The step that says: this unit was surely there. One that is gone later was not merely never started."""
+        return f"change.{no}.begun.{ask}"
 
     def _unit(self, no: int) -> str:
         return unit.name(self.journal.run.id, no, self.journal.run.created)
 
-    def _unit_result(self, no: int, change: Change) -> Mapping[str, Any] | None:
-        """How the unit ended; the run sleeps until it has. None when the machine cannot say in time."""
-        deadline = self._deadline(f"unit.{no}", change.within + timedelta(seconds=30))
+    def _unit_result(self, no: int, ask: int, change: Change) -> Mapping[str, Any] | None:
+        """How the unit ended; the run sleeps until it has. None when the machine cannot say in time, or no more."""
+        deadline = self._deadline(f"unit.{no}.{ask}", change.within + UNIT_GRACE)
         seen: Mapping[str, Any] | None = None
         for _ in range(UNIT_LOOKS):
             seen = self._unit_seen(no)
@@ -345,7 +360,8 @@ class Applying:
                 break
             self.journal.stop.wait(UNIT_LOOK_EVERY)
         if seen is not None and seen["state"] != unit.State.RUNNING.value:
-            return seen
+            lost = seen["state"] == unit.State.NEVER_STARTED.value and self.journal.recorded(self._begun(no, ask))
+            return None if lost else seen
         if self.journal.clock.now() < deadline:
             self.journal.pause(self.pace.poll)
         return None
@@ -360,16 +376,28 @@ class Applying:
         return None if ended is None else {"state": ended.state.value, "said": f"{ended.result}, exit {ended.exit}"}
 
     def _stop_units(self) -> None:
-        """End what runs on the machine under our name, and write down how it ended."""
+        """End what runs on the machine under our name, and write down how it ended, where the machine says so."""
         for no, change in self._numbered():
             row = self._row(no) if change.slow else None
-            if row is None or row.result is not None:
-                continue
-            with suppress(NotSent):
-                self.sender.send(self.fix.target, unit.stop(self._unit(no)), timedelta(seconds=30), Flag())
-            self._conclude(
-                no, row.ask_no, change, {"state": "failed", "said": "stopped, because the run was cancelled"}
-            )
+            if row is not None and row.result is None and (ended := self._steady()._stopped(no)) is not None:
+                self._conclude(no, row.ask_no, change, ended)
+
+    def _stopped(self, no: int) -> Mapping[str, Any] | None:
+        """How a unit ended, by itself or because it is stopped now; None when nobody can tell."""
+        seen = self._unit_seen(no)
+        if seen is not None and seen["state"] == unit.State.NEVER_STARTED.value:
+            return {"state": "not sent", "said": "it never started"}
+        if seen is not None and seen["state"] != unit.State.RUNNING.value:
+            return seen
+        try:
+            stopped = self.sender.send(self.fix.target, unit.stop(self._unit(no)), timedelta(seconds=30), Flag())
+        except NotSent:
+            return None
+        return {"state": "failed", "said": "stopped, because the run has to end"} if stopped.ok else None
+
+    def _steady(self) -> "Applying":
+        """The same, for what has to be done before a run ends: no cancel stops it."""
+        return replace(self, journal=replace(self.journal, heed_cancel=False))
 
     def _conclude(self, no: int, ask: int, change: Change, result: Mapping[str, Any]) -> Mapping[str, Any]:
         with self.journal.claim.commit() as tx:
@@ -377,9 +405,12 @@ class Applying:
                 shown = self.journal.redactor.show(change.command)
                 self.journal.store.intend(tx, self.journal.run.id, no, ask, self.journal.claim.attempt, shown)
             self.journal.store.settle(tx, self.journal.run.id, no, ask, self.journal.shown(result))
+            asked = self.journal.store.approval_of(tx, self.journal.run.id, _question(no, ask))
+            if asked is not None and asked.state == "open":
+                self.journal.store.withdraw(tx, asked.id, Verdict.CANCEL.value)
             self._tell_change(tx, change, result["state"], result.get("said", ""))
             self.journal.store.audit(tx, "change", None, self.journal.shown(self._audited(no, change, result)))
-        if change.slow:
+        if change.slow and result["state"] not in UNSENT:
             self._clean_unit(no)
         return result
 
@@ -415,22 +446,24 @@ class Applying:
             return self._send(no, 1, change)
         if row.result is not None:
             return dict(row.result)
-        seen = self._probe(no, change)
-        if seen is not None and seen["state"] == unit.State.NEVER_STARTED.value:
-            return self._send(no, row.ask_no + 1, change)  # under the same unit name: a late first start is refused
-        if seen is not None:
+        seen = self._probe(no, row.ask_no, change)
+        if seen is not None and seen["state"] != unit.State.NEVER_STARTED.value:
             return self._conclude(no, row.ask_no, change, seen)
+        if row.ask_no > MOST_ASKS:
+            raise InDoubt(change.does)
+        if seen is not None:
+            return self._send(no, row.ask_no + 1, change)  # under the same unit name: a late first start is refused
         answer = self._ask_person(no, row.ask_no, change)
         if answer["verdict"] == Verdict.DONE.value:
             return self._conclude(no, row.ask_no, change, {"state": "done", "said": f"said by <@{answer['by']}>"})
         if answer["verdict"] == Verdict.AGAIN.value:
             return self._send(no, row.ask_no + 1, change)
-        raise InDoubt(change.does)
+        raise InDoubt(change.does, leave=answer["verdict"] == Verdict.STOP.value)
 
-    def _probe(self, no: int, change: Change) -> Mapping[str, Any] | None:
+    def _probe(self, no: int, ask: int, change: Change) -> Mapping[str, Any] | None:
         """What the machine itself knows of the change: its unit, or that the change is no longer needed."""
-        if change.slow:
-            return self._unit_result(no, change)
+        if change.slow and (seen := self._unit_result(no, ask, change)) is not None:
+            return seen
         if change.needed is None:
             return None
         try:
@@ -441,7 +474,7 @@ class Applying:
 
     def _ask_person(self, no: int, ask: int, change: Change) -> Json:
         step = f"change.{no}.doubt.{ask}"
-        question = no * 10 + ask
+        question = _question(no, ask)
 
         def put(tx: Tx) -> Any:
             journal = self.journal
@@ -465,17 +498,18 @@ class Applying:
         """Leave the machine as it should be, once anything may have been sent to it."""
         if not self.fix.ensure or not self.touched():
             return
-        steady = replace(self, journal=replace(self.journal, heed_cancel=False))
         for no, change in enumerate(self.fix.ensure):
             try:
-                steady._change(self.change_no(ENSURE_FROM + no), change)
+                self._steady()._change(self.change_no(ENSURE_FROM + no), change)
             except (StepFailed, InDoubt) as why:
                 self._tell_step(f"{self.key}.ensure.{no}", f"{change.does}: {why}", "failed")
 
-    def wind_up(self) -> None:
-        """Ensure and unlock, for a run that ends without applying the rest."""
+    def wind_up(self) -> bool:
+        """Stop and tidy up, for a run that ends without applying the rest; whether a change is in doubt."""
         if self.journal.recorded(f"{self.key}.result") is None:
+            self._stop_units()
             self._ensure()
+        return self._unresolved()
 
     def _end(self, result: Result) -> Result:
         def keep(tx: Tx) -> str:
@@ -501,10 +535,14 @@ def _may_be_sent(row: ChangeRow) -> bool:
     return row.ask_no > 1 or row.result is None or row.result["state"] not in UNSENT
 
 
-def _result_of(change: Change, output: Output) -> Mapping[str, Any]:
+def _question(no: int, ask: int) -> int:
+    return no * 10 + ask
+
+
+def _result_of(change: Change, output: Output, stopped: bool) -> Mapping[str, Any]:
     if output.exit is None:
         hung_up = {"state": "done", "said": "the machine hung up, as expected"}
-        return hung_up if change.breaks_connection else {"state": "in doubt"}
+        return hung_up if change.breaks_connection and not stopped else {"state": "in doubt"}
     return {"state": "done" if output.ok else "failed", "said": _said(output)}
 
 

@@ -410,10 +410,9 @@ class Recovery:
             self.journal.claim.record(tx, f"remind.{no}", True)
         return answer
 
-    def wind_up(self) -> None:
-        """For a run that cannot go on: leave the machines as they should be and free the locks."""
-        for applying in self._begun():
-            applying.wind_up()
+    def wind_up(self) -> list[Fix]:
+        """For a run that cannot go on: leave the machines as they should be; the fixes that are in doubt."""
+        return [applying.fix for applying in list(self._begun()) if applying.wind_up()]
 
     def _begun(self) -> Iterator[Applying]:
         nothing = Way(lambda: None, list)

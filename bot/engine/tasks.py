@@ -22,6 +22,7 @@ from bot.engine.policy import Policy
 from bot.engine.recovery import Ending, Recovery, Terms
 from bot.engine.rounds import Cache, CachedLook, Diagnoser
 from bot.engine.stored import actor_from_json, click_from_json, place_from_json, request_from_json
+from bot.engine.words import listed
 
 MOST_TRIES = 3
 BACK_OFF = (timedelta(seconds=1), timedelta(seconds=5))
@@ -201,9 +202,13 @@ class Engine:
 
     def _wind_up(self, journal: Journal) -> None:
         """The last thing a failing run does: leave the machines as they should be, free its locks, say so."""
-        if journal.run.order.verb is not Verb.JOB:
-            self._recovery(journal).wind_up()
-        self._finish(journal, Ending(Outcome.FAILED, self._failed_text(journal.run.id)))
+        doubtful = [] if journal.run.order.verb is Verb.JOB else self._recovery(journal).wind_up()
+        text = self._failed_text(journal.run.id)
+        if doubtful:
+            known = f"Nobody knows whether a change happened: {listed([str(fix) for fix in doubtful])}."
+            self._finish(journal, Ending(Outcome.IN_DOUBT, f"{text} {known}"))
+        else:
+            self._finish(journal, Ending(Outcome.FAILED, text))
 
     def _give_up(self, claim: Claim, run: int) -> None:
         """Even winding up failed: end the run all the same, so that nobody waits for it."""
