@@ -116,7 +116,7 @@ def _set_up(transport: paramiko.Transport, login: Login) -> None:
     # A rekey that meets the end of a channel blocks paramiko's thread for ever; 2^36 bytes is OpenSSH's own limit.
     transport.packetizer.REKEY_BYTES = 1 << 36
     transport.packetizer.REKEY_PACKETS = 1 << 31
-    transport.banner_timeout = transport.auth_timeout = login.limits.login
+    transport.banner_timeout = transport.auth_timeout = login.limits.login + 5  # ours comes first
     if login.pins.keys and not login.any_key:
         transport.get_security_options().key_types = login.pins.algorithms
 

@@ -195,6 +195,7 @@ def test_a_machine_that_lost_power_leaves_a_doubt(reach: Reach, abort: Flag) -> 
 
 CLIENT = """
 import json, sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
@@ -202,10 +203,31 @@ from bot.adapters.ssh import Host, Ssh
 from bot.core.command import command_from_json
 from bot.core.target import Role, Target
 
-host, port, user, key, known, command = json.loads(sys.argv[1])
-ssh = Ssh({"prod/worker-1": Host(host, port, user, Path(key), Path(known))}, resolve=lambda secret: "hunter2")
-ssh.send(Target("worker-1", Role.WORKER, "prod"), command_from_json(command), timedelta(seconds=100), Event())
+hosts, commands = json.loads(sys.argv[1])
+known = {f"prod/{name}": Host(h, p, u, Path(k), Path(n)) for name, (h, p, u, k, n) in hosts.items()}
+ssh = Ssh(known, resolve=lambda secret: "hunter2")
+with ThreadPoolExecutor(99) as threads:
+    for name in hosts:
+        for command in commands:
+            machine = Target(name, Role.WORKER, "prod")
+            threads.submit(ssh.send, machine, command_from_json(command), timedelta(seconds=100), Event())
 """
+
+
+@contextmanager
+def another_opsbot(rig: Rig, commands: list[Command]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that sends each command to each machine."""
+    hosts = {
+        name: (host.host, host.port, host.user, str(host.key_file), str(host.known_hosts))
+        for name, host in rig.hosts.items()
+    }
+    given = json.dumps([hosts, [command.to_json() for command in commands]])
+    with subprocess.Popen([sys.executable, "-c", CLIENT, given]) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
 
 POLITE: dict[str, Callable[[str], Command]] = {
     "a program": lambda n: sh("sleep", n),
@@ -214,10 +236,6 @@ POLITE: dict[str, Callable[[str], Command]] = {
     "a program under sudo": lambda n: sh("sleep", n).sudo(),
     "a family under sudo": lambda n: sh("sh", "-c", f"sleep {n} & sleep {n} & wait").sudo(),
     "a secret piped into sudo": lambda n: sh("printf", Secret("password")) | sh("sh", "-c", f"cat; sleep {n}").sudo(),
-}
-STUBBORN: dict[str, Callable[[str], Command]] = {
-    "a stubborn program": lambda n: sh("sh", "-c", f"trap '' TERM HUP INT; sleep {n}; sleep {n}"),
-    "a stubborn program under sudo": lambda n: sh("sh", "-c", f"trap '' TERM HUP INT; sleep {n}; sleep {n}").sudo(),
 }
 SUDO = {"use_pty": EVERYTHING, "no pty": f"Defaults !use_pty\n{EVERYTHING}"}
 KINDS = [
@@ -241,7 +259,7 @@ def all_running(
     rig: Rig, commands: dict[str, Callable[[str], Command]], send: Callable[[Command], object]
 ) -> Iterator[str]:
     """All the commands at the same time; gives what their processes have in common."""
-    number = f"5{time.monotonic_ns() % 10**9}"
+    number = a_number()
     with ThreadPoolExecutor(len(commands)) as threads:
         for no, make in enumerate(commands.values()):
             threads.submit(send, make(f"{number}{no}"))
@@ -266,18 +284,30 @@ def test_closing_the_connections_ends_what_runs(machine: Rig, reach: Reach, abor
 
 
 def test_killing_opsbot_ends_what_runs(machine: Rig) -> None:
-    clients: list[subprocess.Popen[bytes]] = []
+    number = a_number()
+    commands = [make(f"{number}{no}") for no, make in enumerate(POLITE.values())]
+    with another_opsbot(machine, commands) as opsbot:
+        wait_until(lambda: all(machine.running("worker-1", f"sleep {number}{no}") for no in range(len(commands))))
+        opsbot.kill()
+        wait_until(lambda: machine.running("worker-1", f"sleep {number}") == [], 2)
 
-    def send(command: Command) -> None:
-        host = machine.hosts["worker-1"]
-        given = [host.host, host.port, host.user, str(host.key_file), str(host.known_hosts), command.to_json()]
-        clients.append(subprocess.Popen([sys.executable, "-c", CLIENT, json.dumps(given)]))
 
-    with all_running(machine, {"one": POLITE["a family under sudo"], **STUBBORN}, send) as marker:
-        for client in clients:
-            client.kill()
-            client.wait()
-        wait_until(lambda: machine.running("worker-1", marker) == [], wire.KILL_AFTER + 2)
+def test_whatever_a_program_ignores_it_ends_when_opsbot_is_killed(rig: Rig) -> None:
+    number = a_number()
+    stubborn = sh("sh", "-c", f"trap '' TERM HUP INT; sleep {number}; sleep {number}")
+    with another_opsbot(rig, [stubborn, stubborn.sudo()]) as opsbot:
+        wait_until(lambda: all(asleep(rig, name, number) == 2 for name in MACHINES))
+        opsbot.kill()
+        wait_until(lambda: all(rig.running(name, f"sleep {number}") == [] for name in MACHINES), wire.KILL_AFTER + 3)
+
+
+def asleep(rig: Rig, name: str, number: str) -> int:
+    return sum(line.startswith("sleep ") for line in rig.running(name, f"sleep {number}"))
+
+
+def a_number() -> str:
+    """How long to sleep, unlike any other."""
+    return f"5{time.monotonic_ns() % 10**9}"
 
 
 def test_nothing_of_a_change_is_left_when_it_ends_by_itself(machine: Rig, reach: Reach, abort: Flag) -> None:
