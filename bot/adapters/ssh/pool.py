@@ -192,7 +192,7 @@ class Pool:
             if slot.connection is not None and slot.connection.alive:
                 return slot.connection
             if slot.failure is not None and slot.failed > asked:
-                raise slot.failure  # the login that this call was waiting for
+                raise Unreached(str(slot.failure), slot.failure.cause)  # of the login that this call was waiting for
             slot.connection = self._log_in(who, host, abort)
             return slot.connection
         except Unreached as error:

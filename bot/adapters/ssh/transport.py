@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import timedelta
 from threading import Event as Flag
+from typing import TypeGuard
 
 from bot.adapters.ssh import forward
 from bot.adapters.ssh.channel import Answers, Capped, Conversation, End, Ending, send_all
@@ -49,14 +50,12 @@ class Ssh:
 
     def ask(self, target: Target, questions: Sequence[Question], abort: Flag) -> list[Answer | Unanswered]:
         """One answer per question; commands go over one connection in one go. Never raises for a machine's sake."""
-        answers: list[Answer | Unanswered | None] = [
-            None if isinstance(question, Command) else Unanswered(f"{question} is not asked over SSH.")
+        asked = [question for question in questions if _can_be_asked(question)]
+        answered = (answer for batch in _batches(asked) for answer in self._ask(target, batch, abort))
+        return [
+            next(answered) if _can_be_asked(question) else Unanswered(f"{question} cannot be asked over SSH.")
             for question in questions
         ]
-        for batch in _batches([(no, command) for no, command in enumerate(questions) if isinstance(command, Command)]):
-            for (no, _), answer in zip(batch, self._ask(target, [command for _, command in batch], abort), strict=True):
-                answers[no] = answer
-        return [answer for answer in answers if answer is not None]
 
     def identity(self, target: Target) -> str:
         """Address and pinned host key: `10.0.0.11:22 SHA256:…`."""
@@ -157,15 +156,20 @@ def _either(out: Sequence[bool], err: Sequence[bool]) -> Iterator[bool]:
     return (one or two for one, two in zip(out, err, strict=False))
 
 
-def _batches(asked: list[tuple[int, Command]]) -> Iterator[list[tuple[int, Command]]]:
-    batch: list[tuple[int, Command]] = []
+def _can_be_asked(question: Question) -> TypeGuard[Command]:
+    """Commands, but without secrets: a question is a word of the login shell, which `ps` shows."""
+    return isinstance(question, Command) and not question.secrets
+
+
+def _batches(asked: Sequence[Command]) -> Iterator[list[Command]]:
+    batch: list[Command] = []
     size = 0
-    for no, command in asked:
+    for command in asked:
         length = len(command.text().encode()) + 200
         if batch and size + length > ARGUMENT:
             yield batch
             batch, size = [], 0
-        batch.append((no, command))
+        batch.append(command)
         size += length
     if batch:
         yield batch

@@ -9,7 +9,7 @@ from threading import Timer
 import pytest
 
 from bot.adapters.ssh import Host, Ssh
-from bot.core.command import Command, sh
+from bot.core.command import Command, Secret, sh
 from bot.core.question import Answer, Output, TcpProbe, Unanswered
 from tests.adapters.ssh.fleet import MACHINES, Reach, only, target
 from tests.rigs.sshd import LOGINS, HostSpec, Rig, sshd, wait_until
@@ -27,6 +27,13 @@ def test_only_commands_are_asked_over_ssh(ssh: Ssh, abort: Flag) -> None:
     probe, command = ssh.ask(target(MACHINES[0]), [TcpProbe("127.0.0.1", 22), sh("echo", "hi")], abort)
     assert isinstance(probe, Unanswered)
     assert command == Output(0, "hi\n")
+
+
+def test_a_secret_is_never_asked(ssh: Ssh, rig: Rig, abort: Flag) -> None:
+    before = len(rig.received())
+    answer = only(ssh.ask(target(MACHINES[0]), [sh("printf", Secret("password")) | sh("cat")], abort))
+    assert answer == Unanswered("printf '<secret password>' | cat cannot be asked over SSH.")
+    assert len(rig.received()) == before
 
 
 def test_no_questions_reach_no_machine(ssh: Ssh, abort: Flag) -> None:

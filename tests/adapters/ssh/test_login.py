@@ -5,6 +5,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,9 @@ from threading import Thread, Timer
 
 import pytest
 
-from bot.adapters.ssh import Host, Ssh
+from bot.adapters.ssh import Host, Limits, Ssh
 from bot.adapters.ssh.hostkeys import fingerprint
+from bot.adapters.ssh.pool import Pool
 from bot.core.command import sh
 from bot.core.question import Output, Unanswered
 from tests.adapters.ssh.fleet import MACHINES, Reach, only, target
@@ -180,6 +182,18 @@ def test_a_key_file_that_cannot_be_used_is_named(
 # ---------------------------------------------------------------- the network
 
 
+def test_a_connection_is_tuned_as_measured(rig: Rig) -> None:
+    pool = Pool(Limits())
+    try:
+        transport = pool.connection("worker-1", rig.hosts[MACHINE], Flag()).transport
+        assert transport.remote_cipher == "aes128-gcm@openssh.com"  # type: ignore[attr-defined]
+        assert transport.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)  # type: ignore[union-attr]
+        assert transport.packetizer.REKEY_BYTES == 1 << 36
+        assert transport.sock.gettimeout() == Limits().probe_every
+    finally:
+        pool.close()
+
+
 @contextmanager
 def server(serve: Callable[[socket.socket], None]) -> Iterator[int]:
     """Something that listens on loopback and is no SSH server."""
@@ -225,6 +239,15 @@ def test_a_server_that_says_nothing_is_not_waited_for_long(rig: Rig, reach: Reac
         answer = asked(reach, replace(rig.hosts[MACHINE], port=port), login=0.5)
     assert "took more than 0.5 s" in answer.why
     assert time.monotonic() - began < 2
+
+
+def test_those_who_wait_for_a_login_learn_of_its_failure_at_once(rig: Rig, reach: Reach) -> None:
+    with server(lambda listener: None) as port, ThreadPoolExecutor(6) as threads:
+        ssh = reach({"worker-1": replace(rig.hosts[MACHINE], port=port)}, login=0.5)
+        began = time.monotonic()
+        answers = list(threads.map(lambda _: only(ssh.ask(target("worker-1"), [sh("id")], Flag())), range(6)))
+        assert time.monotonic() - began < 1.5
+    assert all(isinstance(answer, Unanswered) and "took more than 0.5 s" in answer.why for answer in answers)
 
 
 def test_stopping_ends_a_login_at_once(rig: Rig, reach: Reach) -> None:
