@@ -34,6 +34,7 @@ UNIT_GRACE = timedelta(seconds=30)  # beyond its own bound, until a unit that sa
 MOST_ASKS = 9  # of one doubt; the question's number has one digit for it
 UNSENT = ("not needed", "not sent")  # results of changes that surely never left
 MOST_SAID = 2000  # characters of a program's words that the story keeps
+MOST_SAVED = 20_000  # characters of what was saved before the first change
 Json = dict[str, Any]
 
 
@@ -185,7 +186,7 @@ class Applying:
 
     def _save(self) -> None:
         def ask() -> Json:
-            return {fact.asks: str(self._answer(fact)) for fact in self.fix.saves}
+            return {fact.asks: self.journal.show(self._answer(fact))[:MOST_SAVED] for fact in self.fix.saves}
 
         def keep(tx: Tx, saved: Json) -> None:
             for asks, value in saved.items():
@@ -217,7 +218,10 @@ class Applying:
                 tx, "verified", target=self.fix.target.name, fix=self.fix.title, healed=not troubles, troubles=troubles
             )
 
-        troubles = self.journal.once(f"{self.key}.verified", self.way.troubles, keep)
+        def look() -> list[str]:
+            return [self.journal.show(each)[:MOST_SAID] for each in self.way.troubles()]
+
+        troubles = self.journal.once(f"{self.key}.verified", look, keep)
         return Result.FAILED if troubles else Result.HEALED
 
     def _settle(self, no: int, wait: Wait) -> None:
@@ -250,8 +254,8 @@ class Applying:
         try:
             value = self._answer(wait.fact)
         except (CannotLook, Unknown) as why:
-            return str(why), False
-        return f"it is {value}", wait.until.met_by(value)
+            return self.journal.show(why)[:MOST_SAID], False
+        return self.journal.show(f"it is {value}")[:MOST_SAID], wait.until.met_by(value)
 
     def _answer(self, fact: Fact[Any]) -> Any:
         try:
@@ -528,7 +532,7 @@ def answered(journal: Journal, tx: Tx, no: int, until: datetime) -> Json | None:
     if approval is None or approval.state == "open":
         return None
     by = approval.decided_by[-1].user if approval.decided_by else ""
-    return {"verdict": approval.state, "by": by, "reason": approval.reason, "approval": approval.id}
+    return {"verdict": approval.state, "by": by, "reason": journal.show(approval.reason), "approval": approval.id}
 
 
 def _may_be_sent(row: ChangeRow) -> bool:

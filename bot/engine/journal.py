@@ -9,7 +9,7 @@ from typing import Any
 from bot.core.errors import LeaseLost
 from bot.core.ports import Claim, Clock, Store, Suspended, Tx
 from bot.core.run import Run
-from bot.core.shown import Redactor
+from bot.core.shown import Redactor, Shown
 
 Json = Any
 
@@ -32,7 +32,7 @@ class Journal:
     wake: Callable[[Tx, str], None]
     heed_cancel: bool = True
 
-    def show(self, text: object) -> str:
+    def show(self, text: object) -> Shown:
         return self.redactor.show(text)
 
     def recorded(self, step: str) -> tuple[Json] | None:

@@ -28,6 +28,8 @@ from bot.engine.words import listed, plan_text, plan_title, step_text
 MOST_ALTERATIONS = 2  # an approved plan that keeps changing under our hands is given up
 MOST_PLANS = 20
 EVIDENCE_CAP = 20_000  # characters of one answer that are kept
+CAPS = {"title": 500, "evidence": 4000, "person": 1000, "link": 500}  # characters of a finding's words
+MOST_UNKNOWN = 500  # characters of a sentence that says what could not be told
 Json = dict[str, Any]
 
 
@@ -112,7 +114,7 @@ class Recovery:
             report = self._seen(self._diagnoses(), self._machines())
             answers.extend(report.answers)
             sampled.update(report.sampled)
-            return _report_to_json(report)
+            return self._kept(_report_to_json(report))
 
         def keep(tx: Tx, stored: Json) -> None:
             self._tell_look(tx, no, _report_from_json(stored, self.diagnoser))
@@ -120,6 +122,14 @@ class Recovery:
             self._keep_evidence(tx, no, stored, answers)
 
         return _report_from_json(self.journal.once(f"look.{no}", do, keep), self.diagnoser)
+
+    def _kept(self, report: Json) -> Json:
+        """What was found as it is journalled: its words come from machines; its fixes are what will run."""
+        show = self.journal.redactor.show
+        findings = [
+            {**each, **{key: show(each[key])[:most] for key, most in CAPS.items()}} for each in report["findings"]
+        ]
+        return {**report, "findings": findings, "unknown": [show(each)[:MOST_UNKNOWN] for each in report["unknown"]]}
 
     def _seen(self, diagnoses: Sequence[Diagnosis], machines: Sequence[Target]) -> Report:
         report = self.diagnoser.look(diagnoses, machines, self.journal.stop)
