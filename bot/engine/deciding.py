@@ -27,17 +27,27 @@ class Deciding:
     redactor: Redactor
 
     def decide(self, claim: Claim, click: Click) -> Decided:
-        """The decision, or why it did not count. Raises Temporary when it cannot be checked who this is."""
+        """The decision, or why it did not count. Raises Temporary when it cannot be checked who this is.
+
+        Recorded with what it wrote, so that a click that was counted is not called too late after a crash.
+        """
+        if (done := claim.recorded("decided")) is not None:
+            return Decided(*done[0])
         barred = self.gate.barred(click.actor)
         deciders = self.gate.deciders(click.actor.via)
         with claim.commit() as tx:
-            approval = self.store.approval(tx, click.approval)
-            refusal = self._refusal(click, approval, barred, deciders)
-            if approval is None or refusal:
-                return self._refuse(tx, click, refusal)
-            if (decided := self.store.decide(tx, click, deciders)) is None:
-                return self._refuse(tx, click, self._too_late(tx, click))
-            return self._counted(tx, click, decided)
+            decided = self._ruled(tx, click, barred, deciders)
+            claim.record(tx, "decided", [decided.counted, decided.text])
+        return decided
+
+    def _ruled(self, tx: Tx, click: Click, barred: str, deciders: tuple[str, ...]) -> Decided:
+        approval = self.store.approval(tx, click.approval)
+        refusal = self._refusal(click, approval, barred, deciders)
+        if approval is None or refusal:
+            return self._refuse(tx, click, refusal)
+        if (decided := self.store.decide(tx, click, deciders)) is None:
+            return self._refuse(tx, click, self._too_late(tx, click))
+        return self._counted(tx, click, decided)
 
     def _refusal(self, click: Click, approval: Approval | None, barred: str, deciders: tuple[str, ...]) -> str:
         if approval is None:

@@ -4,16 +4,19 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from bot.core.approval import Verdict
-from bot.core.errors import LeaseLost, NotUnderstood, OpsbotError, Refused
+from bot.core.errors import LeaseLost, NotUnderstood, OpsbotError, Refused, Unknown
+from bot.core.fact import Fact
 from bot.core.handler import Catalogue, Job
+from bot.core.look import CannotLook
 from bot.core.outcome import Outcome
 from bot.core.people import Actor
 from bot.core.ports import Claim, Clock, Durable, Sender, Store, Tx
 from bot.core.run import Order, Run, Verb
 from bot.core.shown import Redactor
+from bot.core.target import Site
 from bot.engine.answers import Answers
 from bot.engine.deciding import Deciding
 from bot.engine.journal import Cancelled, Journal
@@ -24,6 +27,7 @@ from bot.engine.rounds import Cache, CachedLook, Diagnoser
 from bot.engine.stored import actor_from_json, click_from_json, place_from_json, request_from_json
 from bot.engine.words import listed
 
+T = TypeVar("T")
 MOST_TRIES = 3
 BACK_OFF = (timedelta(seconds=1), timedelta(seconds=5))
 log = logging.getLogger("opsbot.engine")
@@ -137,11 +141,14 @@ class Engine:
     def _job(self, journal: Journal) -> Ending:
         job: Job = self.catalogue.jobs[journal.run.order.subject]
         diagnoser = self.diagnosers[journal.run.order.site]
-        look = CachedLook(Cache(diagnoser.site, diagnoser.earlier))
         try:
-            return Ending(Outcome.DONE, job.work(JobSteps(journal, diagnoser), look))
+            return Ending(Outcome.DONE, job.work(JobSteps(journal, diagnoser), JobLook(journal, diagnoser)))
         except Cancelled:
             return Ending(Outcome.CANCELLED, "Cancelled; the steps that had finished stand.")
+        except (CannotLook, Unknown) as why:
+            return Ending(Outcome.COULD_NOT_LOOK, f"{why}. The steps that had finished stand.")
+        except Refused as why:
+            return Ending(Outcome.REFUSED, f"{why}. The steps that had finished stand.")
 
     # ------------------------------------------------------------ clicks and questions
 
@@ -152,20 +159,23 @@ class Engine:
         log.info("click on approval %s: %s", click.approval, decided.text)
 
     def _ask(self, claim: Claim) -> None:
+        if claim.recorded("answered") is not None:
+            return
         with claim.commit() as tx:
             body = self.store.request(tx, claim.params["request"])
         actor, place = actor_from_json(body["actor"]), place_from_json(body["place"])
-        text = self.gate.barred(actor) or self._answered(claim, body, actor)
+        barred = self.gate.barred(actor)
         with claim.commit() as tx:
+            text = barred or self._answered(tx, body, actor)
             self.store.reply(tx, actor, place, self.redactor.show(text))
+            claim.record(tx, "answered", True)
 
-    def _answered(self, claim: Claim, body: Mapping[str, Any], actor: Actor) -> str:
+    def _answered(self, tx: Tx, body: Mapping[str, Any], actor: Actor) -> str:
         answers = Answers(self.store, self.durable, self.catalogue, self.policy, self.gate, self.diagnosers)
-        with claim.commit() as tx:
-            try:
-                return answers.answer(tx, request_from_json(body["request"]), actor).text
-            except (Refused, NotUnderstood) as why:
-                return str(why)
+        try:
+            return answers.answer(tx, request_from_json(body["request"]), actor).text
+        except (Refused, NotUnderstood) as why:
+            return str(why)
 
     # ------------------------------------------------------------ when something goes wrong
 
@@ -223,6 +233,30 @@ class Engine:
 
     def _failed_text(self, run: int) -> str:
         return f"opsbot failed in run {run} after {MOST_TRIES} tries; the notes above and its log say where."
+
+
+@dataclass(frozen=True)
+class JobLook:
+    """The `look` of a job: it asks at once, each time anew, since a job may take long."""
+
+    journal: Journal
+    diagnoser: Diagnoser
+
+    @property
+    def site(self) -> Site:
+        return self.diagnoser.site
+
+    def __call__(self, fact: Fact[T]) -> T:
+        try:
+            return self.diagnoser.answer(fact, self.journal.stop)
+        finally:
+            self.journal.heed_stop()
+
+    def together(self, *facts: Fact[Any]) -> None:
+        """Nothing is kept, so there is nothing to ask beforehand."""
+
+    def earlier(self, fact: Fact[T], at_least: timedelta) -> T | None:
+        return CachedLook(Cache(self.diagnoser.site, self.diagnoser.earlier)).earlier(fact, at_least)
 
 
 @dataclass(frozen=True)

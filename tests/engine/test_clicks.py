@@ -1,0 +1,78 @@
+"""A click counts once, and its person is told the truth, also when the process dies right after it was counted."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from bot.core.errors import LeaseLost
+from bot.core.outcome import Outcome
+from bot.core.question import Output
+from bot.core.request import Ask, Request
+from tests.engine.lamps import ANA, BO, Room, light, room, until
+
+pytestmark = pytest.mark.parametrize("postgres_server", ["18"], indirect=True)
+
+
+@pytest.fixture
+def forgetful(database: str) -> Iterator[tuple[Room, list[str]]]:
+    """A room whose process dies once after each click and each question, when all of it is committed."""
+    died: list[str] = []
+    with room(database) as made:
+
+        def carry(claim: Any) -> None:
+            made.engine.carry(claim)
+            if claim.name in ("click", "ask") and claim.task not in died:
+                died.append(claim.task)
+                raise LeaseLost("killed before the task could be called done")
+
+        made.set_to_work(lease=1, carry=carry)
+        yield made, died
+
+
+def told(made: Room) -> list[str]:
+    with made.pool.connection() as connection:
+        found = connection.execute("SELECT body FROM opsbot.outbox WHERE kind = 'private' ORDER BY id").fetchall()
+    return [str(row["body"]["text"]) for row in found]
+
+
+def audited(made: Room, what: str) -> int:
+    with made.pool.connection() as connection:
+        row = connection.execute("SELECT count(*) AS n FROM opsbot.audit WHERE what = %s", [what]).fetchone()
+    return int(row["n"]) if row else 0
+
+
+def ended(made: Room, tasks: int) -> bool:
+    with made.pool.connection() as connection:
+        sql = "SELECT count(*) AS n FROM absurd.t_opsbot WHERE task_name IN ('click', 'ask') AND state = 'completed'"
+        row = connection.execute(sql).fetchone()
+    return bool(row and row["n"] == tasks)
+
+
+def test_a_click_counted_before_a_crash_is_not_called_too_late(forgetful: tuple[Room, list[str]]) -> None:
+    made, died = forgetful
+
+    def lit(machine: str, command: str) -> Output:
+        light(made, machine, "bright")
+        return Output(0)
+
+    made.machines.on_send = lit
+    run = made.order()
+    made.click(made.asked(run), BO)
+    assert made.outcome(run) is Outcome.FIXED
+    until(lambda: ended(made, 1), 10, "the click has ended")
+    assert died
+    assert told(made) == []
+    assert audited(made, "refused") == 0
+
+
+def test_an_answer_is_given_once(forgetful: tuple[Room, list[str]]) -> None:
+    made, _ = forgetful
+    run = made.order()
+    made.asked(run)
+    made.desk.file(Request(Ask.CANCEL, number=run), ANA, None, made.key())
+    assert made.outcome(run) is Outcome.CANCELLED
+    until(lambda: ended(made, 1), 10, "the question has ended")
+    assert len(told(made)) == 1
+    assert "told to stop" in told(made)[0]
+    assert audited(made, "cancel") == 1

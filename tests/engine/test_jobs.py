@@ -1,0 +1,51 @@
+"""Jobs look at machines as they go, and end with a sentence whatever they meet."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from bot.core.errors import Refused
+from bot.core.handler import Job, Steps
+from bot.core.look import Look
+from bot.core.outcome import Outcome
+from tests.engine.lamps import Room, lamp, room
+
+pytestmark = pytest.mark.parametrize("postgres_server", ["18"], indirect=True)
+
+
+def state(steps: Steps, look: Look) -> str:
+    hall = look.site.find("hall")
+    assert hall is not None
+    look.together(lamp(hall))
+    return "the hall is " + str(steps.step("light", lambda: look(lamp(hall))))
+
+
+def unwilling(steps: Steps, look: Look) -> str:
+    raise Refused("not today")
+
+
+@pytest.fixture
+def working(database: str) -> Iterator[Room]:
+    with room(database) as made:
+        made.engine.catalogue.add(Job("state", "Say how it is", state), "e")
+        made.engine.catalogue.add(Job("unwilling", "Never", unwilling), "f")
+        made.set_to_work()
+        yield made
+
+
+def test_a_job_can_look(working: Room) -> None:
+    ended = working.ended(working.order("state", "job"))
+    assert (ended.outcome, ended.summary) == (Outcome.DONE, "the hall is dark")
+
+
+def test_a_job_that_cannot_look_says_so(working: Room) -> None:
+    working.machines.away = {"hall"}
+    ended = working.ended(working.order("state", "job"))
+    assert ended.outcome is Outcome.COULD_NOT_LOOK
+    assert "does not answer" in ended.summary
+
+
+def test_a_job_that_refuses_is_refused(working: Room) -> None:
+    ended = working.ended(working.order("unwilling", "job"))
+    assert ended.outcome is Outcome.REFUSED
+    assert "not today" in ended.summary
