@@ -16,7 +16,7 @@ class Query:
     within: timedelta = timedelta(seconds=10)
 
     def __str__(self) -> str:
-        return " ".join(self.text.split())
+        return _shown(self.text, self.parameters)
 
 
 @dataclass(frozen=True)
@@ -30,4 +30,11 @@ class Statement:
     within: timedelta = timedelta(seconds=30)
 
     def __str__(self) -> str:
-        return " ".join(self.text.split())
+        only = "" if self.rows is None else f" [exactly {self.rows} rows, or nothing]"
+        return f"{_shown(self.text, self.parameters)}{only} [database {self.database}]"
+
+
+def _shown(text: str, parameters: tuple[Parameter, ...]) -> str:
+    """One line, with everything that is bound: what is approved, and what a sample is found by, has to be whole."""
+    line = " ".join(text.split())
+    return f"{line} with {', '.join(map(repr, parameters))}" if parameters else line

@@ -20,12 +20,18 @@ def _fix_lines(no: int, fix: Fix, identity: str) -> Iterator[str]:
     yield f"   risk: {fix.risk.value} ({fix.risk.meaning})"
     for fact in fix.saves:
         yield f"   save first: {fact}"
-    for letter, step in zip("abcdefghijklmnopqrstuvwxyz", fix.steps, strict=False):
-        yield f"   {letter}. {step_text(step)}"
+    for step_no, step in enumerate(fix.steps):
+        yield f"   {_letters(step_no)}. {step_text(step)}"
     for step in fix.ensure:
         yield f"   if it ends early: {step_text(step)}"
     if fix.undo:
         yield f"   undo: {fix.undo}"
+
+
+def _letters(no: int) -> str:
+    """`a` to `z`, then `aa`: however many steps there are, all of them are shown."""
+    more, last = divmod(no, 26)
+    return (_letters(more - 1) if more else "") + chr(ord("a") + last)
 
 
 def step_text(step: Step) -> str:
