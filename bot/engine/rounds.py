@@ -12,7 +12,7 @@ from threading import Event as Flag
 from typing import Any, TypeVar
 
 from bot.core.command import Command
-from bot.core.errors import Unknown
+from bot.core.errors import OpsbotError, Unknown
 from bot.core.fact import Fact
 from bot.core.finding import Finding, Severity
 from bot.core.handler import Diagnosis
@@ -68,7 +68,8 @@ class Cache:
             return fact.on
         if not (there := self.site.of(fact.on)):
             raise CannotLook(fact, f"{self.site.name} has no {fact.on.value} to ask", "absent")
-        return there[0]
+        silent = {target for (target, _), said in self.answers.items() if isinstance(said, Unanswered)}
+        return next((target for target in there if target not in silent), there[0])
 
     def read(self, fact: Fact[T]) -> T:
         answer = self.answers.get((self.where(fact), fact.question))
@@ -76,7 +77,14 @@ class Cache:
             raise NotYet(fact)
         if isinstance(answer, Unanswered):
             raise CannotLook(fact, answer.why, answer.cause)
-        return fact.parse(answer)
+        if isinstance(answer, Output) and answer.truncated:
+            raise Unknown(f"{fact}: the answer was too long and is cut")
+        try:
+            return fact.parse(answer)
+        except OpsbotError:
+            raise
+        except Exception as error:
+            raise Unknown(f"{fact}: the answer cannot be read ({type(error).__name__}: {error})") from error
 
 
 @dataclass(frozen=True)
@@ -145,9 +153,7 @@ class Diagnoser:
 
     def answer(self, fact: Fact[T], abort: Flag) -> T:
         """One fact, asked now; raises CannotLook or Unknown."""
-        cache = Cache(self.site, self.earlier)
-        self._ask([fact], cache, abort)
-        return cache.read(fact)
+        return self.planned(lambda look: look(fact), abort)
 
     def planned(self, make: Callable[[CachedLook], T], abort: Flag) -> T:
         """The value of a function that looks, such as an action's plan; raises CannotLook or Unknown."""
@@ -241,9 +247,15 @@ def _explain(found: Found, others: Sequence[Found], diagnoses: Mapping[str, Diag
         return found
     for other in others:
         cause = other.finding.cause
-        if other is not found and other.finding.severity >= Severity.WARN and own.explained_by(cause):
+        if other.by != found.by and _could_explain(other.finding, found.finding) and own.explained_by(cause):
             return replace(found, under=cause, finding=replace(found.finding, fixes=()))
     return found
+
+
+def _could_explain(other: Finding, found: Finding) -> bool:
+    """What is wrong on one worker says nothing about another one."""
+    near = other.target == found.target or other.target.role is not found.target.role
+    return near and other.severity >= Severity.WARN
 
 
 def shown_answer(question: Question, answer: Answer) -> str:
