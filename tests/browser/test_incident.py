@@ -1,4 +1,6 @@
-"""The whole incident as a person sees it: `opsbot try` in headless Chromium, from the typed command to the healed worker."""
+"""The whole incident as a person sees it: `opsbot try` in headless Chromium, from the typed command to the healed
+worker.
+"""
 
 import os
 import shutil
