@@ -391,9 +391,7 @@ def _initialise(place: Place) -> None:
     options = ["--username", USER, "--auth=reject", "--encoding=UTF8", "--locale=C", "--no-instructions"]
     # The built-in collation stays the same when the machine's C library is upgraded.
     collation = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-    made = _run(
-        place.account, [_program(place, "initdb"), "-D", str(new), *options, *collation], timeout=START_WITHIN
-    )
+    made = _run(place.account, [_program(place, "initdb"), "-D", str(new), *options, *collation], timeout=START_WITHIN)
     if made.returncode:
         said = "\n".join((made.stdout + made.stderr).splitlines()[-15:])
         raise Permanent(f"PostgreSQL could not make a database in {place.folder}:\n{said}")
