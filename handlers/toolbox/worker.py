@@ -20,6 +20,7 @@ from handlers.toolbox import rabbitmq
 
 SERVICE = "travis-worker"
 SYSTEMD, UPSTART = "systemd", "upstart"
+DOCKER = "172.17.0.1"  # every machine with Docker has it, so a consumer seen from there may be anybody's
 LONGEST_BUILD = timedelta(hours=3)  # the vendor's hard limit is 50 min, and installations raise it up to this
 BACK_WITHIN = timedelta(minutes=3)
 REBOOT_WITHIN = timedelta(minutes=10)
@@ -59,10 +60,11 @@ def _init_system(said: Output) -> str:
 
 @fact
 def addresses(machine: Target) -> Fact[tuple[str, ...]]:
-    """Every address the machine has, the configured one first: the broker sees one of them."""
+    """Every address of its own that the machine has, the configured one first: the broker sees one of them."""
 
     def parse(said: Output) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(filter(None, (machine.address, *said.out.split()))))
+        own = (each for each in said.out.split() if each != DOCKER and not each.startswith("fe80:"))
+        return tuple(dict.fromkeys(filter(None, (machine.address, *own))))
 
     return Fact(f"Which addresses has {machine}?", machine, sh("hostname", "-I"), parse)
 
@@ -162,15 +164,21 @@ def still_process(machine: Target, init: str, pid: int) -> Fact[bool]:
             f"{SERVICE} on {machine} is still process {pid}",
             machine,
             sh("status", SERVICE).sudo(),
-            lambda said: _upstart_pid(said.out) == pid,
+            lambda said: _upstart_pid(_line(said)) == pid,
         )
     question = sh("systemctl", "show", SERVICE, f"--property={SHOWN}")
     return Fact(
         f"{SERVICE} on {machine} is still process {pid}",
         machine,
         question,
-        lambda said: _properties(said).get("MainPID") == str(pid),
+        lambda said: _main_pid(said) == pid,
     )
+
+
+def _main_pid(said: Output) -> int:
+    if not (pid := _properties(said).get("MainPID", "")).isdigit():
+        raise Unknown(f"systemd did not say which process {SERVICE} is")
+    return int(pid)
 
 
 @fact
