@@ -5,6 +5,7 @@ It ends with status 0 when it cannot connect to RabbitMQ, so no unit ever counts
 
 from collections.abc import Iterator
 
+from bot.core.errors import Unknown
 from bot.core.finding import Finding, Severity
 from bot.core.handler import diagnosis
 from bot.core.look import Look
@@ -25,6 +26,8 @@ def worker_keeps_ending(look: Look, machine: Target) -> Iterator[Finding]:
     now = worker.service(look, machine)
     if not now.turning:
         return
+    if now.state.startswith("deactivating"):
+        raise Unknown("travis-worker is being stopped just now, perhaps to be restarted; look again in a minute")
     error = look(worker.last_error(machine, look(worker.init_system(machine))))
     yield Finding(
         "worker.keeps-ending",
