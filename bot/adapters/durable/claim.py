@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,6 +21,23 @@ LONGEST_COMMIT = 30.0  # seconds
 _LOST = ("AB001", "AB002", "P0001")  # cancelled, failed (taken over), not running any more
 
 
+class Abort(threading.Event):
+    """Set by whoever tells the task to stop, and by itself once the lease may be lost.
+
+    A process that was frozen wakes up with every thread at once: what it does next looks here first, and must not
+    depend on another thread having been quicker.
+    """
+
+    def __init__(self, may_be_lost: Callable[[], bool]) -> None:
+        super().__init__()
+        self._may_be_lost = may_be_lost
+
+    def is_set(self) -> bool:
+        if not super().is_set() and self._may_be_lost():
+            self.set()
+        return super().is_set()
+
+
 class Claim:
     """`bot.core.ports.Claim` on PostgreSQL; made by `Workers`, once per claim.
 
@@ -33,7 +50,7 @@ class Claim:
         self.name: str = row["name"]
         self.params: Mapping[str, Any] = row["params"]
         self.attempt: int = row["attempt"]
-        self.abort = threading.Event()
+        self.abort: threading.Event = Abort(self._may_be_lost)
         self.run = str(row["run_id"])
         self.worker = worker
         self.over = False
@@ -63,6 +80,10 @@ class Claim:
             self._inside = None
             self._fresh, self._ends = {}, False
             self._guard.release()
+
+    def _may_be_lost(self) -> bool:
+        """Whether the newest extension is older than two thirds of the lease; until then nobody else can have it."""
+        return time.monotonic() - self.extended > self._lease * 2 / 3
 
     def recorded(self, step: str) -> tuple[Any] | None:
         if step in self._fresh:

@@ -1,0 +1,17 @@
+"""A frozen process must see by itself that its lease may be gone: no other thread may be awake yet."""
+
+import time
+from typing import Any
+
+from bot.adapters.durable.claim import Claim
+
+ROW: dict[str, Any] = {"task_id": "t", "name": "order", "params": {}, "attempt": 1, "run_id": "r", "seen": 0}
+
+
+def test_abort_is_set_by_the_clock_alone() -> None:
+    claim = Claim(None, ROW, "worker", lease=9, claimed=time.monotonic() - 5.9)  # type: ignore[arg-type]
+    assert not claim.abort.is_set()
+    claim.extended -= 0.2
+    assert claim.abort.is_set()
+    claim.extended = time.monotonic()
+    assert claim.abort.is_set(), "what was told to stop stays stopped"
