@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final, Literal, NoReturn
 
 import typer
 
@@ -131,6 +131,19 @@ def approve(
 ) -> None:
     """Approve the plan that a run waits with; whoever asked cannot."""
     _say(context, config, f"approve {number}", json, played)
+
+
+@app.command()
+def answer(
+    context: typer.Context,
+    number: RunNumber,
+    what: Annotated[Literal["done", "again", "stop"], typer.Argument(help="it happened; send it once more; leave it.")],
+    json: Json = False,
+    played: As = None,
+    config: Config = None,
+) -> None:
+    """Answer a run that does not know whether a change happened: done, again or stop."""
+    _say(context, config, f"{what} {number}", json, played)
 
 
 @app.command()

@@ -16,6 +16,9 @@ class Ask(Enum):
     HELP = "help"
     APPROVE = "approve"
     DECLINE = "decline"
+    DONE = "done"
+    AGAIN = "again"
+    STOP = "stop"
 
 
 @dataclass(frozen=True)

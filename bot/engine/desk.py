@@ -14,7 +14,13 @@ from bot.engine.answers import Answers, Said
 from bot.engine.stored import actor_to_json, click_to_json, place_to_json, request_to_json
 
 VERBS = {"diagnose": Verb.DIAGNOSE, "act": Verb.ACT, "job": Verb.JOB}
-DECIDES = {Ask.APPROVE: Verdict.APPROVE, Ask.DECLINE: Verdict.DECLINE}
+DECIDES = {
+    Ask.APPROVE: Verdict.APPROVE,
+    Ask.DECLINE: Verdict.DECLINE,
+    Ask.DONE: Verdict.DONE,
+    Ask.AGAIN: Verdict.AGAIN,
+    Ask.STOP: Verdict.STOP,
+}
 
 
 @dataclass(frozen=True)

@@ -219,6 +219,9 @@ _VERBS: Final[dict[str, Callable[[_Sentence], Request]]] = {
     "cancel": _numbered,
     "approve": _numbered,
     "decline": _numbered,
+    "done": _numbered,
+    "again": _numbered,
+    "stop": _numbered,
     "can": _can,
     "help": _help,
 }
@@ -360,6 +363,7 @@ _USAGE: Final = {
     "cancel": "cancel N",
     "approve": "approve N",
     "decline": "decline N because TEXT",
+    "done": "done N, again N or stop N",
     "can": 'can @PERSON "ACTION MACHINE"',
     "help": "help [WORD]",
 }
@@ -370,6 +374,7 @@ _MEANINGS: Final = {
     "cancel": "stops run N; what it holds is released",
     "approve": "approves the plan that run N waits with (the requester cannot)",
     "decline": "declines the plan of run N, and says why",
+    "done": "answers a run that does not know whether a change happened: it did, send it once more, or leave it",
     "can": "whether that person may do it, and which rule says so",
     "help": "this, or what one word means",
 }

@@ -8,6 +8,7 @@ import pytest
 from bot.core.approval import Verdict
 from bot.core.outcome import Outcome
 from bot.core.question import Output
+from bot.core.request import Ask, Request
 from bot.engine.policy import Rule
 from tests.engine.lamps import ANA, BO, CY, GUS, Room, light, room, until
 
@@ -276,6 +277,20 @@ def test_doubt_is_put_to_a_person_and_again_sends_once_more(lit: Room) -> None:
     lit.click(doubt, CY, Verdict.AGAIN)
     assert lit.outcome(run) is Outcome.FIXED
     assert lit.sent() == ["tap", "tap"]
+
+
+def test_doubt_can_be_answered_by_typing(lit: Room) -> None:
+    def lost(machine: str, command: str) -> Output:
+        light(lit, machine, "bright")
+        return Output(None) if command == "tap" else Output(0)
+
+    lit.machines.on_send = lost
+    run = lit.order()
+    lit.click(lit.asked(run), BO)
+    lit.doubt(run)
+    lit.desk.file(Request(Ask.DONE, number=run), CY, None, lit.key())
+    assert lit.outcome(run) is Outcome.FIXED
+    assert lit.sent() == ["tap"]
 
 
 def test_doubt_stopped_leaves_everything_as_it_is(lit: Room) -> None:

@@ -29,7 +29,7 @@ from bot.engine.desk import Filed
 COUNTED_WITHIN: Final = 10.0  # seconds in which a decision is normally counted
 STARTS: Final = (Ask.RUN, Ask.STATUS)
 LOOKS: Final = (Ask.HELP, Ask.RUNS, Ask.SHOW, Ask.CAN, Ask.STATUS)
-DECIDES: Final = (Ask.APPROVE, Ask.DECLINE)
+DECIDES: Final = (Ask.APPROVE, Ask.DECLINE, Ask.DONE, Ask.AGAIN, Ask.STOP)
 
 
 class Desk(Protocol):
