@@ -34,10 +34,10 @@ w=$!; exec 3<&-
 ASK_TAIL = "\nkill $w\n"
 
 # One compound command: bash runs nothing of it before it has read the last brace, so half a script does nothing.
-# What runs is read from a pipe (7), so that no argv holds it. A program under sudo belongs to root and takes no signal
-# from an ordinary user; `script` gives it a terminal, and when `script` dies the kernel hangs that up: sudo passes the
-# signal on, and `timeout` inside sudo ends its whole group. Output goes around the terminal (8, 9), the
-# status too (5): `script -e` says 0 when the terminal closes before it hears of its child. Its input (6) never ends.
+# What runs is read from a pipe (7), so that no argv holds it. A program under sudo takes no signal from an ordinary
+# user, nor does sudo 1.8; `script` gives it a terminal, and when `script` dies the kernel hangs that up: sudo passes
+# the signal on, and `timeout` inside sudo ends its whole group. Output goes around the terminal (8, 9), the status too
+# (5): `script -e` says 0 when the terminal closes before it hears of its child. Its input (6) never ends.
 # What is ours: sshd's session for this command, and every session that one of ours opened (script's, sudo's).
 CHANGE_HEAD = "{{ sudo={sudo}; body="
 CHANGE_BODY = "exec 7<&-; set -o pipefail"

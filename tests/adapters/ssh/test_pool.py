@@ -72,9 +72,9 @@ def test_a_machine_that_dies_every_time_is_asked_twice_and_no_more(reach: Reach)
 
 
 def test_fewer_sessions_than_threads_are_shared(reach: Reach) -> None:
-    with sshd(HostSpec("worker-1", config="MaxSessions 2")) as rig, ThreadPoolExecutor(8) as threads:
+    with sshd(HostSpec("worker-1", config="MaxSessions 1")) as rig, ThreadPoolExecutor(8) as threads:
         ssh = reach(rig.hosts)
-        answers = list(threads.map(lambda no: asked(ssh, "sh", "-c", f"sleep 0.2; echo {no}"), range(8)))
+        answers = list(threads.map(lambda no: asked(ssh, "sh", "-c", f"sleep 0.1; echo {no}"), range(8)))
         assert answers == [Output(0, f"{no}\n") for no in range(8)]
         assert logins(rig) == 1
 

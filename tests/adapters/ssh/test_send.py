@@ -301,6 +301,27 @@ def test_whatever_a_program_ignores_it_ends_when_opsbot_is_killed(rig: Rig) -> N
         wait_until(lambda: all(rig.running(name, f"sleep {number}") == [] for name in MACHINES), wire.KILL_AFTER + 3)
 
 
+if ROOT:
+
+    @pytest.mark.parametrize("sudo", SUDO)
+    def test_a_sudo_that_takes_no_signal_from_its_user_is_hung_up(
+        reach: Reach, abort: Flag, monkeypatch: pytest.MonkeyPatch, sudo: str
+    ) -> None:
+        """As sudo 1.8, which becomes root altogether: here the watch is kept from signalling what belongs to root."""
+        only_own = wire.CHANGE_TAIL.replace('kill -s $signal "$f"', '[ ! -O /proc/$f ] || kill -s $signal "$f"')
+        assert only_own != wire.CHANGE_TAIL
+        monkeypatch.setattr(wire, "CHANGE_TAIL", only_own)
+        number = a_number()
+        stubborn = sh("sh", "-c", f"trap '' TERM HUP INT; sleep {number}; sleep {number}").sudo()
+        with sshd(HostSpec("worker-1", sudoers=SUDO[sudo])) as rig:
+            ssh = reach(rig.hosts)
+            with meanwhile(lambda: ssh.send(target("worker-1"), stubborn, LONG, abort)) as sent:
+                wait_until(lambda: asleep(rig, "worker-1", number) == 1)
+                abort.set()
+                assert sent.result(timeout=20).exit is None
+            assert rig.running("worker-1", f"sleep {number}") == []
+
+
 def asleep(rig: Rig, name: str, number: str) -> int:
     return sum(line.startswith("sleep ") for line in rig.running(name, f"sleep {number}"))
 
