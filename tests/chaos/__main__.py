@@ -1,4 +1,4 @@
-"""Chaos: `python -m tests.chaos [--short] [--write] [SCENARIO …]`. Exit status 1 when a gate was missed."""
+"""Chaos: `python -m tests.chaos [--short] [--write] [--without RULE] [SCENARIO …]`. Exit status 1: a gate was missed."""
 
 import argparse
 import os
@@ -11,6 +11,7 @@ from tests.bench.gates import Figure, missed, note, say, table, write
 from tests.chaos import broken, clicks, cuts, stale, storm, twins
 from tests.chaos.world import Terms, World, world
 
+BREAKS = ("intent", "needed", "lock", "fence")
 REST = 4.5  # seconds after which a restarted worker counts as running: two minutes on the machines
 TITLES = {
     "storm": "Storm: a process that carries a run is killed each second",
@@ -24,7 +25,7 @@ TITLES = {
 
 def scenarios(short: bool) -> dict[str, Callable[[World], list[Figure]]]:
     size = storm.Size(40, restarts=1, calm=8, within=180) if short else storm.Size()
-    lanes, times = (4, 1) if short else (8, 2)
+    lanes, times = (4, 1) if short else (8, 3)
     return {
         "storm": lambda made: storm.run(made, size, REST),
         "clicks": clicks.run,
@@ -39,9 +40,10 @@ def main() -> int:
     given = _arguments()
     began, tables, misses = time.monotonic(), list[str](), 0
     wanted = scenarios(given.short)
-    with world(Terms(workers=12 if given.short else 24)) as made:
-        for name in given.scenario or wanted:
+    with world(Terms(12 if given.short else 24, breaks=tuple(given.without))) as made:
+        for name in given.scenario or TITLES:
             note(f"{TITLES[name]} …")
+            time.sleep(REST)
             figures = wanted[name](made)
             tables.append(table(TITLES[name], figures))
             say(f"\n{tables[-1]}\n")
@@ -50,20 +52,27 @@ def main() -> int:
     said = f"{took:.0f} s in all; {'every gate held' if not misses else f'{misses} gates MISSED'}."
     say(said)
     if given.write:
-        write("chaos", "\n\n".join([_heading(said), *tables]))
+        write(_section(given), "\n\n".join([_heading(given, said), *tables]))
     return 1 if misses else 0
 
 
-def _heading(said: str) -> str:
+def _section(given: argparse.Namespace) -> str:
+    return " ".join(["chaos", *(f"without {rule}" for rule in given.without)])
+
+
+def _heading(given: argparse.Namespace, said: str) -> str:
     load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
     where = f"{datetime.now(UTC):%d %B %Y}, {os.cpu_count()} cores, Python {sys.version.split()[0]}, PostgreSQL 18"
-    return f"## Chaos\n\n`make chaos`, {where}, load average at the end {load}. {said}"
+    title = "What it looks like without a rule: " + ", ".join(given.without) if given.without else "Chaos"
+    how = " ".join(["python -m tests.chaos", *sys.argv[1:]]).replace(" --write", "")
+    return f"## {title}\n\n`{how}`, {where}, load average at the end {load}. {said}"
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("scenario", nargs="*", choices=[*TITLES, []], help="which; all of them without")
     parser.add_argument("--short", action="store_true", help="a fifth of it, for every day")
+    parser.add_argument("--without", action="append", default=[], choices=BREAKS, help="take a rule out: it goes red")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/measurements.md")
     return parser.parse_args()
 

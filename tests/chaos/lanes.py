@@ -37,8 +37,9 @@ class Lane:
 
     # ------------------------------------------------------------ processes
 
-    def work(self, **rigged: Any) -> int:
+    def work(self, breaks: tuple[str, ...] = (), **rigged: Any) -> int:
         """Start a process and wait until it works."""
+        rigged["breaks"] = (*breaks, *self.world.breaks)
         name = f"{self.machine}-{secrets.token_hex(3)}"
         ready = self.world.folder / f"{name}.ready"
         config = self._configuration(name)

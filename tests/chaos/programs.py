@@ -23,7 +23,9 @@ Json = Mapping[str, Any]
 
 
 def serve(asked: Json) -> None:
-    """`opsbot serve --config FILE --simulator URL`, unchanged."""
+    """`opsbot serve --config FILE --simulator URL`, unchanged unless rules are to be taken out."""
+    for rule in asked["breaks"]:
+        BREAKS[rule]()
     os.environ.update(asked["environment"])
     raise SystemExit(wiring.serve(load(Path(asked["config"]), os.environ), asked.get("simulator")))
 
@@ -34,7 +36,7 @@ def work(asked: Json) -> None:
     `cut` dies before that journal write, `lose` before the first one after an intent, when the change is sent and its
     result is not written; `freeze` stops right after an intent, `breaks` takes rules out.
     """
-    for rule in asked.get("breaks", ()):
+    for rule in asked["breaks"]:
         BREAKS[rule]()
     os.environ.update(asked["environment"])
     wiring.write_logs_as_json(Redactor([]))
@@ -144,6 +146,7 @@ def take_no_locks() -> None:
 def hold_no_lease() -> None:
     """Neither does a commit look whether the lease is still held, nor is work told to stop when it is not."""
     Claim._hold = lambda *_: None  # type: ignore[method-assign]
+    Claim._may_be_lost = lambda *_: False  # type: ignore[method-assign]
     Workers._watch = lambda *_: None  # type: ignore[method-assign]
     Workers._beat = lambda *_: None  # type: ignore[method-assign]
 

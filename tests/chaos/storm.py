@@ -171,10 +171,10 @@ class Size:
     within: float = 420.0
 
 
-def play(world: World, size: Size, rest: float, program: str = "serve", **how: object) -> tuple[Storm, Shift]:
+def play(world: World, size: Size, rest: float) -> tuple[Storm, Shift]:
     """The whole storm, until all incidents are over."""
     for slot in range(3):
-        world.serve(slot, program, **how)
+        world.serve(slot)
     world.slack.wait_for_connection(30, at_least=3)
     shift = Shift(world, size.runs, rest=rest)
     storm = Storm(world, calm=lambda: shift.over >= size.runs - size.calm)

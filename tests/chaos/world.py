@@ -155,8 +155,8 @@ class World:
     nursery: Nursery
     channels: tuple[str, ...]
     lease: float
+    breaks: tuple[str, ...] = ()  # rules that every opsbot here does without
     serves: dict[int, int] = field(default_factory=dict)
-    logs: int = 0
 
     @property
     def url(self) -> str:
@@ -196,7 +196,7 @@ class World:
     def serve(self, slot: int, program: str = "serve", **how: Any) -> int:
         """Start an `opsbot serve` in a slot."""
         config = self.configuration(f"serve-{slot}")
-        how = {"simulator": self.simulator, **how}
+        how = {"simulator": self.simulator, "breaks": self.breaks, **how}
         pid = self.nursery.bear(program, config=str(config), environment=self.environment(), **how)
         self.serves[slot] = pid
         return pid
@@ -244,6 +244,7 @@ class Terms:
     workers: int = 24
     speed: float = 40.0
     lease: float = 5.0
+    breaks: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -266,7 +267,17 @@ def world(terms: Terms) -> Iterator[World]:
         stack.callback(driver.close)
         log = MachinesLog(Path(machines.ready["log"]))
         made = World(
-            folder, server, name, driver, slack.ready["api_url"], machines, log, bearing, channels, terms.lease
+            folder,
+            server,
+            name,
+            driver,
+            slack.ready["api_url"],
+            machines,
+            log,
+            bearing,
+            channels,
+            terms.lease,
+            terms.breaks,
         )
         stack.callback(made.stop_serving)
         yield made
