@@ -144,7 +144,7 @@ def test_no_rule_matches_any_text() -> None:
 
 def test_every_fact_of_ours_is_known_to_it() -> None:
     wanted, left_out = rooted((Broker(),))
-    assert left_out == []
+    assert [name for name in left_out if not name.startswith("tests.")] == []
     assert {each.role for each in wanted} == set(Role)
 
 
