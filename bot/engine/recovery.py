@@ -19,7 +19,8 @@ from bot.core.ports import Sender, Tx
 from bot.core.question import Answer, Question, answer_to_json
 from bot.core.run import Verb
 from bot.core.target import Target
-from bot.engine.applying import Applying, Pace, Result, Way, answered
+from bot.engine.applying import Applying, Result, Way
+from bot.engine.changing import Pace, answered
 from bot.engine.journal import Cancelled, Journal
 from bot.engine.policy import Policy, Rule
 from bot.engine.rounds import Diagnoser, Found, Report, shown_answer

@@ -16,7 +16,7 @@ from bot.adapters.durable import Claim, Workers
 from bot.adapters.store.changes import Changes
 from bot.adapters.store.locks import Locks
 from bot.core.shown import Redactor
-from bot.engine.applying import Applying
+from bot.engine.changing import Changing
 from bot.settings import Settings, load
 
 Json = Mapping[str, Any]
@@ -136,7 +136,7 @@ def forget_intents() -> None:
 
 def ask_no_machine() -> None:
     """A change is sent without looking whether the machine still needs it."""
-    Applying._needed = lambda *_: True  # type: ignore[method-assign]
+    Changing._needed = lambda *_: True  # type: ignore[method-assign]
 
 
 def take_no_locks() -> None:

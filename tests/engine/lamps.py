@@ -30,7 +30,7 @@ from bot.core.shown import Redactor
 from bot.core.story import Event
 from bot.core.target import Role, Site, Target
 from bot.engine.answers import Answers
-from bot.engine.applying import Pace
+from bot.engine.changing import Pace
 from bot.engine.desk import Desk
 from bot.engine.people import Approvers, Gate
 from bot.engine.policy import Policy, Rule

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import bot.engine.applying
+import bot.engine.changing
 from bot.core.approval import Verdict
 from bot.core.command import sh
 from bot.core.finding import Finding, Severity
@@ -151,14 +151,14 @@ def test_a_unit_started_anew_gets_its_whole_time(
     painted: tuple[Room, Systemd], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, systemd = painted
-    monkeypatch.setattr(bot.engine.applying, "UNIT_GRACE", timedelta(seconds=-29), raising=False)
+    monkeypatch.setattr(bot.engine.changing, "UNIT_GRACE", timedelta(seconds=-29), raising=False)
     run = begun(made, systemd)
     systemd.away = True
     doubt = made.doubt(run)
     systemd.away, systemd.said = False, GONE
     made.click(doubt, CY, Verdict.AGAIN)
     until(lambda: systemd.started == 2, 15, "it is started anew")
-    monkeypatch.setattr(bot.engine.applying, "UNIT_GRACE", timedelta(seconds=30))
+    monkeypatch.setattr(bot.engine.changing, "UNIT_GRACE", timedelta(seconds=30))
     until(lambda: systemd.commands.count(systemd.commands[0]) == 2, 5, "under the same name")
     systemd.ended()
     assert made.outcome(run) is Outcome.FIXED
@@ -168,7 +168,7 @@ def test_a_unit_started_anew_gets_its_whole_time(
 
 def test_a_doubt_that_the_machine_settles_later_is_closed(painted: tuple[Room, Systemd], monkeypatch: Any) -> None:
     made, systemd = painted
-    monkeypatch.setattr(bot.engine.applying, "UNIT_GRACE", timedelta(seconds=-29), raising=False)
+    monkeypatch.setattr(bot.engine.changing, "UNIT_GRACE", timedelta(seconds=-29), raising=False)
     run = begun(made, systemd)
     systemd.away = True
     doubt = made.doubt(run)
@@ -195,7 +195,7 @@ def test_a_unit_that_is_gone_after_it_was_there_is_not_started_again(painted: tu
 
 
 def test_ensure_runs_when_nobody_answers_a_doubt(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bot.engine.applying, "DOUBT_OPEN_FOR", timedelta(seconds=1))
+    monkeypatch.setattr(bot.engine.changing, "DOUBT_OPEN_FOR", timedelta(seconds=1))
     with room(database) as made:
         made.machines.on_send = lambda machine, command: Output(None) if command == "tap" else Output(0)
         made.set_to_work()
