@@ -77,7 +77,7 @@ class Deciding:
         return f"it was closed already ({approval.state}{who})"
 
     def _refuse(self, tx: Tx, click: Click, why: str) -> Decided:
-        text = self.redactor.show(f"Your click did not count: {why}.")
+        text = self.redactor.show(f"Your decision did not count: {why}.")
         self.store.reply(tx, click.actor, click.place, text)
         detail = {"approval": click.approval, "verdict": click.verdict.value, "why": self.redactor.show(why)}
         self.store.audit(tx, "refused", click.actor, detail)
