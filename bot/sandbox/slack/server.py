@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import json
+import os
 import socket
 import threading
 from collections.abc import Mapping, Sequence
@@ -178,6 +179,5 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port))
     except OSError as error:
         raise PortInUse(
-            f"Port {port} on {host} cannot be used ({error.strerror}): stop the program that listens there, or choose "
-            "another port."
+            f"Port {port} on {host} cannot be used: {os.strerror(error.errno or 0).lower()}. Choose another port."
         ) from error
