@@ -2,8 +2,10 @@
 `opsbot serve`.
 """
 
+import html
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -108,7 +110,7 @@ def _slack(stack: ExitStack, port: int) -> LocalSlack:
     try:
         slack.start()
     except PortInUse as taken:
-        raise Permanent(f"{taken} Choose another one with --port, or none for any that is free.") from taken
+        raise Permanent(f"{taken} Name one with --port; without it, any that is free is taken.") from taken
     stack.callback(slack.stop)
     return slack
 
@@ -164,8 +166,7 @@ def _ready(name: str, process: subprocess.Popen[str], log: Path) -> Json:
     try:
         line: Json = json.loads(found[0])
     except (IndexError, ValueError) as error:
-        said = log.read_text(errors="replace")[-2000:].strip() or "nothing"
-        raise Permanent(f"`{name}` did not start within {READY_WITHIN:g} s; it said: {said}") from error
+        raise Permanent(f"`{name}` did not start within {READY_WITHIN:g} s; it said: {_last_words(log)}") from error
     return line
 
 
@@ -188,13 +189,22 @@ def say(text: str) -> None:
 
 def welcome(trial: Trial) -> None:
     say(
-        f"\nopsbot is ready. Open this page and chat; you are ana, and can become somebody else at the top:\n\n"
+        f"\nopsbot is ready. Open this page and chat; you are ana, and can become somebody else at the left:\n\n"
         f"    {trial.slack.page_url}\n\n"
         f"Something is broken. Type in #ops:   /travis {QUESTION}\n"
         f"Then approve the plan as bo or cy: the one who asked cannot.\n\n"
-        f"From a terminal:   opsbot --config {trial.config} runs\n"
+        f"From a terminal:   {_program()} --config {trial.config} runs\n"
         f"Everything lies in {trial.folder}. Ctrl-C ends it all.\n"
     )
+
+
+def _program() -> str:
+    """How opsbot is called from where we are: mostly it lies in a .venv that no PATH names."""
+    ours = Path(sys.executable).with_name("opsbot")
+    if shutil.which("opsbot") == str(ours):
+        return "opsbot"
+    here = Path.cwd()
+    return str(ours.relative_to(here) if ours.is_relative_to(here) else ours)
 
 
 def _wait(trial: Trial) -> int:
@@ -204,7 +214,24 @@ def _wait(trial: Trial) -> int:
     except KeyboardInterrupt:
         say("\nStopping.")
         return 0
-    raise Permanent(f"a part of the try ended by itself; its last words are in {trial.folder}")
+    ended = trial.installation if trial.serving.process.poll() is None else trial.serving
+    raise Permanent(
+        f"{ended.log.stem} ended by itself (exit status {ended.process.poll()}); it said: {_last_words(ended.log)}"
+    )
+
+
+def _last_words(log: Path) -> str:
+    """The end of what a child wrote; its file goes with the try."""
+    return log.read_text(errors="replace")[-2000:].strip() or "nothing"
+
+
+def _plain(text: str) -> str:
+    """Slack's text as people see it: names for ids, labels for links and dates."""
+    names = {person.id: person.name for person in example().people} | {
+        group.id: group.handle for group in example().groups
+    }
+    text = re.sub(r"<(?:@|!subteam\^)(\w+)>", lambda found: "@" + names.get(found[1], found[1]), text)
+    return html.unescape(re.sub(r"<[^<>|]*\|([^<>]*)>", r"\1", text))
 
 
 @dataclass
@@ -278,4 +305,6 @@ class Tour:
             if (key := f"{message.ts}:{text}") not in self.printed and message.user != "ana":
                 self.printed.add(key)
                 indent = "  " if message.thread_ts not in (None, message.ts) else ""
-                self.say("\n".join(f"{indent}| {line}" for line in ["opsbot:", *dict.fromkeys(text.splitlines())]))
+                self.say(
+                    "\n".join(f"{indent}| {line}" for line in ["opsbot:", *dict.fromkeys(_plain(text).splitlines())])
+                )
