@@ -1,7 +1,7 @@
 """Answers that need no run: what runs there are, what you may do, what can be asked."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bot.core.errors import Refused
@@ -18,6 +18,7 @@ from bot.engine.policy import Policy
 from bot.engine.rounds import Diagnoser
 
 RUNS_SHOWN = 10
+WAITS = "waiting for a decision"
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Answers:
         return any(self.policy.rule_for(fix).approvals is not None for fix in fixes)
 
     def _runs(self, tx: Tx, _request: Request, _actor: Actor) -> Said:
-        runs = self.store.runs(tx, RUNS_SHOWN)
+        runs = [self._now(tx, run) for run in self.store.runs(tx, RUNS_SHOWN)]
         if not runs:
             return Said("Nothing has run yet.", {"runs": []})
         return Said("\n".join(_line(run) for run in runs), {"runs": [run_data(run) for run in runs]})
@@ -90,7 +91,11 @@ class Answers:
         run = self.store.run(tx, request.number) if request.number is not None else None
         if run is None:
             raise Refused(f"There is no run {request.number}; `runs` lists the latest.")
-        return run
+        return self._now(tx, run)
+
+    def _now(self, tx: Tx, run: Run) -> Run:
+        """As it stands: one that waits for people does not run, though its task does."""
+        return replace(run, state=WAITS) if run.outcome is None and self.store.open_asks(tx, run.id) else run
 
     def _can(self, _tx: Tx, request: Request, actor: Actor) -> Said:
         """Names the rule that decides, and whether this person could approve it."""

@@ -97,6 +97,8 @@ class Desk:
         with self.durable.transaction() as tx:
             verdict = DECIDES[request.ask]
             approval = next(iter(self._open(tx, request.number or 0, verdict)), None)
+            if approval is None and self.store.run(tx, request.number or 0) is None:
+                raise Refused(f"There is no run {request.number}; `runs` lists the latest.")
             if approval is None:
                 raise Refused(
                     f"Run {request.number} waits for no such decision; `show {request.number}` says where it is."
