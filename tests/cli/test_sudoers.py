@@ -20,9 +20,8 @@ from bot.core.fact import Fact
 from bot.core.fix import Change, Wait
 from bot.core.question import Answer, Output, Question, Unanswered
 from bot.core.target import Role, Site, Target
-from bot.engine.discovery import discover
 from bot.engine.rounds import Diagnoser
-from tests.engine.machines import Machines, Said
+from tests.engine.machines import Machines, Said, diagnoses
 
 CASES = sorted((Path(__file__).parents[1] / "handlers" / "cases").glob("*.yaml"))
 CONTAINER = "4f1c2ab9d0e1"
@@ -54,7 +53,7 @@ def run_as_root(case: dict[str, Any]) -> Iterator[tuple[Role, Command, timedelta
     options = tuple((str(key), str(value)) for key, value in case.get("options", {}).items())
     site = Site("prod", "travis.example.com", "2.2", tuple(machines), options)
     asked = Listening(table(case["answers"]), away=set(case.get("away", ())))
-    report = Diagnoser(site, asked, lambda *_: None).look(discover().about(case["diagnosis"]), site, Flag())
+    report = Diagnoser(site, asked, lambda *_: None).look(diagnoses(case), site, Flag())
     for role, question in asked.commands:
         yield from _parts(role, question, timedelta(seconds=20))
     for fix in (fix for found in report.findings for fix in found.finding.fixes):

@@ -5,12 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from threading import Event as Flag
+from typing import Any
 
 from bot.core.command import Command
+from bot.core.handler import Diagnosis
 from bot.core.ports import NotSent
 from bot.core.question import Answer, Output, Question, Rows, Unanswered
 from bot.core.sql import Statement
 from bot.core.target import Target
+from bot.engine.discovery import discover
 
 Said = str | Output | Unanswered
 
@@ -59,6 +62,16 @@ class Machines:
 
     def execute(self, target: Target, statement: Statement, within: timedelta, abort: Flag) -> Rows:
         raise LookupError("no database in this test")
+
+
+def diagnoses(case: Mapping[str, Any]) -> list[Diagnosis]:
+    """Those that a YAML case names, one or several. Naming a whole situation would let each new handler ask of the
+    case what it does not answer.
+    """
+    named = [case["diagnosis"]] if isinstance(case["diagnosis"], str) else case["diagnosis"]
+    found = [each for name in named for each in discover().about(name)]
+    assert len(found) >= len(named), f"nothing is called one of {named}"
+    return found
 
 
 def table(spoken: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, Said]]:

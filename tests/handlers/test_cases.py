@@ -13,9 +13,8 @@ import pytest
 import yaml
 
 from bot.core.target import Role, Site, Target
-from bot.engine.discovery import discover
 from bot.engine.rounds import Diagnoser, Report
-from tests.engine.machines import Machines, table
+from tests.engine.machines import Machines, diagnoses, table
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.yaml"))
 MOST_ROUNDS = 3  # how deep a diagnosis may ask, so that a look at a hundred machines stays quick
@@ -37,18 +36,11 @@ def installation(case: dict[str, Any]) -> Site:
     return Site("prod", "travis.example.com", "2.2", tuple(machines), options)
 
 
-def named(case: dict[str, Any]) -> list[str]:
-    """One or several by name: a whole situation would grow with each new handler, and ask what no case answers."""
-    return [case["diagnosis"]] if isinstance(case["diagnosis"], str) else case["diagnosis"]
-
-
 def look(case: dict[str, Any], machines: Machines) -> Report:
     site = installation(case)
     machines.away = set(case.get("away", ()))
     diagnoser = Diagnoser(site, machines, lambda target, question, span: None)
-    diagnoses = [each for name in named(case) for each in discover().about(name)]
-    assert len(diagnoses) >= len(named(case)), f"nothing is called one of {named(case)}"
-    return diagnoser.look(diagnoses, site, Event())
+    return diagnoser.look(diagnoses(case), site, Event())
 
 
 def seen(report: Report) -> list[dict[str, Any]]:
