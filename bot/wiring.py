@@ -24,7 +24,7 @@ from bot.adapters.ssh import Host, Ssh
 from bot.adapters.store import Audit, Keep, Outbox, Pool, Store, forget, migrate
 from bot.core.approval import Approval, Click
 from bot.core.command import refuse_secrets, sh
-from bot.core.errors import OpsbotError, Permanent, Temporary
+from bot.core.errors import NotUnderstood, OpsbotError, Permanent, Temporary
 from bot.core.people import Actor, Person, Place
 from bot.core.question import Answer, Question, Unanswered, answer_from_json
 from bot.core.request import Request, Vocabulary
@@ -173,6 +173,7 @@ class Serving:
         self.diagnosers = {name: self._diagnoser(site) for name, site in self.sites.items()}
         self.desk = self._desk()
         self.vocabulary = vocabulary_of(self.catalogue, settings.slack.command, _machines(self.sites))
+        check_schedules(settings, self.vocabulary)
         self.workers = self._workers()
         self.simulator = simulator
         self.stopping = threading.Event()
@@ -356,6 +357,15 @@ def serve(settings: Settings, simulator: str | None = None) -> int:
     return 0
 
 
+def check_schedules(settings: Settings, vocabulary: Vocabulary) -> None:
+    """Refuse to start with a schedule that nobody could say; raises Permanent with its path."""
+    for no, each in enumerate(settings.schedules):
+        try:
+            words.read(f"{each.run} on {each.on}" if each.on else each.run, vocabulary)
+        except NotUnderstood as why:
+            raise Permanent(f"schedules[{no}].run: {why}") from why
+
+
 def hosts_of(settings: Settings) -> dict[str, Host]:
     return {key: _host(each) for key, each in settings.ssh_hosts().items()}
 
@@ -387,6 +397,8 @@ def _check_database(settings: Settings) -> str:
 
 def _check_handlers(settings: Settings) -> str:
     catalogue = discover(settings.handlers)
+    machines = _machines({site.name: site for site in settings.sites()})
+    check_schedules(settings, vocabulary_of(catalogue, settings.slack.command, machines))
     return f"{len(catalogue.files)} found"
 
 

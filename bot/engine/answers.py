@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bot.core.errors import Refused
+from bot.core.errors import NotUnderstood
 from bot.core.fix import Fix
 from bot.core.handler import Action, Catalogue
 from bot.core.people import Actor
@@ -41,7 +41,7 @@ class Answers:
     diagnosers: Mapping[str, Diagnoser]
 
     def answer(self, tx: Tx, request: Request, actor: Actor) -> Said:
-        """The answer for this person; raises Refused with a sentence."""
+        """The answer for this person; raises NotUnderstood with a sentence."""
         table: dict[Ask, Callable[[Tx, Request, Actor], Said]] = {
             Ask.HELP: self._help,
             Ask.RUNS: self._runs,
@@ -83,14 +83,14 @@ class Answers:
     def _show(self, tx: Tx, request: Request, _actor: Actor) -> Said:
         run = self._run(tx, request)
         story = self.store.story(tx, run.id)
-        lines = [_line(run), *(f"{event.no}. {event_line(event)}" for event in story)]
-        events = [{"event": event.kind, **event.data} for event in story]
+        lines = [_line(run), *(f"{event.at:%H:%M:%S} {event_line(event)}" for event in story)]
+        events = [{"event": event.kind, "at": event.at.isoformat(), **event.data} for event in story]
         return Said("\n".join(lines), {**run_data(run), "story": events})
 
     def _run(self, tx: Tx, request: Request) -> Run:
         run = self.store.run(tx, request.number) if request.number is not None else None
         if run is None:
-            raise Refused(f"There is no run {request.number}; `runs` lists the latest.")
+            raise NotUnderstood(f"There is no run {request.number}; `runs` lists the latest.")
         return self._now(tx, run)
 
     def _now(self, tx: Tx, run: Run) -> Run:
@@ -119,7 +119,7 @@ class Answers:
     def _cancel(self, tx: Tx, request: Request, actor: Actor) -> Said:
         run = self._run(tx, request)
         if not self.store.cancel(tx, run.id, actor):
-            raise Refused(f"Run {run.id} has ended already: {run.outcome.words if run.outcome else run.state}.")
+            raise NotUnderstood(f"Run {run.id} has ended already: {run.outcome.words if run.outcome else run.state}.")
         if run.task:
             self.durable.wake(tx, run.task)
         self.store.audit(tx, "cancel", actor, {"run": run.id})

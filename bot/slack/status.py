@@ -138,7 +138,9 @@ def _troubles(seen: Picture, paper: Paper, keep: int) -> Iterator[str]:
 
 def _trouble(root: Trouble, under: Sequence[Trouble], paper: Paper) -> Iterator[str]:
     sign, word = _SEVERITY["HEALED" if root.healed else "STALE" if root.stale else root.severity]
-    yield f"{sign} *{word}* · {_what(root, paper, 300)}"
+    yield f"{sign} *{word}* · {'before: ' if root.healed else ''}{_what(root, paper, 300)}"
+    if root.healed:
+        return  # its evidence was true then, and would be read as true now
     if root.evidence:
         yield f">{paper.fit(root.evidence, 300)}"
     if root.person:

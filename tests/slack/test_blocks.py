@@ -115,7 +115,7 @@ class TestStatus:
         events.append(("outcome", {"outcome": "fixed", "text": "worker-2 is healed."}))
         message = drawn(run(), *events)
         assert message.text == "✅ Fixed: builds not starting on prod (run 12). worker-2 is healed."
-        assert "✅ *Healed* · worker-2" in whole(message)
+        assert "✅ *Healed* · before: worker-2" in whole(message)
         assert "Waiting" not in whole(message)
 
     def test_what_a_later_look_does_not_find_again_is_no_longer_said_to_be_broken(self) -> None:
