@@ -1,4 +1,4 @@
-"""Chaos: `python -m tests.chaos [--short] [--write] [--without RULE] [SCENARIO …]`. Exit status 1: a gate was missed."""
+"""Chaos: `python -m tests.chaos [--short] [--write] [--without RULE] [SCENARIO …]`; exits 1 when a gate was missed."""
 
 import argparse
 import os
@@ -11,7 +11,7 @@ from tests.bench.gates import Figure, missed, note, say, table, write
 from tests.chaos import broken, clicks, cuts, stale, storm, twins
 from tests.chaos.world import Terms, World, world
 
-BREAKS = ("intent", "needed", "lock", "fence")
+BREAKS = ("intent", "needed", "lock", "fence", "letter", "commit")
 REST = 4.5  # seconds after which a restarted worker counts as running: two minutes on the machines
 TITLES = {
     "storm": "Storm: a process that carries a run is killed each second",
@@ -63,7 +63,7 @@ def _section(given: argparse.Namespace) -> str:
 def _heading(given: argparse.Namespace, said: str) -> str:
     load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
     where = f"{datetime.now(UTC):%d %B %Y}, {os.cpu_count()} cores, Python {sys.version.split()[0]}, PostgreSQL 18"
-    title = "What it looks like without a rule: " + ", ".join(given.without) if given.without else "Chaos"
+    title = f"Without: {', '.join(given.without)}" if given.without else "Chaos"
     how = " ".join(["python -m tests.chaos", *sys.argv[1:]]).replace(" --write", "")
     return f"## {title}\n\n`{how}`, {where}, load average at the end {load}. {said}"
 

@@ -1,5 +1,6 @@
 """What the nursery can fork. Importing this module imports all of opsbot, which is the point of it."""
 
+import itertools
 import os
 import signal
 import threading
@@ -15,9 +16,12 @@ from bot import wiring
 from bot.adapters.durable import Claim, Workers
 from bot.adapters.store.changes import Changes
 from bot.adapters.store.locks import Locks
+from bot.core.approval import Click
+from bot.core.outbox import Letter
 from bot.core.shown import Redactor
 from bot.engine.changing import Changing
 from bot.settings import Settings, load
+from bot.slack.outbox import Said, Sender
 
 Json = Mapping[str, Any]
 
@@ -151,6 +155,28 @@ def hold_no_lease() -> None:
     Workers._beat = lambda *_: None  # type: ignore[method-assign]
 
 
+def lose_letters() -> None:
+    """Every tenth letter is ticked off and never said."""
+    say, count = Sender._say_somewhere, itertools.count(1)
+
+    def tenth(self: Sender, letter: Letter) -> Said:
+        return Said(letter.message) if next(count) % 10 == 0 else say(self, letter)
+
+    Sender._say_somewhere = tenth  # type: ignore[method-assign]
+
+
+def lose_clicks() -> None:
+    """Every fifth click is acknowledged and never written down."""
+    click, count = wiring.SlackDesk.click, itertools.count(1)
+
+    def fifth(self: wiring.SlackDesk, pressed: Click, key: str) -> None:
+        if next(count) % 5:
+            click(self, pressed, key)
+
+    wiring.SlackDesk.click = fifth  # type: ignore[method-assign, assignment]
+
+
 BREAKS: dict[str, Callable[[], None]] = {
     "intent": forget_intents, "needed": ask_no_machine, "lock": take_no_locks, "fence": hold_no_lease,
+    "letter": lose_letters, "commit": lose_clicks,
 }  # fmt: skip

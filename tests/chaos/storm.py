@@ -46,6 +46,7 @@ class Storm:
     world: World
     calm: Callable[[], bool]
     every: float = 1.0
+    enough: bool = False
     kills: int = 0
     inside: int = 0
     restarts: int = 0
@@ -70,7 +71,7 @@ class Storm:
 
     def _kill_for_ever(self) -> None:
         due = time.monotonic() + self.every
-        while not self.stopped.wait(max(0.02, due - time.monotonic())) and not self.calm():
+        while not self.stopped.wait(max(0.02, due - time.monotonic())) and not (self.enough or self.calm()):
             self._raise_the_dead()
             try:
                 with self._guard:
@@ -190,6 +191,7 @@ def play(world: World, size: Size, rest: float) -> tuple[Storm, Shift]:
             told = time.monotonic()
             note(f"  {told - began:4.0f} s: {shift.over} of {size.runs} runs over, {storm.kills} kills")
         time.sleep(0.2)
+    storm.enough = True
     with suppress(NotInTime):
         until(lambda: not storm.orphaned, 4 * world.lease, "the last takeover")
     storm.end()
