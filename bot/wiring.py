@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import structlog
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from bot.adapters import embedded
 from bot.adapters.console import Console
@@ -50,6 +51,7 @@ from bot.slack.outbox import Sender
 log = logging.getLogger("opsbot")
 SENDERS = 4  # threads that say things in Slack, each in another channel
 HOUSEKEEPING = timedelta(hours=6)
+DATABASE_MAY_TAKE = timedelta(minutes=5)  # to come up beside us, before serve gives up
 DATABASE_SEEN_EVERY = 2.0  # seconds
 
 
@@ -87,6 +89,20 @@ def lay(settings: Settings) -> Foundation:
     pool = Pool(dsn)
     audit = Audit(pool, audit_key(settings))
     return Foundation(pool, audit, Store(audit, settings.slack.channels.approvals or None), Durable(pool))
+
+
+def patiently(settings: Settings) -> Foundation:
+    """The same for `serve`, which a restart of the database must not keep from starting."""
+    tries = Retrying(
+        retry=retry_if_exception_type(Temporary),
+        wait=wait_exponential(max=10),
+        stop=stop_after_delay(DATABASE_MAY_TAKE),
+        before_sleep=lambda state: log.warning(
+            "waiting for the database: %s", state.outcome and state.outcome.exception()
+        ),
+        reraise=True,
+    )
+    return tries(lay, settings)
 
 
 def database(settings: Settings) -> str:
@@ -165,7 +181,7 @@ class Serving:
         self.redactor = redactor_of(settings)
         self.catalogue = discover(settings.handlers)
         self.sites = {site.name: site for site in settings.sites()}
-        self.base = lay(settings)
+        self.base = patiently(settings)
         self.ssh = Ssh(hosts_of(settings), refuse_secrets)
         self.router = Router(self.ssh, {})
         self.client = self._client(simulator)
