@@ -4,6 +4,7 @@ It ends with status 0 when it cannot connect to RabbitMQ, so no unit ever counts
 """
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 from bot.core.errors import Unknown
 from bot.core.finding import Finding, Severity
@@ -11,6 +12,8 @@ from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
 from handlers.toolbox import worker
+
+SHORT_LIFE = timedelta(minutes=2)  # one that ends sooner after its start was hardly stopped by somebody
 
 
 @diagnosis(
@@ -26,7 +29,7 @@ def worker_keeps_ending(look: Look, machine: Target) -> Iterator[Finding]:
     now = worker.service(look, machine)
     if not now.turning:
         return
-    if now.state.startswith("deactivating"):
+    if now.state.startswith("deactivating") and (now.since is None or now.since > SHORT_LIFE):
         raise Unknown("travis-worker is being stopped just now, perhaps to be restarted; look again in a minute")
     error = look(worker.last_error(machine, look(worker.init_system(machine))))
     yield Finding(
