@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Any
 
 from bot.core.people import Actor, Place
 
@@ -80,13 +79,3 @@ class Click:
     nonce: str | None = None
     place: Place | None = None
     message: str | None = None
-
-
-@dataclass(frozen=True)
-class Ruling:
-    """What came of a click: counted or not, and the sentence for the person who clicked."""
-
-    counted: bool
-    closed: bool
-    text: str
-    approval: Any = None

@@ -1,10 +1,10 @@
 """What the engine needs from the world, as Protocols; adapters implement them, tests ship fakes that remember."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from threading import Event as Flag
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from bot.core.approval import Approval, Ask, Click
 from bot.core.command import Command
@@ -247,6 +247,3 @@ class Clock(Protocol):
     """Wall clock for rows, so that tests can turn it."""
 
     def now(self) -> datetime: ...
-
-
-Suspend = Callable[[], NoReturn]
