@@ -34,8 +34,9 @@ JobFunction = Callable[[Steps, Look], str]
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """A question about every machine of a role; `of` is the situation it belongs to, `unless` the causes that
-    explain it     away.
+    """A question about every machine of a role; `of` is the situation it belongs to, `unless` the causes that explain
+    it away. With `once` it is about the installation as a whole (its database, its broker), and runs for the role's
+    first machine alone.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Diagnosis:
     look: DiagnosisFunction
     unless: tuple[str, ...] = ()
     runbook: str = ""
+    once: bool = False
 
     def explained_by(self, cause: str) -> bool:
         return any(fnmatch.fnmatchcase(cause, pattern) for pattern in self.unless)
@@ -119,12 +121,12 @@ PENDING: list[tuple[Handler, str]] = []  # filled while a handler file is import
 
 
 def diagnosis(
-    name: str, *, of: str, each: Role, says: str, unless: tuple[str, ...] = (), runbook: str = ""
+    name: str, *, of: str, each: Role, says: str, unless: tuple[str, ...] = (), runbook: str = "", once: bool = False
 ) -> Callable[[DiagnosisFunction], DiagnosisFunction]:
-    """Declare a diagnosis, run once for each machine of the role; it yields findings and may only look."""
+    """Declare a diagnosis, run for each machine of the role, or once for all; it yields findings and may only look."""
 
     def register(look: DiagnosisFunction) -> DiagnosisFunction:
-        PENDING.append((Diagnosis(name, of, each, says, look, unless, runbook), look.__module__))
+        PENDING.append((Diagnosis(name, of, each, says, look, unless, runbook, once), look.__module__))
         return look
 
     return register

@@ -32,7 +32,19 @@ class TcpProbe:
         return f"connect {self.host}:{self.port}"
 
 
-Question = Command | Query | HttpGet | TcpProbe
+@dataclass(frozen=True)
+class RedisRead:
+    """One command that only reads, such as `LLEN sidekiq:queue:sync`; the answer is an `Output`, a line per element, as
+    `redis-cli` prints it when nobody watches.
+    """
+
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"redis-cli {' '.join(self.words)}"
+
+
+Question = Command | Query | HttpGet | TcpProbe | RedisRead
 
 
 @dataclass(frozen=True)

@@ -146,10 +146,15 @@ class Diagnoser:
     def look(self, diagnoses: Sequence[Diagnosis], machines: Iterable[Target], abort: Flag) -> Report:
         """Run these diagnoses on these machines (each on those of its role)."""
         chosen = tuple(machines)
-        pairs = [Pair(each, machine) for each in diagnoses for machine in chosen if machine.role is each.each]
+        pairs = [Pair(each, machine) for each in diagnoses for machine in self._asked_about(each, chosen)]
         cache = Cache(self.site, self.earlier)
         self._rounds(pairs, cache, abort)
         return _report(pairs, cache)
+
+    def _asked_about(self, diagnosis: Diagnosis, machines: Sequence[Target]) -> Sequence[Target]:
+        """What concerns the whole installation is asked about its first machine, wherever the answers come from."""
+        own = [machine for machine in machines if machine.role is diagnosis.each]
+        return own[:1] if diagnosis.once else own
 
     def answer(self, fact: Fact[T], abort: Flag) -> T:
         """One fact, asked now; raises CannotLook or Unknown."""

@@ -1,34 +1,21 @@
 """The whole installation: a platform, its broker, and the workers; where they are and what they can reach."""
 
+import pkgutil
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from bot.sandbox.installation import programs
 from bot.sandbox.installation.broker import PORT, TLS_PORT, Broker, Job
-from bot.sandbox.installation.programs import (
-    Context,
-    Reply,
-    docker,
-    files,
-    journal,
-    network,
-    processes,
-    rabbitmq,
-    system,
-    systemd,
-    text,
-    transient,
-    upstart,
-    wrappers,
-)
+from bot.sandbox.installation.programs import Context, Reply
 from bot.sandbox.installation.state import Machine, Service, Unit
 from bot.sandbox.installation.timeline import Event, Timeline
 from bot.sandbox.installation.worker import RUN_DIR, SETTINGS, UNIT, UPSTART_LOG, TravisWorker
 
 # Importing a family puts its programs into the table.
-FAMILIES = (
-    docker, files, journal, network, processes, rabbitmq, system, systemd, text, transient, upstart, wrappers,
-)  # fmt: skip
+for _family in sorted(each.name for each in pkgutil.iter_modules(programs.__path__)):
+    pkgutil.resolve_name(f"{programs.__name__}.{_family}")
+
 DOMAIN = "travis.example.com"
 QUEUE = "builds.trusty"
 POOL = 2

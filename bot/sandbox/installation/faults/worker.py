@@ -1,71 +1,23 @@
-"""What can go wrong: each fault is a change of the state that everything else follows from, never a switched answer.
+"""What can go wrong with workers and with the way to them."""
 
-A fault is a function with one line that says what happens; its name is what people say after the machine's:
-`worker-2 lost RabbitMQ`. Put a new one below the others and it is there.
-"""
-
-from collections.abc import Callable
-from dataclasses import dataclass
-
+from bot.core.target import Role
+from bot.sandbox.installation.faults import SUSPICIOUS, fault, worker_of
 from bot.sandbox.installation.installation import Installation
 from bot.sandbox.installation.state import Machine
-from bot.sandbox.installation.worker import RUN_DIR, SETTINGS, UNIT, TravisWorker
+from bot.sandbox.installation.worker import RUN_DIR, SETTINGS, UNIT
 
-Apply = Callable[[Installation, Machine], None]
-
-
-@dataclass(frozen=True)
-class Fault:
-    name: str
-    says: str
-    apply: Apply
-
-
-FAULTS: dict[str, Fault] = {}
-DEFAULT = "worker-2 lost RabbitMQ"
 WAITING = 5  # builds that wait when nobody takes them
 
 
-class NoSuchFault(ValueError):
-    """The text names no machine or no fault that is known; it says which there are."""
-
-
-def fault(name: str) -> Callable[[Apply], Apply]:
-    def put(apply: Apply) -> Apply:
-        FAULTS[name.lower()] = Fault(name, (apply.__doc__ or "").strip().splitlines()[0], apply)
-        return apply
-
-    return put
-
-
-def inject(installation: Installation, text: str) -> Fault:
-    """Apply what is said: a machine and a fault, `worker-2 lost RabbitMQ`."""
-    name, _, what = text.strip().partition(" ")
-    found = FAULTS.get(what.strip().lower())
-    if name not in installation.machines or found is None:
-        known = ", ".join(f.name for f in FAULTS.values())
-        machines = ", ".join(installation.machines)
-        raise NoSuchFault(f"`{text}`: say one of {machines}, and then one of: {known}")
-    with installation.timeline.held():
-        found.apply(installation, installation.machine(name))
-    return found
-
-
-def _worker(installation: Installation, machine: Machine) -> TravisWorker:
-    if UNIT not in machine.units:
-        raise NoSuchFault(f"{machine.name} is not a worker")
-    return installation.worker(machine.name)
-
-
-@fault("lost RabbitMQ")
+@fault("lost RabbitMQ", cause="worker.amqp-lost")
 def lost_rabbitmq(installation: Installation, machine: Machine) -> None:
     """The broker closed the worker's connection cleanly; the process lives on and waits for builds that never come."""
-    worker = _worker(installation, machine)
+    worker = worker_of(installation, machine)
     if worker.connection is not None:
         installation.broker.close(worker.connection)
 
 
-@fault("lost RabbitMQ until it reboots")
+@fault("lost RabbitMQ until it reboots", cause="worker.amqp-lost")
 def lost_until_reboot(installation: Installation, machine: Machine) -> None:
     """Like `lost RabbitMQ`, and its kernel gives no new container or connection a network: a restart does not help.
 
@@ -78,17 +30,17 @@ def lost_until_reboot(installation: Installation, machine: Machine) -> None:
     machine.log("kernel", stuck if machine.systemd else full, "kernel")
 
 
-@fault("docker hangs")
+@fault("docker hangs", cause="docker.hung")
 def docker_hangs(installation: Installation, machine: Machine) -> None:
     """The docker daemon takes requests and answers none; the worker's connection is gone as well."""
     lost_rabbitmq(installation, machine)
     machine.wedged.add("docker")
 
 
-@fault("lost part of its pool")
+@fault("lost part of its pool", cause="worker.pool-shrunk")
 def pool_shrunk(installation: Installation, machine: Machine) -> None:
     """One consumer's channel was closed; the worker goes on with fewer builds at a time."""
-    worker = _worker(installation, machine)
+    worker = worker_of(installation, machine)
     processor = next((p for p in worker.processors if p.consumer), None)
     if processor is not None and processor.consumer is not None:
         installation.broker.cancel(processor.consumer)
@@ -98,7 +50,7 @@ def pool_shrunk(installation: Installation, machine: Machine) -> None:
 @fault("lost its canceller")
 def canceller_gone(installation: Installation, machine: Machine) -> None:
     """The channel for cancel commands was closed: builds run, the cancel button does nothing."""
-    worker = _worker(installation, machine)
+    worker = worker_of(installation, machine)
     if worker.commands is not None:
         queue = worker.commands.queue
         installation.broker.cancel(worker.commands)
@@ -106,25 +58,25 @@ def canceller_gone(installation: Installation, machine: Machine) -> None:
         worker.commands = None
 
 
-@fault("is stopped")
+@fault("is stopped", cause="worker.stopped")
 def stopped(installation: Installation, machine: Machine) -> None:
     """Somebody stopped travis-worker and forgot it."""
-    worker = _worker(installation, machine)
+    worker = worker_of(installation, machine)
     worker.lose_power(worker.unit)
 
 
-@fault("has just started")
+@fault("has just started", cause=SUSPICIOUS)
 def just_started(installation: Installation, machine: Machine) -> None:
     """travis-worker was started this moment, and has not connected yet."""
-    worker = _worker(installation, machine)
+    worker = worker_of(installation, machine)
     worker.lose_power(worker.unit)
     worker.unit.start()
 
 
-@fault("runs builds")
+@fault("runs builds", cause=SUSPICIOUS)
 def runs_builds(installation: Installation, machine: Machine) -> None:
     """Builds run on it, and end after a while."""
-    worker = _worker(installation, machine)
+    worker = worker_of(installation, machine)
     for other in installation.workers():
         for processor in installation.worker(other.name).processors:
             if other is not machine and processor.consumer is not None:
@@ -136,52 +88,52 @@ def runs_builds(installation: Installation, machine: Machine) -> None:
                 processor.consumer.prefetch = 1
 
 
-@fault("is behind NAT")
+@fault("is behind NAT", cause=SUSPICIOUS)
 def behind_nat(installation: Installation, machine: Machine) -> None:
     """The broker sees another address than the machine's own."""
-    worker = _worker(installation, machine)
+    worker = worker_of(installation, machine)
     machine.seen_as = "192.0.2.77"
     if worker.connection is not None:
         worker.connection.peer_host = machine.seen_as
 
 
-@fault("has the wrong password")
+@fault("has the wrong password", cause="worker.amqp-auth")
 def wrong_password(installation: Installation, machine: Machine) -> None:
     """Its AMQP_URI holds an old password: it is refused, ends, and is started again, for ever."""
     _edit(installation, machine, installation.password, "0ld-pa55word")
 
 
-@fault("listens on another queue")
+@fault("listens on another queue", cause="worker.queue-mismatch")
 def wrong_queue(installation: Installation, machine: Machine) -> None:
     """It was installed for another image, and takes builds from a queue that nobody fills."""
     _edit(installation, machine, "builds.trusty", "builds.focal")
 
 
-@fault("cannot reach RabbitMQ")
+@fault("cannot reach RabbitMQ", cause="net.port-blocked")
 def firewall(installation: Installation, machine: Machine) -> None:
     """A firewall drops what it sends to the AMQP ports."""
-    worker = _worker(installation, machine)
+    worker = worker_of(installation, machine)
     machine.blocked |= {5672, 4567}
     worker.lose_power(worker.unit)
     worker.unit.start()
 
 
-@fault("has no run directory")
+@fault("has no run directory", cause="worker.run-dir-missing")
 def no_run_directory(installation: Installation, machine: Machine) -> None:
     """/var/tmp/travis-run.d is missing, so that the worker's wrapper fails each time."""
-    worker = _worker(installation, machine)
+    worker = worker_of(installation, machine)
     machine.files.pop(RUN_DIR, None)
     worker.lose_power(worker.unit)
     worker.unit.start()
 
 
-@fault("does not start at boot")
+@fault("does not start at boot", cause=SUSPICIOUS)
 def not_enabled(_installation: Installation, machine: Machine) -> None:
     """travis-worker is disabled: after a reboot it would stay down."""
     machine.units[UNIT].enabled = "disabled"
 
 
-@fault("asks for a sudo password")
+@fault("asks for a sudo password", cause="worker.sudo-denied")
 def sudo_asks(_installation: Installation, machine: Machine) -> None:
     """The rule in sudoers is gone: nothing can be done as root."""
     machine.sudo_without_password = False
@@ -193,13 +145,13 @@ def alarm(installation: Installation, _machine: Machine) -> None:
     installation.broker.alarms.add("free disk space")
 
 
-@fault("has no RabbitMQ")
+@fault("has no RabbitMQ", on=Role.PLATFORM, cause="broker.down")
 def broker_down(installation: Installation, _machine: Machine) -> None:
     """RabbitMQ on the platform has stopped."""
     installation.broker.stop()
 
 
-@fault("is unreachable")
+@fault("is unreachable", cause="worker.unreachable")
 def unreachable(installation: Installation, machine: Machine) -> None:
     """The machine is off: nothing answers on its address."""
     installation.switch_off(machine)
@@ -211,14 +163,14 @@ def switched_on(installation: Installation, machine: Machine) -> None:
     installation.switch_on(machine)
 
 
-@fault("has builds waiting")
+@fault("has builds waiting", on=Role.PLATFORM, cause="capacity.saturated")
 def waiting(installation: Installation, _machine: Machine) -> None:
     """More builds are queued than all workers can take at once."""
     installation.push(sum(len(q.consumers) for q in installation.broker.queues if q.name == "builds.trusty") + WAITING)
 
 
 def _edit(installation: Installation, machine: Machine, old: str, new: str) -> None:
-    worker = _worker(installation, machine)
+    worker = worker_of(installation, machine)
     file = machine.files[SETTINGS[2]]
     file.text = file.text.replace(old, new)
     worker.lose_power(worker.unit)
