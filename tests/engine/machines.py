@@ -10,12 +10,12 @@ from typing import Any
 from bot.core.command import Command
 from bot.core.handler import Diagnosis
 from bot.core.ports import NotSent
-from bot.core.question import Answer, Output, Question, Rows, Unanswered
+from bot.core.question import Answer, Output, Question, Reached, Response, Rows, Unanswered
 from bot.core.sql import Statement
 from bot.core.target import Target
 from bot.engine.discovery import discover
 
-Said = str | Output | Unanswered
+Said = str | Answer | Unanswered
 
 
 @dataclass
@@ -75,11 +75,21 @@ def diagnoses(case: Mapping[str, Any]) -> list[Diagnosis]:
 
 
 def table(spoken: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, Said]]:
-    """Answers as a YAML case writes them: a text, or a mapping with `exit`, `out`, `err`."""
+    """Answers as a YAML case writes them: a text, or a mapping whose keys say which kind of answer it is."""
     return {machine: {asked: _said(said) for asked, said in rows.items()} for machine, rows in spoken.items()}
 
 
 def _said(said: object) -> Said:
-    if isinstance(said, Mapping):
-        return Output(said.get("exit", 0), str(said.get("out", "")), str(said.get("err", "")))
-    return str(said)
+    """`rows` of a query, `status` and `body` of a page, how a connection was `reached`, why it went `unanswered` (and
+    under which `cause`); anything else is what a program or redis said: a text, or `exit`, `out`, `err`.
+    """
+    if not isinstance(said, Mapping):
+        return str(said)
+    kinds: dict[str, Callable[[Mapping[Any, Any]], Said]] = {
+        "rows": lambda given: Rows(tuple(given["rows"])),
+        "status": lambda given: Response(given["status"], str(given.get("body", "")), given.get("headers", {})),
+        "reached": lambda given: Reached(given["reached"]),
+        "unanswered": lambda given: Unanswered(given["unanswered"], given.get("cause", "unreachable")),
+    }
+    kind = next((kinds[key] for key in kinds if key in said), None)
+    return kind(said) if kind else Output(said.get("exit", 0), str(said.get("out", "")), str(said.get("err", "")))

@@ -1,17 +1,19 @@
 """Every handler against recorded answers: one YAML file per case in `cases/`, which needs no Python to add.
 
-A case names the diagnosis, the machines with what they answer (the question as it is shown, and the text that came
-back), and what has to be found. A question that the case does not answer fails it, so a case also says what is not
-asked.
+A case names the diagnosis, the machines with what they answer (the question as it is shown, and the text or the rows
+that came back), and what has to be found. A question that the case does not answer fails it, so a case also says what
+is not asked. `earlier` are the samples that were kept some minutes before; without them nobody has looked so early.
 """
 
+from datetime import timedelta
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
 
+from bot.core.question import Answer, Question
 from bot.core.target import Role, Site, Target
 from bot.engine.rounds import Diagnoser, Report
 from tests.engine.machines import Machines, diagnoses, table
@@ -33,13 +35,19 @@ def installation(case: dict[str, Any]) -> Site:
     machines = [Target("platform-1", Role.PLATFORM, "prod", "10.0.0.10")]
     machines += [Target(name, Role.WORKER, "prod", address) for name, address in workers.items()]
     options = tuple((str(key), str(value)) for key, value in case.get("options", {}).items())
-    return Site("prod", "travis.example.com", "2.2", tuple(machines), options)
+    return Site("prod", "travis.example.com", str(case.get("version", "2.2")), tuple(machines), options)
 
 
 def look(case: dict[str, Any], machines: Machines) -> Report:
     site = installation(case)
     machines.away = set(case.get("away", ()))
-    diagnoser = Diagnoser(site, machines, lambda target, question, span: None)
+    samples = Machines(table(case.get("earlier", {})))
+
+    def earlier(target: Target, question: Question, span: timedelta) -> Answer | None:
+        known = str(question) in samples.answers.get(target.name, {})
+        return cast(Answer, samples.ask(target, [question], Event())[0]) if known else None
+
+    diagnoser = Diagnoser(site, machines, earlier)
     return diagnoser.look(diagnoses(case), site, Event())
 
 
