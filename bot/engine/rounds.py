@@ -24,6 +24,7 @@ from bot.core.target import Site, Target
 T = TypeVar("T")
 MOST_ROUNDS = 10  # a diagnosis that still asks after so many is broken
 MACHINES_AT_ONCE = 32
+NOBODY_TO_ASK = ("absent", "not-configured")  # causes of not knowing that say nothing about any machine
 Earlier = Callable[[Target, Question, timedelta], Answer | None]
 Asked = tuple[Target, Question]
 
@@ -68,7 +69,7 @@ class Cache:
             return fact.on
         if not (there := self.site.of(fact.on)):
             raise CannotLook(fact, f"{self.site.name} has no {fact.on.value} to ask", "absent")
-        silent = {target for (target, _), said in self.answers.items() if isinstance(said, Unanswered)}
+        silent = {target for (target, _), said in self.answers.items() if _silent(said)}
         return next((target for target in there if target not in silent), there[0])
 
     def read(self, fact: Fact[T]) -> T:
@@ -200,6 +201,11 @@ class Diagnoser:
                 )
 
 
+def _silent(said: Answer | Unanswered) -> bool:
+    """Did the machine fail to answer? What opsbot is not set up to ask is not its silence."""
+    return isinstance(said, Unanswered) and said.cause not in NOBODY_TO_ASK
+
+
 def _report(pairs: Sequence[Pair], cache: Cache) -> Report:
     found = [Found(finding, pair.diagnosis.name) for pair in pairs for finding in pair.findings]
     found += _unreachable(pairs, cache)
@@ -220,7 +226,7 @@ def _unreachable(pairs: Sequence[Pair], cache: Cache) -> list[Found]:
     """One finding for each machine that could not be looked at, however many diagnoses wanted to."""
     seen: dict[Target, Found] = {}
     for pair in pairs:
-        if pair.cannot is not None and pair.cannot.cause != "absent":
+        if pair.cannot is not None and pair.cannot.cause not in NOBODY_TO_ASK:
             machine = cache.where(pair.cannot.fact)
             cause = f"{machine.role.value}.{pair.cannot.cause}"
             person = PERSON.get(pair.cannot.cause, PERSON["unreachable"])

@@ -13,7 +13,7 @@ from bot.core.finding import Finding, Severity
 from bot.core.fix import Change, Fix, Risk
 from bot.core.handler import Diagnosis
 from bot.core.look import Look
-from bot.core.question import Answer, Output, Question
+from bot.core.question import Answer, Output, Question, Unanswered
 from bot.core.target import Role, Site, Target
 from bot.engine.policy import Policy, Rule
 from bot.engine.rounds import Diagnoser, Report
@@ -108,6 +108,13 @@ def test_a_silent_machine_is_one_finding_and_hides_nothing(machines: Machines) -
     report = look(machines, COLD, FALLING, POWER)
     assert ("lamp.cold", "hall", "") in causes(report)
     assert [each for each in causes(report) if each[1] == "attic"] == [("worker.unreachable", "attic", "")]
+
+
+def test_what_opsbot_is_not_set_up_to_ask_is_not_known_and_no_fault(machines: Machines) -> None:
+    machines.answers["hall"]["heat"] = Unanswered("there is no thermometer", "not-configured")
+    report = look(machines, COLD)
+    assert report.findings == ()
+    assert report.unknown == ("hall: Is it cold?: not known, because there is no thermometer",)
 
 
 def test_unknown_is_said_as_unknown(machines: Machines) -> None:
