@@ -3,8 +3,8 @@
 Pure text, shared by the SSH adapter and the simulated machines. Every answer ends with a marker on both streams that
 holds a nonce, so that no program's output can pass for the end of its own answer.
 
-Both scripts watch their standard input, which says nothing and ends with the connection: then everything that they
-started is ended. docs/decisions/ending-remote-processes.md says why it is done this way.
+Both scripts watch their standard input, which ends with the connection: then everything that they started is ended.
+docs/decisions/ending-remote-processes.md says why it is done this way.
 """
 
 import re
@@ -19,19 +19,20 @@ SHELL = "exec bash --norc"  # what is asked for when a change is sent; its scrip
 ENDED = (124, 137)  # `timeout` ended the program
 CUT_SHORT = (*ENDED, 129, 143)  # ... or the end of the connection did
 
-# POSIX, because the login shell runs it. `exec 3<&0` comes first: a shell gives background jobs /dev/null to read.
-# The session is sshd's own for this command, so it holds what `timeout` puts into process groups of its own.
-ASK_HEAD = """\
-export LC_ALL=C; exec 3<&0 </dev/null
-(while read -r l <&3; do :; done; trap '' TERM HUP
+# The shell that questions are typed into, round after round: it stays, because a login shell costs a machine more than
+# the questions do. POSIX, because the login shell runs it. What comes in passes through a reader, which ends everything
+# of the session (sshd's own for this command, so it holds what `timeout` puts into process groups) when nothing more
+# can come. A round stands between two lines of its nonce, and nothing of it runs before the second one was read.
+ASK_SHELL = """\
+export LC_ALL=C
+{ while IFS= read -r l; do printf '%s\\n' "$l"; done; trap '' TERM HUP
 read -r l </proc/$$/stat; set -- ${l##*) }; s=$4; read -r l </proc/self/stat; w=${l%% *}
 for n in TERM 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 KILL; do left=; for f in /proc/[0-9]*/stat; do
 read -r l <"$f" || continue; p=${l%% *}; set -- ${l##*) }
 [ "$4" = "$s" ] && [ "$1" != Z ] && [ "$p" != "$w" ] && left=1 && kill -$n "$p"
-done; [ "$left" ] || exit; sleep 0.1; done) >/dev/null 2>&1 &
-w=$!; exec 3<&-
-"""
-ASK_TAIL = "\nkill $w\n"
+done; [ "$left" ] || exit; sleep 0.1; done; } 2>/dev/null | while IFS= read -r n; do
+b=; while IFS= read -r l; do [ "$l" = "$n" ] && break; b="$b$l
+"; done; [ "$l" = "$n" ] && eval "$b"; done"""
 
 # One compound command: bash runs nothing of it before it has read the last brace, so half a script does nothing.
 # What runs is read from a pipe (7), so that no argv holds it. A program under sudo takes no signal from an ordinary
@@ -101,16 +102,16 @@ def questions_script(commands: Sequence[Command], nonce: str, seconds: int) -> s
     return "\n".join((mark, *asks))
 
 
-def ask_script(commands: Sequence[Command], nonce: str, seconds: int) -> str:
-    """The questions as one exec request: they end early when the connection does."""
-    return f"{ASK_HEAD}{questions_script(commands, nonce, seconds)}{ASK_TAIL}"
+def ask_round(commands: Sequence[Command], nonce: str, seconds: int) -> str:
+    """The questions of one round, to be typed into an `ASK_SHELL`."""
+    return f"{nonce}\n{questions_script(commands, nonce, seconds)}\n{nonce}\n"
 
 
-def read_ask(text: str) -> str | None:
-    """The `questions_script` inside an exec request; None when it holds something else."""
-    if not (text.startswith(ASK_HEAD) and text.endswith(ASK_TAIL)):
-        return None
-    return text.removeprefix(ASK_HEAD).removesuffix(ASK_TAIL)
+def read_round(text: str) -> tuple[str, str] | None:
+    """The `questions_script` of the first round and what comes behind it; None while it is not whole."""
+    nonce, _, rest = text.partition("\n")
+    script, end, rest = rest.partition(f"\n{nonce}\n")
+    return (script, rest) if nonce and end else None
 
 
 def change_script(command: Command, seconds: int, resolve: Resolve = refuse_secrets) -> str:

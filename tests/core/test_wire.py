@@ -2,19 +2,21 @@
 
 import os
 import re
+import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.core import wire
-from bot.core.command import Secret, sh
+from bot.core.command import Command, Secret, sh
 from bot.core.question import Output
 
 NONCE = "n0nce"
@@ -28,12 +30,11 @@ class Done:
     stderr: str
 
 
-def run(shell: str, script: str, *, argument: bool) -> Done:
+def run(shell: str, script: str) -> Done:
     """As sshd does: the standard input stays open until the shell has ended."""
     reading, writing = os.pipe()
-    words = [shell, "-c", script] if argument else [shell, "--norc"]
-    if not argument:
-        os.write(writing, script.encode())
+    words = [shell, "--norc"]
+    os.write(writing, script.encode())
     try:
         with os.fdopen(reading) as stdin:
             done = subprocess.run(
@@ -44,16 +45,55 @@ def run(shell: str, script: str, *, argument: bool) -> Done:
     return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
-@pytest.mark.parametrize("shell", ["bash", "dash"])
-def test_each_question_has_its_own_answer_on_both_streams(shell: str) -> None:
-    asked = [
+class Asked:
+    """An `ASK_SHELL` that stays, and what it says to the rounds that are typed into it."""
+
+    def __init__(self, shell: str) -> None:
+        words = (shell, "-c", wire.ASK_SHELL)
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True, bufsize=0)
+        self.rounds = 0
+
+    def ask(self, *commands: Command, seconds: int = 5) -> list[Output | None]:
+        self.rounds += 1
+        nonce = f"{NONCE}{self.rounds}"
+        self.type(wire.ask_round(commands, nonce, seconds))
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        out, err = (self._until(stream, nonce, len(commands)) for stream in (self.process.stdout, self.process.stderr))
+        return wire.read_answers(out, err, nonce, len(commands))
+
+    def type(self, text: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(text.encode())
+
+    def _until(self, stream: IO[bytes], nonce: str, markers: int) -> str:
+        said, end = b"", time.monotonic() + 20
+        while len(re.findall(rb"\n%s \d+\n" % nonce.encode(), said)) < markers:
+            assert select.select([stream], [], [], max(0, end - time.monotonic()))[0], said
+            said += os.read(stream.fileno(), 65536)
+        return said.decode()
+
+    def hang_up(self) -> str:
+        """Nothing more will come; what was said since, when everything has ended."""
+        out, _ = self.process.communicate(timeout=20)
+        return str(out.decode())
+
+
+@pytest.fixture(params=["bash", "dash"])
+def asked(request: pytest.FixtureRequest) -> Iterator[Asked]:
+    shell = Asked(request.param)
+    yield shell
+    shell.hang_up()
+
+
+def test_each_question_has_its_own_answer_on_both_streams(asked: Asked) -> None:
+    one, two, three, four = asked.ask(
         sh("echo", "one"),
         sh("sh", "-c", "echo two; echo trouble >&2; exit 3"),
         sh("no-such-program"),
         sh("echo", "-n"),
-    ]
-    done = run(shell, wire.ask_script(asked, NONCE, 5), argument=True)
-    one, two, three, four = wire.read_answers(done.stdout, done.stderr, NONCE, 4)
+    )
     assert (one, two) == (Output(0, "one\n"), Output(3, "two\n", "trouble\n"))
     assert three is not None
     assert three.exit == 127
@@ -61,15 +101,50 @@ def test_each_question_has_its_own_answer_on_both_streams(shell: str) -> None:
     assert four == Output(0, "")
 
 
-@pytest.mark.parametrize("shell", ["bash", "dash"])
-def test_a_program_past_its_time_costs_only_itself(shell: str) -> None:
-    done = run(shell, wire.ask_script([sh("sleep", "30"), sh("echo", "next")], NONCE, 1), argument=True)
-    assert wire.read_answers(done.stdout, done.stderr, NONCE, 2) == [Output(None), Output(0, "next\n")]
+def test_a_program_past_its_time_costs_only_itself(asked: Asked) -> None:
+    assert asked.ask(sh("sleep", "30"), sh("echo", "next"), seconds=1) == [Output(None), Output(0, "next\n")]
 
 
-def test_a_question_cannot_read_what_keeps_the_connection() -> None:
-    done = run("bash", wire.ask_script([sh("cat"), sh("cat") | sh("cat")], NONCE, 5), argument=True)
-    assert wire.read_answers(done.stdout, done.stderr, NONCE, 2) == [Output(0), Output(0)]
+def test_a_question_cannot_read_what_is_typed_next(asked: Asked) -> None:
+    assert asked.ask(sh("cat"), sh("cat") | sh("cat")) == [Output(0), Output(0)]
+
+
+def test_one_shell_answers_round_after_round(asked: Asked) -> None:
+    for no in range(3):
+        assert asked.ask(sh("echo", f"{no}"), sh("sh", "-c", f"exit {no}")) == [Output(0, f"{no}\n"), Output(no)]
+
+
+@pytest.mark.parametrize("word", [f"a\n{NONCE}1\nb", "it's\nb", "\\", "$(id)", "`id`", "%s\\n", "é", "x" * 100_000])
+def test_a_question_gets_its_words_as_they_are(asked: Asked, word: str) -> None:
+    if NONCE not in word:
+        assert asked.ask(sh("printf", "%s", word)) == [Output(0, word)]
+    else:  # who knew the nonce could end the round; it is new in each, and never told before
+        asked.rounds = 1
+        assert asked.ask(sh("printf", "%s", word)) == [Output(0, word)]
+
+
+@given(st.lists(texts, max_size=3))
+def test_a_round_can_be_read_back(words: list[str]) -> None:
+    commands = [sh("echo", word).sudo() for word in words]
+    text = wire.ask_round(commands, NONCE, 5)
+    assert wire.read_round(f"{text}more") == (wire.questions_script(commands, NONCE, 5), "more")
+    assert wire.read_round(text[:-1]) is None
+    assert wire.read_round("") is None
+
+
+def test_half_a_round_asks_nothing(asked: Asked, tmp_path: Path) -> None:
+    text = wire.ask_round([sh("touch", str(tmp_path / "asked"))], NONCE, 5)
+    asked.type(text[: text.rindex(NONCE)])
+    assert asked.hang_up() == ""
+    assert not (tmp_path / "asked").exists()
+
+
+def test_what_is_asked_ends_with_the_connection(asked: Asked) -> None:
+    began = time.monotonic()
+    asked.type(wire.ask_round([sh("sh", "-c", "sleep 30 & sleep 30")], NONCE, 25))
+    time.sleep(0.3)
+    asked.hang_up()
+    assert time.monotonic() - began < 5
 
 
 @given(out=texts, err=texts, status=st.integers(0, 255))
@@ -89,35 +164,29 @@ def test_an_answer_whose_marker_never_came_is_none(outs: list[str], cut: int) ->
     assert got == outs[: len(got)]
 
 
-def test_the_questions_inside_a_script_can_be_read_back() -> None:
-    asked = [sh("echo", "a\nb").sudo(), sh("a") | sh("b")]
-    assert wire.read_ask(wire.ask_script(asked, NONCE, 5)) == wire.questions_script(asked, NONCE, 5)
-    assert wire.read_ask("uptime") is None
-
-
 # ---------------------------------------------------------------- changes
 
 
 @pytest.mark.parametrize("word", ["a b", "it's", "$(id)", "`id`", "line\nbreak", "\\", "é", "-n", "'\"'", "}", "%s"])
 def test_a_change_gets_its_words_as_they_are(word: str) -> None:
-    assert run("bash", wire.change_script(sh("/usr/bin/printf", "%s", word), 5), argument=False).stdout == word
+    assert run("bash", wire.change_script(sh("/usr/bin/printf", "%s", word), 5)).stdout == word
 
 
 @settings(max_examples=25, deadline=None)
 @given(value=texts)
 def test_a_secret_reaches_the_next_program_as_it_is(value: str) -> None:
     command = sh("printf", "%s", Secret("password")) | sh("cat")
-    assert run("bash", wire.change_script(command, 5, lambda _: value), argument=False).stdout == value
+    assert run("bash", wire.change_script(command, 5, lambda _: value)).stdout == value
 
 
 def test_a_change_tells_how_it_ended() -> None:
-    assert run("bash", wire.change_script(sh("sh", "-c", "echo no >&2; exit 7"), 5), argument=False).returncode == 7
-    assert run("bash", wire.change_script(sh("false") | sh("cat"), 5), argument=False).returncode == 1
+    assert run("bash", wire.change_script(sh("sh", "-c", "echo no >&2; exit 7"), 5)).returncode == 7
+    assert run("bash", wire.change_script(sh("false") | sh("cat"), 5)).returncode == 1
 
 
 def test_a_change_is_bounded_on_the_machine() -> None:
     began = time.monotonic()
-    assert run("bash", wire.change_script(sh("sleep", "30"), 1), argument=False).returncode == 124
+    assert run("bash", wire.change_script(sh("sleep", "30"), 1)).returncode == 124
     assert time.monotonic() - began < 5
 
 
@@ -128,13 +197,13 @@ def test_no_beginning_of_a_change_changes_anything(tmp_path: Path) -> None:
     for cut in cuts:
         subprocess.run(["bash", "--norc"], input=script[:cut].encode(), capture_output=True, timeout=20, check=False)
         assert not mark.exists(), script[cut - 20 : cut]
-    run("bash", script, argument=False)
+    run("bash", script)
     assert mark.exists()
 
 
 def test_the_shell_says_nothing_of_a_secret_when_a_program_is_killed() -> None:
     command = sh("printf", "%s", Secret("password")) | sh("sh", "-c", "kill -SEGV $$")
-    done = run("bash", wire.change_script(command, 5, lambda _: "hunter2hunter2"), argument=False)
+    done = run("bash", wire.change_script(command, 5, lambda _: "hunter2hunter2"))
     assert done.returncode != 0
     assert "hunter2" not in done.stdout + done.stderr
 

@@ -1,14 +1,16 @@
 """An SSH client of the simplest kind, to see the servers without our own adapter in between."""
 
+import re
 import secrets
 import socket
+from collections.abc import Callable
 from types import TracebackType
 
 import paramiko
 
 from bot.core.command import Command
 from bot.core.question import Output
-from bot.core.wire import SHELL, ask_script, change_script, read_answers
+from bot.core.wire import ASK_SHELL, SHELL, ask_round, change_script, read_answers
 from bot.sandbox.installation import Running
 
 WITHIN = 20.0
@@ -49,8 +51,12 @@ class Visitor:
 
     def ask(self, *commands: Command) -> list[Output | None]:
         nonce = secrets.token_hex(8)
-        said = self.run(ask_script(commands, nonce, 20))
-        return read_answers(said.out, said.err, nonce, len(commands))
+        channel = self.begin(ASK_SHELL)
+        channel.sendall(ask_round(commands, nonce, 20).encode())
+        out = _until(channel.recv, nonce, len(commands))
+        err = _until(channel.recv_stderr, nonce, len(commands))
+        channel.close()
+        return read_answers(out, err, nonce, len(commands))
 
     def change(self, command: Command, seconds: int = 60) -> Output:
         return finish(self.order(command, seconds))
@@ -60,6 +66,13 @@ class Visitor:
         channel = self.begin(SHELL)
         channel.sendall(change_script(command, seconds).encode())
         return channel
+
+
+def _until(receive: Callable[[int], bytes], nonce: str, markers: int) -> str:
+    said = b""
+    while len(re.findall(rb"\n%s \d+\n" % nonce.encode(), said)) < markers and (more := receive(65536)):
+        said += more
+    return said.decode()
 
 
 def finish(channel: paramiko.Channel) -> Output:

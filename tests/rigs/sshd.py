@@ -64,13 +64,13 @@ $drop /usr/sbin/sshd -D -f "$1/sshd_config" -E "$1/sshd.log" </dev/null >/dev/nu
 read -r _
 """
 
-# Does what sshd would have done, after noting it. The script of a change passes through tee.
+# Does what sshd would have done, after noting it. What is typed into one of our shells passes through tee.
 RECORDER = """\
 #!/bin/bash
 note={log}/$(date +%s%N)-$$
 printf '%s' "$SSH_ORIGINAL_COMMAND" >"$note.part"
 mv "$note.part" "$note.command"
-if [ "$SSH_ORIGINAL_COMMAND" = {shell} ]; then exec 0< <(exec tee "$note.stdin"); fi
+case $SSH_ORIGINAL_COMMAND in {shell} | {asking}) exec 0< <(exec tee "$note.stdin") ;; esac
 exec "$SHELL" -c "$SSH_ORIGINAL_COMMAND"
 """
 
@@ -132,7 +132,8 @@ class Machine:
         (self.folder / "sudoers").chmod(0o440)
 
     def _recorder(self) -> str:
-        return RECORDER.format(log=shlex.quote(str(self._log)), shell=shlex.quote(wire.SHELL))
+        asking = shlex.quote(wire.ASK_SHELL)
+        return RECORDER.format(log=shlex.quote(str(self._log)), asking=asking, shell=shlex.quote(wire.SHELL))
 
     def _files(self) -> dict[str, str]:
         spec, path = self.spec, ":".join((*map(str, self.spec.path_front), str(self.folder / "bin"), SYSTEM_PATH))

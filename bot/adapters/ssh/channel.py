@@ -17,8 +17,11 @@ LINGER = 0.3  # seconds of silence after the exit status: something in the backg
 
 
 class End(Enum):
-    """How a conversation ended: the machine told a status, we stopped it, its time was over, or the connection died."""
+    """How a conversation ended: all was said, the machine told a status, we stopped it, its time was over, or the
+    connection died.
+    """
 
+    SAID = "said"
     EXITED = "exited"
     STOPPED = "stopped"
     LATE = "late"
@@ -77,6 +80,15 @@ class Answers:
         return "".join(f"{answer.text}{marker.decode()}" for answer, marker in self._done)
 
     @property
+    def count(self) -> int:
+        return len(self._done)
+
+    @property
+    def rest(self) -> bool:
+        """Whether something stands behind the last marker."""
+        return bool(self._tail) or self._now.read > 0
+
+    @property
     def truncated(self) -> list[bool]:
         return [answer.truncated for answer, _ in self._done]
 
@@ -102,13 +114,16 @@ class Ending:
 
 @dataclass
 class Conversation:
-    """A running exec: `listen` until it ended. `silent` is called while nothing comes, to see whether anybody lives."""
+    """A running exec: `listen` until it ended, or until `complete` finds that all was said. `silent` is called while
+    nothing comes, to see whether anybody lives.
+    """
 
     channel: paramiko.Channel
     out: Sink
     err: Sink
     most: int
     silent: Callable[[float], None]
+    complete: Callable[[], bool] = lambda: False
 
     def __post_init__(self) -> None:
         self._wake = Wake()
@@ -132,6 +147,8 @@ class Conversation:
             self._wake.rearm()
             if self._drain():
                 heard = time.monotonic()
+                if self.complete():
+                    return Ending(End.SAID)
             elif self._over(time.monotonic() - heard):
                 return self._ending()
             else:

@@ -18,8 +18,10 @@ from tenacity import Retrying, retry_if_exception, sleep_using_event, stop_after
 from bot.adapters.ssh import files, login
 from bot.adapters.ssh.host import Host, Limits, Unreached
 from bot.adapters.ssh.login import BROKEN, TICK, Login
+from bot.core.wire import ASK_SHELL
 
 TRIES = 2
+RESTING = 2  # shells that are kept on one connection; with the channels at work they stay within sshd's MaxSessions
 BUSY = 2  # the channel open failure of a server whose MaxSessions is reached
 
 
@@ -34,6 +36,7 @@ class Connection:
         self._limits = limits
         self._room = BoundedSemaphore(limits.channels)
         self._held = 0
+        self._shells: list[Shell] = []
         self._probe: _Probe | None = None
         self._lock = Lock()
 
@@ -52,17 +55,56 @@ class Connection:
         """A channel on which the command was asked for; nothing more was sent when this raises Unreached."""
         deadline = time.monotonic() + self._limits.open
         self._wait_for_room(deadline, abort)
-        with self.held():
-            try:
-                channel = self._open(deadline, abort)
+        try:
+            with self.held():
+                channel = self._begun(closer, deadline, abort, command)
                 try:
-                    self._request(channel, closer, deadline, abort, command)
                     yield channel
                 finally:
-                    with contextlib.suppress(*BROKEN):
-                        channel.close()
-            finally:
-                self._room.release()
+                    _close(channel)
+        finally:
+            self._room.release()
+
+    @contextmanager
+    def shell(self, closer: "Closer", abort: Flag, command: str) -> Iterator["Shell"]:
+        """A shell that waits for a round of questions: one that is left from the last, or a new one."""
+        deadline = time.monotonic() + self._limits.open
+        self._wait_for_room(deadline, abort)
+        try:
+            with self.held():
+                shell = self._resting() or Shell(self._begun(closer, deadline, abort, command))
+                try:
+                    yield shell
+                finally:
+                    self._put_back(shell)
+        finally:
+            self._room.release()
+
+    def _begun(self, closer: "Closer", deadline: float, abort: Flag, command: str) -> paramiko.Channel:
+        channel = self._open(deadline, abort)
+        try:
+            self._request(channel, closer, deadline, abort, command)
+        except BaseException:
+            _close(channel)
+            raise
+        return channel
+
+    def _resting(self) -> "Shell | None":
+        with self._lock:
+            while self._shells:
+                shell = self._shells.pop()
+                if not (shell.channel.closed or shell.channel.recv_ready() or shell.channel.recv_stderr_ready()):
+                    shell.reusable = False
+                    return shell
+                _close(shell.channel)
+        return None
+
+    def _put_back(self, shell: "Shell") -> None:
+        with self._lock:
+            if shell.reusable and len(self._shells) < RESTING:
+                self._shells.append(shell)
+                return
+        _close(shell.channel)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -99,6 +141,8 @@ class Connection:
                     self.close()
                     raise Lost(f"{self.where} lost the connection.") from error
                 # Of two refusals at the same time paramiko gives the reason to one, and nothing to the other.
+            if (resting := self._resting()) is not None:
+                _close(resting.channel)  # it holds one of the few sessions that the server allows
             abort.wait(TICK)
 
     def _request(self, channel: paramiko.Channel, closer: "Closer", deadline: float, abort: Flag, command: str) -> None:
@@ -145,6 +189,19 @@ class _Probe(Thread):
             self.answered = self._transport.is_active()
 
 
+def _close(channel: paramiko.Channel) -> None:
+    with contextlib.suppress(*BROKEN):
+        channel.close()
+
+
+@dataclass
+class Shell:
+    """A channel on which a shell waits for questions; `reusable` once it has answered all and said nothing more."""
+
+    channel: paramiko.Channel
+    reusable: bool = False
+
+
 class Lost(Unreached):
     """A connection that was open is dead, and nothing was sent over it."""
 
@@ -181,6 +238,16 @@ class Pool:
                     connection = self.connection(who, host, abort)
                     channel = stack.enter_context(connection.channel(self.closer, abort, command))
             yield connection, channel
+
+    @contextmanager
+    def shell(self, who: str, host: Host, abort: Flag) -> Iterator[tuple[Connection, Shell]]:
+        """A shell for questions; a dead connection is replaced once. Raises Unreached: nothing was asked."""
+        with contextlib.ExitStack() as stack:
+            for attempt in self._tries(abort):
+                with attempt:
+                    connection = self.connection(who, host, abort)
+                    shell = stack.enter_context(connection.shell(self.closer, abort, ASK_SHELL))
+            yield connection, shell
 
     def connection(self, who: str, host: Host, abort: Flag) -> Connection:
         """The machine's connection, logged in anew when it is dead."""

@@ -21,7 +21,6 @@ from bot.core.ports import NotSent
 from bot.core.question import Answer, Output, Question, Unanswered
 from bot.core.target import Target
 
-ARGUMENT = 100_000  # bytes: Linux takes 128 KiB in one word of a program, and a question is one
 ENDING = wire.KILL_AFTER + 3  # seconds that a machine may take to end a change and to say so
 DENIED = re.compile(  # how sudo says no under LC_ALL=C, by version; it exits with 1
     r"^sudo: (a password is required|no tty present|a terminal is required|sorry, you must have a tty|.*not allowed)"
@@ -51,7 +50,7 @@ class Ssh:
     def ask(self, target: Target, questions: Sequence[Question], abort: Flag) -> list[Answer | Unanswered]:
         """One answer per question; commands go over one connection in one go. Never raises for a machine's sake."""
         asked = [question for question in questions if _can_be_asked(question)]
-        answered = (answer for batch in _batches(asked) for answer in self._ask(target, batch, abort))
+        answered = iter(self._ask(target, asked, abort) if asked else ())
         return [
             next(answered) if _can_be_asked(question) else Unanswered(f"{question} cannot be asked over SSH.")
             for question in questions
@@ -114,11 +113,17 @@ class Ssh:
 
     def _converse(self, target: Target, commands: Sequence[Command], abort: Flag) -> tuple[list[Output], Ending]:
         nonce = secrets.token_hex(16)
-        script = wire.ask_script(commands, nonce, self._limits.program)
+        script = wire.ask_round(commands, nonce, self._limits.program).encode()
         out, err = Answers(self._limits.answer, nonce), Answers(self._limits.answer, nonce)
-        with self._pool.channel(str(target), self._host(target), abort, script) as (connection, channel):
-            talk = Conversation(channel, out, err, self._limits.stream, connection.check)
-            ending = talk.listen(time.monotonic() + self._limits.ask, abort)
+        with self._pool.shell(str(target), self._host(target), abort) as (connection, shell):
+            most, asked = self._limits.stream, len(commands)
+            talk = Conversation(
+                shell.channel, out, err, most, connection.check, lambda: min(out.count, err.count) >= asked
+            )
+            deadline = time.monotonic() + self._limits.ask
+            send_all(shell.channel, script, deadline, abort)
+            ending = talk.listen(deadline, abort)
+            shell.reusable = ending.how is End.SAID and not (out.rest or err.rest)
         answers = wire.read_answers(out.text, err.text, nonce, len(commands))
         cut = _either(out.truncated, err.truncated)
         return [replace(answer, truncated=next(cut, False)) for answer in answers if answer is not None], ending
@@ -157,19 +162,5 @@ def _either(out: Sequence[bool], err: Sequence[bool]) -> Iterator[bool]:
 
 
 def _can_be_asked(question: Question) -> TypeGuard[Command]:
-    """Commands, but without secrets: a question is a word of the login shell, which `ps` shows."""
+    """Commands, but without secrets: what is asked becomes words of programs, which `ps` shows."""
     return isinstance(question, Command) and not question.secrets
-
-
-def _batches(asked: Sequence[Command]) -> Iterator[list[Command]]:
-    batch: list[Command] = []
-    size = 0
-    for command in asked:
-        length = len(command.text().encode()) + 200
-        if batch and size + length > ARGUMENT:
-            yield batch
-            batch, size = [], 0
-        batch.append(command)
-        size += length
-    if batch:
-        yield batch

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import paramiko
 from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_FAILED_CONNECT_FAILED, OPEN_SUCCEEDED
 
-from bot.core.wire import SHELL, read_ask, read_change
+from bot.core.wire import ASK_SHELL, SHELL, read_change, read_round
 from bot.sandbox.installation.execution import execute
 from bot.sandbox.installation.installation import Installation
 from bot.sandbox.installation.programs import Context, Reply, Sent
@@ -107,15 +107,27 @@ class Session:
             self.channel.close()
 
     def _status(self) -> int | None:
-        script = read_ask(self.text)
-        if script is not None:
+        if self.text == ASK_SHELL:
             self.watched = True
-            return self._execute(script)
+            return self._rounds()
         if self.text == SHELL:
             line = self._change()
             self.watched = True
             return None if line is None else self._execute(line, secret="\ns0=" in self.script)
         return self._execute(self.text)
+
+    def _rounds(self) -> int:
+        """Rounds of questions, one after the other, until nothing more can come."""
+        read = b""
+        while True:
+            while (found := read_round(read.decode(errors="surrogateescape"))) is None:
+                more = self.channel.recv(65536)
+                if not more or len(read) > LONGEST_SCRIPT:
+                    return CUT_SHORT
+                read += more
+            script, rest = found
+            read = rest.encode(errors="surrogateescape")
+            self._execute(script)
 
     def _change(self) -> str | None:
         """The change that arrives on standard input; None when it ends before it is whole, and then nothing is done."""

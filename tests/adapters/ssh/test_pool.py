@@ -38,6 +38,39 @@ def test_a_connection_is_used_again(reach: Reach) -> None:
         assert logins(rig) == 1
 
 
+def test_a_shell_answers_round_after_round(reach: Reach) -> None:
+    with sshd(HostSpec("worker-1")) as rig:
+        ssh = reach(rig.hosts)
+        for no in range(3):
+            assert asked(ssh, "echo", f"{no}") == Output(0, f"{no}\n")
+        assert len(rig.received("worker-1")) == 1
+
+
+def test_a_shell_that_ended_meanwhile_is_replaced(reach: Reach) -> None:
+    with sshd(HostSpec("worker-1")) as rig:
+        ssh = reach(rig.hosts)
+        asked(ssh, "sh", "-c", "(sleep 0.2; kill -9 $(ps -o sid= -p $$)) >/dev/null 2>&1 &")
+        time.sleep(0.6)
+        assert asked(ssh, "echo", "hi") == Output(0, "hi\n")
+        assert logins(rig) == 1
+
+
+def test_a_resting_shell_makes_room_for_a_change(reach: Reach) -> None:
+    with sshd(HostSpec("worker-1", config="MaxSessions 1")) as rig:
+        ssh = reach(rig.hosts)
+        assert asked(ssh, "true") == Output(0)
+        assert ssh.send(ONE, sh("echo", "changed"), SOON, Flag()) == Output(0, "changed\n")
+        assert asked(ssh, "true") == Output(0)
+
+
+def test_what_a_program_says_later_reaches_no_other_question(reach: Reach) -> None:
+    with sshd(HostSpec("worker-1")) as rig:
+        ssh = reach(rig.hosts)
+        asked(ssh, "sh", "-c", "(sleep 0.3; echo late) &")
+        time.sleep(0.6)
+        assert asked(ssh, "echo", "mine") == Output(0, "mine\n")
+
+
 def test_a_dead_connection_is_replaced_before_anything_is_sent(reach: Reach) -> None:
     with sshd(HostSpec("worker-1")) as rig:
         ssh = reach(rig.hosts)
@@ -58,12 +91,12 @@ def test_questions_on_a_connection_that_dies_are_asked_once_more(reach: Reach) -
         rig.drop_connections("worker-1")
         assert asking.result(timeout=10) == [Output(0, "first\n"), Output(0), Output(0, "last\n")]
         first, second = rig.received("worker-1")
-        assert "echo first" in first.command
-        assert "echo first" not in second.command
+        assert "echo first" in first.stdin
+        assert "echo first" not in second.stdin
 
 
 def test_a_machine_that_dies_every_time_is_asked_twice_and_no_more(reach: Reach) -> None:
-    die = "#!/bin/sh\nkill -9 $(ps -o ppid= -p $(ps -o ppid= -p $PPID))\nsleep 9\n"
+    die = "#!/bin/sh\nkill -9 $(ps -o ppid= -p $(ps -o sid= -p $$))\nsleep 9\n"
     with sshd(HostSpec("worker-1", programs={"die": die})) as rig:
         answer = asked(reach(rig.hosts), "die")
         assert isinstance(answer, Unanswered)
