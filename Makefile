@@ -5,7 +5,7 @@ BIN    := .venv/bin
 ARGS   ?=
 
 # What the tests start for real; scripts/debian-packages installs what is missing.
-DEBIAN := openssh-server rabbitmq-server postgresql sudo chromium iproute2 util-linux \
+DEBIAN := openssh-server rabbitmq-server postgresql redis-server redis-tools sudo chromium iproute2 util-linux \
           fonts-dejavu-core fonts-noto-color-emoji
 
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
