@@ -38,6 +38,16 @@ class Consumer:
     channel: str
 
 
+@dataclass(frozen=True)
+class Queue:
+    """One queue: messages that wait, messages that were taken and not yet acknowledged, and who takes them."""
+
+    name: str
+    ready: int
+    unacked: int
+    consumers: int
+
+
 def broker(look: Look) -> Broker:
     """The installation's broker, its container found and not guessed."""
     vhost = look.site.option("rabbitmq.vhost", "travis")
@@ -46,7 +56,8 @@ def broker(look: Look) -> Broker:
     return Broker(look(platform.main_container()), vhost)
 
 
-def _ctl(container: str, *words: str) -> Command:
+def ctl(container: str, *words: str) -> Command:
+    """`rabbitmqctl -q …` as root: in that container, or on the host itself when it is empty."""
     ask = ("rabbitmqctl", "-q", *words)
     return sh("docker", "exec", container, *ask).sudo() if container else sh(*ask).sudo()
 
@@ -54,14 +65,22 @@ def _ctl(container: str, *words: str) -> Command:
 @fact
 def consumers(container: str, vhost: str) -> Fact[tuple[Consumer, ...]]:
     """Every consumer of the vhost."""
-    question = _ctl(container, "list_consumers", "-p", vhost)
+    question = ctl(container, "list_consumers", "-p", vhost)
     return Fact("Who consumes from which queue?", Role.PLATFORM, question, _consumers, sampled=True)
+
+
+@fact
+def queues(container: str, vhost: str) -> Fact[tuple[Queue, ...]]:
+    """Every queue of the vhost with its messages and consumers."""
+    columns = ("name", "messages_ready", "messages_unacknowledged", "consumers")
+    question = ctl(container, "list_queues", "-p", vhost, *columns)
+    return Fact("What waits in which queue?", Role.PLATFORM, question, _queues, sampled=True)
 
 
 @fact
 def channels(container: str) -> Fact[dict[str, str]]:
     """Channel pid -> address of the machine it comes from."""
-    question = _ctl(container, "list_channels", "pid", "name")
+    question = ctl(container, "list_channels", "pid", "name")
     return Fact("Which machine does each channel come from?", Role.PLATFORM, question, _channels)
 
 
@@ -74,12 +93,17 @@ def consumers_from(container: str, vhost: str, machine: str, addresses: str) -> 
         mine = (row for row in rows if row[1] == vhost and peer_of(row[0]) in addresses.split(","))
         return sum(int(row[2]) for row in mine if row[2].isdigit())
 
-    question = _ctl(container, "list_channels", "name", "vhost", "consumer_count")
+    question = ctl(container, "list_channels", "name", "vhost", "consumer_count")
     return Fact(f"number of consumers of {machine}", Role.PLATFORM, question, count)
 
 
 def _consumers(said: Output) -> tuple[Consumer, ...]:
     return tuple(Consumer(row[0], row[1]) for row in _rows(said, 3) if row[0] != "queue_name")
+
+
+def _queues(said: Output) -> tuple[Queue, ...]:
+    rows = (row for row in _rows(said, 4) if all(cell.isdigit() for cell in row[1:4]))
+    return tuple(Queue(row[0], int(row[1]), int(row[2]), int(row[3])) for row in rows)
 
 
 def _channels(said: Output) -> dict[str, str]:
