@@ -35,8 +35,9 @@ JobFunction = Callable[[Steps, Look], str]
 @dataclass(frozen=True)
 class Diagnosis:
     """A question about every machine of a role; `of` is the situation it belongs to, `unless` the causes that explain
-    it away. With `once` it is about the installation as a whole (its database, its broker), and runs for the role's
-    first machine alone.
+    it away (`platform.disk-full@BROKEN`: only where it is that bad). With `once` it is about the installation as a
+    whole (its database, its broker), and runs for the role's first machine alone. `also` names other situations that
+    it belongs to.
     """
 
     name: str
@@ -47,9 +48,15 @@ class Diagnosis:
     unless: tuple[str, ...] = ()
     runbook: str = ""
     once: bool = False
+    also: tuple[str, ...] = ()
 
-    def explained_by(self, cause: str) -> bool:
-        return any(fnmatch.fnmatchcase(cause, pattern) for pattern in self.unless)
+    @property
+    def groups(self) -> tuple[str, ...]:
+        return (self.of, *self.also)
+
+    def explained_by(self, cause: str, severity: str = "") -> bool:
+        names = (cause, f"{cause}@{severity}")
+        return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in self.unless)
 
 
 @dataclass(frozen=True)
@@ -68,12 +75,13 @@ class Action:
 
 @dataclass(frozen=True)
 class Job:
-    """Steps recorded one by one; returns the sentence that ends the run."""
+    """Steps recorded one by one; returns the sentence that ends the run. What changes machines is a fix, with its
+    approval, and no job.
+    """
 
     name: str
     says: str
     work: JobFunction
-    risk: Risk = Risk.NONE
 
 
 Handler = Diagnosis | Action | Job
@@ -95,7 +103,7 @@ class Catalogue:
                 f"two handlers are called `{handler.name}`: one in {self.files[handler.name]}, one in {file}; "
                 "rename one of them"
             )
-        if handler.name in self.situations() or (isinstance(handler, Diagnosis) and handler.of in self.files):
+        if handler.name in self.situations() or (isinstance(handler, Diagnosis) and self.files.keys() & handler.groups):
             raise Permanent(f"`{handler.name}` in {file} and a situation share one name; rename one of them")
         self.files[handler.name] = file
         self._shelf(handler)[handler.name] = handler
@@ -107,7 +115,8 @@ class Catalogue:
     def situations(self) -> dict[str, tuple[Diagnosis, ...]]:
         groups: dict[str, tuple[Diagnosis, ...]] = {}
         for each in self.diagnoses.values():
-            groups[each.of] = (*groups.get(each.of, ()), each)
+            for group in each.groups:
+                groups[group] = (*groups.get(group, ()), each)
         return groups
 
     def about(self, subject: str) -> tuple[Diagnosis, ...]:
@@ -121,12 +130,21 @@ PENDING: list[tuple[Handler, str]] = []  # filled while a handler file is import
 
 
 def diagnosis(
-    name: str, *, of: str, each: Role, says: str, unless: tuple[str, ...] = (), runbook: str = "", once: bool = False
+    name: str,
+    *,
+    of: str,
+    each: Role,
+    says: str,
+    unless: tuple[str, ...] = (),
+    runbook: str = "",
+    once: bool = False,
+    also: tuple[str, ...] = (),
 ) -> Callable[[DiagnosisFunction], DiagnosisFunction]:
     """Declare a diagnosis, run for each machine of the role, or once for all; it yields findings and may only look."""
 
     def register(look: DiagnosisFunction) -> DiagnosisFunction:
-        PENDING.append((Diagnosis(name, of, each, says, look, unless, runbook, once), look.__module__))
+        made = Diagnosis(name, of, each, says, look, unless, runbook, once, also)
+        PENDING.append((made, look.__module__))
         return look
 
     return register
@@ -146,11 +164,11 @@ def action(
     return register
 
 
-def job(name: str, *, says: str, risk: Risk = Risk.NONE) -> Callable[[JobFunction], JobFunction]:
+def job(name: str, *, says: str) -> Callable[[JobFunction], JobFunction]:
     """Declare a job: steps recorded one by one, carried on by another process when this one dies."""
 
     def register(work: JobFunction) -> JobFunction:
-        PENDING.append((Job(name, says, work, risk), work.__module__))
+        PENDING.append((Job(name, says, work), work.__module__))
         return work
 
     return register

@@ -257,8 +257,8 @@ def _explain(found: Found, others: Sequence[Found], diagnoses: Mapping[str, Diag
     if (own := diagnoses.get(found.by)) is None:
         return found
     for other in others:
-        cause = other.finding.cause
-        if other.by != found.by and _could_explain(other.finding, found.finding) and own.explained_by(cause):
+        cause, severity = other.finding.cause, other.finding.severity.name
+        if other.by != found.by and _could_explain(other.finding, found.finding) and own.explained_by(cause, severity):
             return replace(found, under=cause, finding=replace(found.finding, fixes=()))
     return found
 
