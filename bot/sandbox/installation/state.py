@@ -53,6 +53,16 @@ class Container:
         return self.process is not None
 
 
+@dataclass(eq=False)
+class Docker:
+    """The docker daemon: its version, the newest and the oldest API that it speaks, and how long it thinks first."""
+
+    version: str = "18.06.3-ce"
+    api: str = "1.38"
+    oldest_api: str = "1.12"
+    delay: float = 0.0
+
+
 @dataclass(frozen=True)
 class Line:
     """One line of the journal."""
@@ -144,6 +154,7 @@ class Machine:
     seen_as: str = ""  # the address others see it by, when something stands in between
     wedged: set[str] = field(default_factory=set)  # what is stuck until the kernel starts anew: network, docker
     blocked: set[int] = field(default_factory=set)  # ports that a firewall drops on the way out
+    docker: Docker = field(default_factory=Docker)
     files: dict[str, File] = field(default_factory=dict)
     units: dict[str, Unit] = field(default_factory=dict)
     containers: list[Container] = field(default_factory=list)

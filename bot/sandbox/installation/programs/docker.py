@@ -1,7 +1,7 @@
 """The docker client: which containers there are, what they are, programs inside them, and signals to them."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from bot.sandbox.installation.programs import Call, Reply, Usage, on_host, options, program, unsupported
@@ -13,8 +13,6 @@ _DENIED = (
     "connect: permission denied\n"
 )
 FOREVER = 24 * 3600.0
-VERSION = "18.06.3-ce"
-API = ("1.38", "1.12")
 
 
 @program("docker", where=on_host)
@@ -28,6 +26,7 @@ def docker(call: Call) -> Reply:
         return Reply(1, err=_DENIED)
     if "docker" in call.machine.wedged:
         call.pause(FOREVER)  # the daemon takes the request and never answers
+    call.pause(call.machine.docker.delay)
     try:
         return verb(call, call.words[1:])
     except Usage as usage:
@@ -152,11 +151,16 @@ def _rfc3339(at: datetime) -> str:
 
 def _exec(call: Call, words: tuple[str, ...]) -> Reply:
     rest = list(words)
+    environment: tuple[tuple[str, str], ...] = ()
     while rest and rest[0].startswith("-"):
         option = rest.pop(0)
         if option in ("-t", "-it", "-ti", "--tty"):
             return Reply(1, err="the input device is not a TTY\n")
-        if option in ("-u", "--user", "-e", "--env", "-w", "--workdir") and rest:
+        if option in ("-e", "--env") and rest:
+            environment += (_assigned(call, rest.pop(0)),)
+        elif option.startswith("--env="):
+            environment += (_assigned(call, option.removeprefix("--env=")),)
+        elif option in ("-u", "--user", "-w", "--workdir") and rest:
             rest.pop(0)
         elif option not in ("-i", "--interactive"):
             return unsupported(call, f"exec {option}")
@@ -165,11 +169,17 @@ def _exec(call: Call, words: tuple[str, ...]) -> Reply:
     container = call.machine.container(rest[0])
     if container is None:
         return Reply(1, err=f"Error: No such container: {rest[0]}\n")
-    reply = call.run(tuple(rest[1:]), inside=container, network=container, user="root")
+    reply = call.run(tuple(rest[1:]), inside=container, network=container, user="root", environment=environment)
     if reply.exit == 127 and reply.err.startswith("sh: 1: "):
         why = f'starting container process caused "exec: \\"{rest[1]}\\": executable file not found in $PATH"'
         return Reply(126, err=f"OCI runtime exec failed: exec failed: container_linux.go:348: {why}: unknown\n")
     return reply
+
+
+def _assigned(call: Call, word: str) -> tuple[str, str]:
+    """`NAME=value`, or a NAME that docker passes on from its own environment."""
+    name, given, value = word.partition("=")
+    return name, value if given else dict(call.context.environment).get(name, "")
 
 
 def _kill(call: Call, words: tuple[str, ...]) -> Reply:
@@ -210,27 +220,36 @@ def _remove(call: Call, words: tuple[str, ...]) -> Reply:
     return Reply(1 if missing else 0, "".join(f"{name}\n" for name, container in found if container), missing)
 
 
-def _version(_call: Call, words: tuple[str, ...]) -> Reply:
+def _version(call: Call, words: tuple[str, ...]) -> Reply:
     read = options(words, values="f", longs={"format": True})
+    daemon = call.machine.docker
     fields = {
-        "Server.Version": VERSION,
-        "Server.APIVersion": API[0],
-        "Server.MinAPIVersion": API[1],
-        "Client.Version": VERSION,
+        "Server.Version": daemon.version,
+        "Server.APIVersion": daemon.api,
+        "Server.MinAPIVersion": daemon.oldest_api,
+        "Client.Version": daemon.version,
     }
     form = read.get("f", "format")
-    if not form:
-        return Reply(
-            out=f"Client:\n Version:           {VERSION}\n\nServer:\n Engine:\n  Version:          {VERSION}\n"
-        )
-    return Reply(out=re.sub(r"\{\{\s*\.([.\w]+)\s*\}\}", lambda f: fields.get(f[1], "<no value>"), form) + "\n")
-
-
-def _info(call: Call, _words: tuple[str, ...]) -> Reply:
-    running = sum(container.running for container in call.machine.containers)
+    if form:
+        return Reply(out=_filled(form, fields) + "\n")
     return Reply(
-        out=f"Containers: {running}\n Running: {running}\nServer Version: {VERSION}\nStorage Driver: overlay2\n"
+        out=f"Client:\n Version:           {daemon.version}\n\nServer:\n Engine:\n  Version:          {daemon.version}\n"
     )
+
+
+def _info(call: Call, words: tuple[str, ...]) -> Reply:
+    read = options(words, values="f", longs={"format": True})
+    running, version = sum(container.running for container in call.machine.containers), call.machine.docker.version
+    form = read.get("f", "format")
+    if form:
+        return Reply(out=_filled(form, {"ServerVersion": version, "ContainersRunning": str(running)}) + "\n")
+    return Reply(
+        out=f"Containers: {running}\n Running: {running}\nServer Version: {version}\nStorage Driver: overlay2\n"
+    )
+
+
+def _filled(form: str, fields: Mapping[str, str]) -> str:
+    return re.sub(r"\{\{\s*\.([.\w]+)\s*\}\}", lambda found: fields.get(found[1], "<no value>"), form)
 
 
 def _logs(call: Call, words: tuple[str, ...]) -> Reply:

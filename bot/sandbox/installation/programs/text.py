@@ -65,7 +65,7 @@ def grep(call: Call) -> Reply:
     longs = {"count": False, "quiet": False, "invert-match": False, "regexp": True, "extended-regexp": False}
     longs |= {"fixed-strings": False, "ignore-case": False, "max-count": True, "line-regexp": False}
     try:
-        read = options(call.words, flags="cqviEFohwxn", values="emAB", longs=longs)
+        read = options(call.words, flags="cqviEFohHswxn", values="emAB", longs=longs)
     except Usage as usage:
         return unsupported(call, str(usage))
     patterns = read.all("e", "regexp") or [read.words.pop(0)]
@@ -78,7 +78,7 @@ def grep(call: Call) -> Reply:
         return Reply(2, err="grep: Invalid regular expression\n")
     matched: list[str] = []
     for path, text in found:
-        name = f"{path}:" if len(found) > 1 and "h" not in read else ""
+        name = f"{path}:" if ("H" in read or len(read.words) > 1) and "h" not in read else ""
         for number, line in enumerate(_lines(text), 1):
             if _hits(test, line, read.given) != ("v" in read or "invert-match" in read):
                 matched.append(name + (f"{number}:" if "n" in read else "") + line)
