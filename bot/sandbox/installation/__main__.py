@@ -20,7 +20,7 @@ Json = Mapping[str, Any]
 
 def main() -> None:
     arguments = _arguments()
-    running = start(arguments.folder, arguments.speed, arguments.name)
+    running = start(arguments.folder, arguments.speed, arguments.name, dsn=arguments.database)
     try:
         for text in arguments.fault:
             running.inject(text)
@@ -42,6 +42,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--fault", action="append", default=[], help="what is broken at the start; may be repeated")
     parser.add_argument("--speed", type=float, default=20.0, help="seconds on the machines for each second outside")
     parser.add_argument("--name", default="try", help="what the installation is called in the configuration")
+    parser.add_argument("--database", metavar="DSN", help="a PostgreSQL database to empty and use as the platform's")
     return parser.parse_args()
 
 

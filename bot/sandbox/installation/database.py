@@ -99,7 +99,7 @@ class TravisDatabase:
         self, state: str = "queued", queue: str | None = "builds.trusty", ago: float = 600.0, **columns: object
     ) -> int:
         """A job, and the build it belongs to, that came into this state so many seconds ago; the job's id."""
-        at = {name: ago for name in ("created_at", "updated_at", *TIMES[state])}
+        at = dict.fromkeys(("created_at", "updated_at", *TIMES[state]), ago)
         build = {"repository_id": 1, "number": "11", "state": state, "owner_id": 1, "owner_type": "Organization"}
         shared = {key: columns[key] for key in ("repository_id", "owner_id", "owner_type") if key in columns}
         of_build = {key: value for key, value in at.items() if key != "queued_at"}

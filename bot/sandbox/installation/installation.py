@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from bot.sandbox.installation import programs
 from bot.sandbox.installation.broker import PORT, TLS_PORT, Broker, Job
+from bot.sandbox.installation.database import TravisDatabase
 from bot.sandbox.installation.programs import Context, Reply
+from bot.sandbox.installation.redis import Redis
 from bot.sandbox.installation.state import Machine, Service, Unit
 from bot.sandbox.installation.timeline import Event, Timeline
 from bot.sandbox.installation.worker import RUN_DIR, SETTINGS, UNIT, UPSTART_LOG, TravisWorker
@@ -22,6 +24,9 @@ POOL = 2
 DOWN = 30.0  # seconds that a machine is away when it reboots
 HANG_UP = 0.4  # seconds between the order to reboot and the end of its connections
 DAY = 86400.0
+AMQP_START = "\1\0\0\0\0\1\xf3\0\n\0\n"  # the beginning of a frame of type 1, connection.start
+AMQP_VERSION = "AMQP\0\0\t\1"  # what a broker says to anything but AMQP, before it hangs up
+TLS_ALERT = "\x15\3\3\0\2\2F"
 UPSTART_CONF = """\
 description "Travis Worker"
 
@@ -62,7 +67,12 @@ class Installation:
     machines: dict[str, Machine] = field(default_factory=dict)
     shutdowns: dict[str, Event] = field(default_factory=dict)
     password: str = "0a1b2c3d4e5f"
+    database: TravisDatabase | None = None  # a real PostgreSQL; without one, psql is refused
+    redis: Redis = field(init=False)
     _jobs: Iterator[int] = field(default_factory=lambda: iter(range(4711, 1_000_000, 3)))
+
+    def __post_init__(self) -> None:
+        self.redis = Redis(self.timeline)
 
     def machine(self, name: str) -> Machine:
         return self.machines[name]
@@ -138,6 +148,7 @@ class Installation:
         """Open a TCP connection as bash does it: nothing when it stands, else what bash says about it."""
         machine = context.machine
         address = self.resolve(machine, host)
+        machine.timeline.pause(machine.latency, lambda: context.ended() or not machine.up)
         if not address:
             return Reply(
                 1, err=f"bash: {host}: Name or service not known\nbash: /dev/tcp/{host}/{port}: Invalid argument\n"
@@ -147,16 +158,32 @@ class Installation:
             return Reply(
                 1, err=f"bash: connect: Connection timed out\nbash: /dev/tcp/{host}/{port}: Connection timed out\n"
             )
-        if port in self._listening(address):
+        listens = port in machine.proxied or port in self.listening(machine, address)
+        if listens and port not in machine.rejected:
             return ""
         return Reply(1, err=f"bash: connect: Connection refused\nbash: /dev/tcp/{host}/{port}: Connection refused\n")
 
-    def _listening(self, address: str) -> set[int]:
+    def listening(self, seen_from: Machine, address: str) -> set[int]:
+        """The ports on which something listens at an address."""
+        if address == "127.0.0.1":
+            address = seen_from.address
         machine = next((m for m in self.machines.values() if m.address == address and m.up), None)
         if machine is None:
             return set()
-        broker = {PORT, TLS_PORT} if self.broker.running else set()
-        return {22, 80, 443, 8800} | broker if machine is self.platform else {22}
+        broker = self.broker.ports if self.broker.running else set()
+        dashboard = {8800} if machine.container("replicated-ui") else set()
+        return {22, 80, 443} | dashboard | broker if machine is self.platform else {22}
+
+    def answer(self, machine: Machine, port: int, said: str) -> str | None:
+        """What comes back on an open connection to the platform; None for silence, nothing when it is closed."""
+        if port in machine.proxied:
+            return None
+        if port == PORT:
+            return AMQP_START if said.startswith("AMQP\0\0\t\1") else AMQP_VERSION
+        if port in (80, 443, 8800):
+            secure = "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
+            return secure if port != 80 else "HTTP/1.1 301 Moved Permanently\r\nConnection: close\r\n\r\n"
+        return TLS_ALERT if port == TLS_PORT else None
 
 
 def build(timeline: Timeline, shapes: tuple[Shape, ...] = SHAPES) -> Installation:
@@ -175,11 +202,19 @@ def build(timeline: Timeline, shapes: tuple[Shape, ...] = SHAPES) -> Installatio
     return installation
 
 
-def settled(timeline: Timeline | None = None, shapes: tuple[Shape, ...] = SHAPES) -> Installation:
-    """`build`, and all workers have come up and have been running for days."""
+def settled(
+    timeline: Timeline | None = None, shapes: tuple[Shape, ...] = SHAPES, dsn: str | None = None
+) -> Installation:
+    """`build`, and all workers have come up and have been running for days.
+
+    `dsn` is an empty database, or one of an earlier installation: it is emptied and seeded.
+    """
     timeline = timeline or Timeline()
     with timeline.held():
         installation = build(timeline, shapes)
+        if dsn is not None:
+            installation.database = TravisDatabase(dsn, timeline=timeline)
+            installation.database.reset()
         for machine in installation.workers():
             worker = installation.worker(machine.name)
             worker.connect_at_once()

@@ -105,14 +105,20 @@ class Running:
         self.received.close()
 
 
-def start(folder: Path, speed: float = 20.0, name: str = "try", shapes: tuple[Shape, ...] = SHAPES) -> Running:
+def start(
+    folder: Path,
+    speed: float = 20.0,
+    name: str = "try",
+    shapes: tuple[Shape, ...] = SHAPES,
+    dsn: str | None = None,
+) -> Running:
     """Start the installation with its SSH servers on loopback; keys, pins and the log of commands go into the folder.
 
-    `speed` is how many seconds pass on the machines for each second outside.
+    `speed` is how many seconds pass on the machines for each second outside; `dsn` is the platform's database.
     """
     folder.mkdir(parents=True, exist_ok=True)
     timeline = Timeline(RealClock(speed))
-    installation = settled(timeline, shapes)
+    installation = settled(timeline, shapes, dsn)
     received = ReceivedLog(folder / "commands.jsonl")
     client, text = _new_key()
     key_file = folder / "id_ed25519"

@@ -53,6 +53,7 @@ class Context:
     user: str = "ops"
     inside: Container | None = None
     network: Container | None = None  # whose network is seen, when not the machine's own
+    environment: tuple[tuple[str, str], ...] = ()  # what was set for it, by docker exec -e or env
     ended: Callable[[], bool] = lambda: False
 
 

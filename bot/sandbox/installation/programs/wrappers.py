@@ -39,10 +39,10 @@ def timeout(call: Call) -> Reply:
     end = timeline.now() + seconds
     try:
         return call.run(tuple(words), ended=lambda: call.context.ended() or timeline.now() >= end)
-    except Ended:
+    except Ended as over:
         if timeline.now() < end:
             raise
-        return Reply(124)
+        return Reply(124, over.out, over.err)
 
 
 def _duration(text: str) -> float:
@@ -77,9 +77,11 @@ def shell(call: Call) -> Reply:
 @program("env", "nice", "setsid", "nohup", "stdbuf", "ionice")
 def env(call: Call) -> Reply:
     words = list(call.words)
+    environment = call.context.environment
     while words and (words[0].startswith("-") or "=" in words[0]):
-        words.pop(0)
-    return call.run(tuple(words)) if words else unsupported(call, "no program")
+        name, given, value = words.pop(0).partition("=")
+        environment += ((name, value),) if given and not name.startswith("-") else ()
+    return call.run(tuple(words), environment=environment) if words else unsupported(call, "no program")
 
 
 @program("nsenter", where=on_host)

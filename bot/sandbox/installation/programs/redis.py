@@ -1,0 +1,48 @@
+"""redis-cli inside te-main, as it prints when nobody watches: a line per element, nothing around it."""
+
+from bot.sandbox.installation.programs import Call, Reply, in_te_main, program, unsupported
+from bot.sandbox.installation.redis import PORT, WRITES, RedisError, Said
+
+_WITH_VALUE = ("-h", "-p", "-n", "-a", "-r", "-i", "-u", "-t")
+_FLAGS = ("--raw", "--no-auth-warning", "-2", "-3")
+
+
+@program("redis-cli", where=in_te_main)
+def redis_cli(call: Call) -> Reply:
+    words, given = list(call.words), dict(call.context.environment)
+    while words and words[0].startswith("-"):
+        option = words.pop(0)
+        if option in _WITH_VALUE and words:
+            given[option] = words.pop(0)
+        elif option not in _FLAGS:
+            return unsupported(call, option)
+    commands = [words] if words else [line.split() for line in call.stdin.splitlines() if line.strip()]
+    if not commands:
+        return unsupported(call, "no command")
+    return _asked(call, commands, given)
+
+
+def _asked(call: Call, commands: list[list[str]], given: dict[str, str]) -> Reply:
+    redis = call.context.installation.redis
+    host, port = given.get("-h", "127.0.0.1"), given.get("-p", str(PORT))
+    if not redis.running or port != str(PORT):
+        return Reply(1, err=f"Could not connect to Redis at {host}:{port}: Connection refused\n")
+    if redis.password and redis.password not in (given.get("-a"), given.get("REDISCLI_AUTH")):
+        return Reply(out="NOAUTH Authentication required.\n\n")
+    out = ""
+    for words in commands:
+        if words[0].upper() in WRITES:
+            call.changes()
+        try:
+            out += _printed(redis.command(words))
+        except RedisError as error:
+            out += f"{error}\n\n"
+    return Reply(out=out)
+
+
+def _printed(said: Said) -> str:
+    if isinstance(said, str):
+        return said if said.endswith("\n") else f"{said}\n"
+    if said is None or isinstance(said, int):
+        return f"{'' if said is None else said}\n"
+    return "".join(f"{line}\n" for line in said) or "\n"
