@@ -38,6 +38,7 @@ STOPPING = 1.0
 POST_STOP = 5.0
 STOP_TIMEOUT = 90.0
 SIGNAL_POLL = 1.0
+REQUEUE = 5.0
 LONGEST_LOG = 1_000_000  # characters; then the beginning is forgotten, as logrotate does
 
 
@@ -145,13 +146,17 @@ class TravisWorker(Service):
     def _connect(self) -> None:
         settings = self.settings()
         user, password, host, port, vhost = _amqp(settings.get("AMQP_URI", "amqp://"))
-        if "network" in self.machine.wedged or port in self.machine.blocked:
-            self._later(DIAL_TIMEOUT, lambda: self._give_up(f"dial tcp {self.broker.host}:{port}: i/o timeout"))
-            return
         if host not in (self.broker.host, *self.machine.names):
             self._give_up(f"dial tcp: lookup {host}: no such host")
             return
-        if not self.broker.running:
+        if "network" in self.machine.wedged or port in self.machine.blocked:
+            self._later(DIAL_TIMEOUT, lambda: self._give_up(f"dial tcp {self.broker.host}:{port}: i/o timeout"))
+            return
+        if port in self.machine.proxied:
+            ours = f"{self.machine.address}:44122->{self.broker.host}:{port}"
+            self._later(DIAL_TIMEOUT, lambda: self._give_up(f"read tcp {ours}: i/o timeout"))
+            return
+        if not self.broker.running or port not in self.broker.ports or port in self.machine.rejected:
             self._give_up(f"dial tcp {self.broker.host}:{port}: connect: connection refused")
             return
         try:
@@ -195,10 +200,32 @@ class TravisWorker(Service):
     def _take(self, processor: Processor, consumer: Consumer, job: Job) -> None:
         processor.job = job
         self._say_log("info", "received amqp delivery", f"job_id={job.number} self=amqp_job_queue")
+        if refused := self._refused_by_docker():
+            more = f'err="Error response from daemon:{refused}" job_id={job.number} self=step_start_instance'
+            self._say_log("error", "couldn't start instance, attempting requeue", more)
+            self._later(REQUEUE, lambda: self._put_back(processor, consumer, job))
+            return
         processor.container = self.machine.run_container(job.container, "travis:default", "bash", "/sbin/init")
         processor.container.labels = (("travis.job_id", str(job.number)), ("travis.repo", job.repo))
         self._say_log("info", "started instance", f"job_id={job.number} self=step_start_instance")
         self._later(job.seconds, lambda: self._finish(processor, consumer, job))
+
+    def _refused_by_docker(self) -> str:
+        """What the daemon says to a client that it cannot or will not work with."""
+        daemon, speaks = self.machine.docker, self.settings().get("DOCKER_API_VERSION", "1.24")
+        if _numbers(daemon.version) < (17, 6, 2):
+            return f"client and server don't have same version (client : {speaks}, server: {daemon.api})"
+        if _numbers(speaks) < _numbers(daemon.oldest_api):
+            least = f"Minimum supported API version is {daemon.oldest_api}"
+            return f" client version {speaks} is too old. {least}, please upgrade your client to a newer version"
+        return ""
+
+    def _put_back(self, processor: Processor, consumer: Consumer, job: Job) -> None:
+        """The build goes back to the queue, and comes again: to this worker or to another one."""
+        processor.job = None
+        if job in consumer.unacked:
+            consumer.unacked.remove(job)
+            self.broker.publish(consumer.queue.name, job)
 
     def _finish(self, processor: Processor, consumer: Consumer, job: Job) -> None:
         if processor.job is not job:
@@ -342,6 +369,10 @@ def _amqp(uri: str) -> tuple[str, str, str, int, str]:
         return "guest", "guest", "", PORT, "/"
     port = int(found[5]) if found[5] else TLS_PORT if found[1] == "amqps" else PORT
     return found[2] or "guest", found[3] or "guest", found[4], port, found[6] or "/"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version.partition("-")[0]))
 
 
 def _number(job: Job | None) -> str:

@@ -232,9 +232,8 @@ def _version(call: Call, words: tuple[str, ...]) -> Reply:
     form = read.get("f", "format")
     if form:
         return Reply(out=_filled(form, fields) + "\n")
-    return Reply(
-        out=f"Client:\n Version:           {daemon.version}\n\nServer:\n Engine:\n  Version:          {daemon.version}\n"
-    )
+    client, server = f"Client:\n Version:           {daemon.version}\n", f"  Version:          {daemon.version}\n"
+    return Reply(out=f"{client}\nServer:\n Engine:\n{server}")
 
 
 def _info(call: Call, words: tuple[str, ...]) -> Reply:

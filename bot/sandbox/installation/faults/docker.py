@@ -1,0 +1,141 @@
+"""What can go wrong with Docker on workers, and what only looks so."""
+
+from bot.core.target import Role
+from bot.sandbox.installation.broker import Job
+from bot.sandbox.installation.faults import SUSPICIOUS, fault, worker_of
+from bot.sandbox.installation.installation import Installation
+from bot.sandbox.installation.state import Docker, Machine
+from bot.sandbox.installation.worker import UNIT, TravisWorker
+
+MINUTE, HOUR = 60.0, 3600.0
+STUCK = "unregister_netdevice: waiting for lo to become free. Usage count = 1"
+
+
+@fault("hangs in docker with a stuck network", cause="docker.hung")
+def hung_by_the_kernel(_installation: Installation, machine: Machine) -> None:
+    """The kernel cannot take a container's network down, and docker waits for it: it answers nothing any more."""
+    machine.wedged.add("docker")
+    for _ in range(12):
+        machine.log("kernel", STUCK, "kernel")
+
+
+@fault("has a docker that is too old", cause="docker.too-old")
+def too_old(_installation: Installation, machine: Machine) -> None:
+    """It was installed before November 2017, with a docker that travis-worker cannot work with."""
+    machine.docker = Docker("17.03.2-ce", "1.27", "1.12")
+
+
+@fault("has a docker that wants a newer API", cause="docker.api-too-new")
+def api_too_new(_installation: Installation, machine: Machine) -> None:
+    """`apt upgrade` brought Docker 29, which refuses the API 1.24 that travis-worker speaks: no build starts."""
+    machine.docker = Docker("29.0.1", "1.52", "1.44")
+
+
+@fault("has an orphaned build", cause="worker.orphan-containers")
+def orphaned(installation: Installation, machine: Machine) -> None:
+    """A build container of four hours ago is still there, and no worker knows of it."""
+    worker_of(installation, machine)
+    _container(machine, Job(3001, "octo-org/rockets", 0), 4 * HOUR)
+
+
+@fault("was killed while builds ran", cause="worker.orphan-containers")
+def killed(installation: Installation, machine: Machine) -> None:
+    """The worker was killed and started again; the containers of its builds stayed, an hour old by now."""
+    worker = worker_of(installation, machine)
+    for number in range(3100, 3100 + len(worker.processors)):
+        _container(machine, Job(number, "acme/billing-service", 0), HOUR)
+    worker.lose_power(worker.unit)
+    worker.unit.start()
+
+
+def _container(machine: Machine, job: Job, age: float) -> None:
+    made = machine.run_container(job.container, "travis:default", "bash", "/sbin/init")
+    made.labels = (("travis.job_id", str(job.number)), ("travis.repo", job.repo))
+    made.created = made.started = machine.timeline.now() - age
+
+
+# ---------------------------------------------------------------- odd, and healthy
+
+
+@fault("has a slow docker", cause=SUSPICIOUS)
+def slow(_installation: Installation, machine: Machine) -> None:
+    """Its disk is busy, and docker answers after some seconds."""
+    machine.docker.delay = 4.0
+
+
+@fault("has an old docker that is still supported", cause=SUSPICIOUS)
+def old_but_supported(_installation: Installation, machine: Machine) -> None:
+    """17.06.2-ce is the oldest docker that travis-worker works with, and it takes the worker's API."""
+    machine.docker = Docker("17.06.2-ce", "1.30", "1.12")
+
+
+@fault("speaks the API of its new docker", cause=SUSPICIOUS)
+def api_matches(installation: Installation, machine: Machine) -> None:
+    """Docker 29, and a worker that was told to speak its API."""
+    worker = worker_of(installation, machine)
+    machine.docker = Docker("29.0.1", "1.52", "1.44")
+    file = machine.files["/etc/default/travis-worker"]
+    file.text += "export TRAVIS_WORKER_DOCKER_API_VERSION=1.44\n"
+    _at_once(worker)
+
+
+@fault("has run a build for 170 minutes", cause=SUSPICIOUS)
+def long_build(installation: Installation, machine: Machine) -> None:
+    """One of its builds is slow; its time-out was raised to three hours."""
+    _build(installation, machine, 179 * MINUTE, 170 * MINUTE)
+
+
+@fault("is draining", cause=SUSPICIOUS)
+def draining(installation: Installation, machine: Machine) -> None:
+    """It was told to finish what it does and to end: a build of an hour still runs, its other places are given up."""
+    _build(installation, machine, HOUR, 5 * MINUTE)
+    worker_of(installation, machine).signal("INT")
+
+
+@fault("has nothing to do", cause=SUSPICIOUS)
+def idle(_installation: Installation, machine: Machine) -> None:
+    """Nobody has pushed for days; docker said something odd once, and that was before the worker was started."""
+    old = 'level=error msg="couldn\'t start instance, attempting requeue" err="Error response from daemon: '
+    said = "client version 1.24 is too old. Minimum supported API version is 1.44, please upgrade your client"
+    line = f'time="2026-11-01T03:00:00Z" {old}{said}" pid=1 self=step_start_instance'
+    started = 'time="2026-11-01T03:10:00Z" level=info msg="worker started" pid=1 self=cli'
+    file = machine.files.get("/var/log/upstart/travis-worker.log")
+    for text in (line, started):
+        machine.log(UNIT, text)
+        if file is not None:
+            file.text += f"{text}\n"
+
+
+@fault("has builds on all its workers", on=Role.PLATFORM, cause=SUSPICIOUS)
+def saturated(installation: Installation, _machine: Machine) -> None:
+    """Every place for a build is taken, and nothing waits."""
+    queue = installation.broker.queue("builds.trusty")
+    installation.push(len(queue.consumers) if queue else 0, seconds=HOUR)
+
+
+def _build(installation: Installation, machine: Machine, seconds: float, age: float) -> None:
+    """One build runs on this machine, and has been for a while."""
+    others = [worker for worker in _workers(installation) if worker.machine is not machine]
+    consumers = [each.consumer for worker in others for each in worker.processors if each.consumer is not None]
+    for consumer in consumers:
+        consumer.prefetch = 0
+    installation.push(1, seconds=seconds - age)
+    for consumer in consumers:
+        consumer.prefetch = 1
+    for processor in worker_of(installation, machine).processors:
+        if processor.container is not None:
+            processor.container.created = processor.container.started = machine.timeline.now() - age
+
+
+def _workers(installation: Installation) -> list[TravisWorker]:
+    return [installation.worker(machine.name) for machine in installation.workers()]
+
+
+def _at_once(worker: TravisWorker) -> None:
+    """Started anew with other settings, long enough ago."""
+    started = worker.unit.started
+    worker.lose_power(worker.unit)
+    worker.connect_at_once()
+    worker.unit.started = started
+    if worker.process is not None and started is not None:
+        worker.process.started = started
