@@ -7,7 +7,6 @@ from typing import Any
 
 import psycopg
 
-from bot.sandbox.installation.database import TravisDatabase
 from bot.sandbox.installation.programs import Call, Options, Reply, Usage, in_te_main, options, program, unsupported
 
 PORT = "5432"
@@ -23,9 +22,9 @@ _REFUSED = (
     '\tIs the server running on host "{host}" and accepting\n'
     "\tTCP/IP connections on port {port}?\n"
 )
-# Words that write, wherever they stand in a statement whose literals and comments are gone.
+# Words that write, wherever they stand in a statement whose literals and comments are gone; DO may do anything.
 _WRITES = re.compile(
-    r"\b(INSERT|UPDATE|DELETE|TRUNCATE|ALTER|DROP|CREATE|GRANT|REVOKE|COPY|VACUUM|REINDEX|CLUSTER|MERGE|NOTIFY|"
+    r"\b(DO|INSERT|UPDATE|DELETE|TRUNCATE|ALTER|DROP|CREATE|GRANT|REVOKE|COPY|VACUUM|REINDEX|CLUSTER|MERGE|NOTIFY|"
     r"PG_TERMINATE_BACKEND|PG_CANCEL_BACKEND|SETVAL|NEXTVAL)\b",
     re.I,
 )
@@ -114,7 +113,7 @@ def _run(call: Call, read: Options) -> Reply:
     if not _READ_ONLY.search(pgoptions) and any(map(_writes, asked)):
         call.changes()
     try:
-        with _session(database, pgoptions) as connection:
+        with database.session(f"{LONGEST} {pgoptions}") as connection:
             talk = Talk(read, connection)
             connection.add_notice_handler(lambda said: talk.complaints.append(_noticed(said)))
             status = _commands(talk, commands) if commands else _script(talk, call.stdin)
@@ -123,25 +122,14 @@ def _run(call: Call, read: Options) -> Reply:
     return Reply(status, "".join(talk.said), "".join(talk.complaints))
 
 
-def _session(database: TravisDatabase, pgoptions: str) -> "Any":
-    return database.session(f"{LONGEST} {pgoptions}")
-
-
 def _commands(talk: Talk, commands: list[str]) -> int:
     """The `-c` strings in one session; the first that fails ends it where ON_ERROR_STOP is set."""
-    ended = [talk.run(text) for text in _until_failure(talk, commands)]
-    return 0 if ended[-1] else 1
-
-
-def _until_failure(talk: Talk, commands: list[str]) -> Iterator[str]:
+    done = True
     for text in commands:
-        if talk.complaints and _stops(talk.read) and _failed(talk):
-            return
-        yield text
-
-
-def _failed(talk: Talk) -> bool:
-    return any(": " in said and not said.startswith(("NOTICE", "WARNING")) for said in talk.complaints)
+        done = talk.run(text)
+        if not done and _stops(talk.read):
+            break
+    return 0 if done else 1
 
 
 def _script(talk: Talk, text: str) -> int:
