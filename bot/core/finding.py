@@ -20,6 +20,8 @@ class Finding:
     """One cause on one target. `cause` is a stable id such as `worker.amqp-lost`; `fixes` are gentlest first.
 
     Where no fix can be sent by machine, `person` says what somebody must do, and `link` where it is described.
+    `blamed` are the machines that would have to be in trouble for this to be no more than their consequence: what is
+    wrong with only some of them, or with others, does not explain it. None: any of them does.
     """
 
     cause: str
@@ -30,6 +32,7 @@ class Finding:
     fixes: tuple[Fix, ...] = ()
     person: str = ""
     link: str = ""
+    blamed: tuple[Target, ...] | None = None
 
     @property
     def key(self) -> str:

@@ -256,10 +256,16 @@ def _explain(found: Found, others: Sequence[Found], diagnoses: Mapping[str, Diag
     """A finding whose diagnosis names another one's cause in `unless` is its consequence: shown so, no fix offered."""
     if (own := diagnoses.get(found.by)) is None:
         return found
-    for other in others:
-        cause, severity = other.finding.cause, other.finding.severity.name
-        if other.by != found.by and _could_explain(other.finding, found.finding) and own.explained_by(cause, severity):
-            return replace(found, under=cause, finding=replace(found.finding, fixes=()))
+    reasons = [
+        other.finding
+        for other in others
+        if other.by != found.by
+        and _could_explain(other.finding, found.finding)
+        and own.explained_by(other.finding.cause, other.finding.severity.name)
+    ]
+    for reason in reasons:
+        if _suffices(reason, reasons, found.finding):
+            return replace(found, under=reason.cause, finding=replace(found.finding, fixes=()))
     return found
 
 
@@ -267,6 +273,13 @@ def _could_explain(other: Finding, found: Finding) -> bool:
     """What is wrong on one worker says nothing about another one."""
     near = other.target == found.target or other.target.role is not found.target.role
     return near and other.severity >= Severity.WARN
+
+
+def _suffices(reason: Finding, reasons: Sequence[Finding], found: Finding) -> bool:
+    """What is wrong with other machines explains a finding only when it is wrong with all that the finding blames."""
+    if found.blamed is None or reason.target == found.target:
+        return True
+    return reason.target in found.blamed and {*found.blamed} <= {each.target for each in reasons}
 
 
 def shown_answer(question: Question, answer: Answer) -> str:

@@ -49,3 +49,55 @@ def test_a_diagnosis_may_belong_to_several_situations() -> None:
         catalogue.add(replace(DARK, name="cold"), "b")
     with pytest.raises(Permanent, match="share one name"):
         catalogue.add(replace(DARK, also=("grid weak",)), "b")
+
+
+def lamp(no: int) -> Target:
+    return Target(f"lamp-{no}", Role.WORKER, "house")
+
+
+GRID = Target("grid", Role.PLATFORM, "house")
+
+
+def night(blamed: tuple[Target, ...] | None) -> Diagnosis:
+    def look(_look: Look, machine: Target) -> Iterator[Finding]:
+        yield Finding("night.fell", Severity.BROKEN, machine, "night", blamed=blamed)
+
+    return Diagnosis("night", "darkness", Role.PLATFORM, "Is it night?", look, unless=("lamp.*", "grid.*"))
+
+
+def out(*names: str) -> Diagnosis:
+    def look(_look: Look, machine: Target) -> Iterator[Finding]:
+        if machine.name in names:
+            yield Finding("lamp.dark", Severity.BROKEN, machine, "dark")
+
+    return Diagnosis("lamps", "darkness", Role.WORKER, "Which are out?", look)
+
+
+@pytest.mark.parametrize(
+    ("blamed", "dark", "under"),
+    [
+        (None, ("lamp-1",), "lamp.dark"),
+        ((lamp(1),), ("lamp-1",), "lamp.dark"),
+        ((lamp(1), lamp(2)), ("lamp-1", "lamp-2"), "lamp.dark"),
+        ((lamp(1), lamp(2)), ("lamp-1",), ""),
+        ((lamp(2),), ("lamp-1",), ""),
+        ((), ("lamp-1",), ""),
+    ],
+)
+def test_what_blames_machines_is_explained_only_by_trouble_with_all_of_them(
+    blamed: tuple[Target, ...] | None, dark: tuple[str, ...], under: str
+) -> None:
+    site = Site("house", "house.example.com", "2.2", (GRID, lamp(1), lamp(2)))
+    report = Diagnoser(site, Machines(), lambda *_: None).look((night(blamed), out(*dark)), site, Machines().abort)
+    assert [found.under for found in report.findings if found.finding.cause == "night.fell"] == [under]
+
+
+def test_what_blames_machines_is_still_explained_by_its_own() -> None:
+    site = Site("house", "house.example.com", "2.2", (GRID, lamp(1)))
+    grid = Diagnosis("grid", "darkness", Role.PLATFORM, "?", lambda _, machine: iter((fallen(machine),)))
+    report = Diagnoser(site, Machines(), lambda *_: None).look((night((lamp(1),)), grid), site, Machines().abort)
+    assert [found.under for found in report.findings if found.finding.cause == "night.fell"] == ["grid.down"]
+
+
+def fallen(machine: Target) -> Finding:
+    return Finding("grid.down", Severity.BROKEN, machine, "no power")
