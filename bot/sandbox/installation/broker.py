@@ -13,6 +13,7 @@ VHOST = "travis"
 NODE = "rabbit@te-main"
 PORT = 5672
 TLS_PORT = 4567
+DRAINS = ("reporting.jobs.builds", "reporting.jobs.logs")  # what services of the platform consume: hub and logs
 
 
 class AmqpRefused(Exception):
@@ -102,6 +103,10 @@ class Broker:
         self.timeline = timeline
         self.host = host
         self.running = True
+        self.stopped = False  # by `stop_app`: its node runs, RabbitMQ in it does not
+        self.split: dict[str, tuple[str, ...]] = {}  # node -> those it has lost
+        self.drains = set(DRAINS)  # whose service runs
+        self.ports = {PORT, TLS_PORT}  # where it listens while it runs
         self.users = {"guest": "guest", "travis": "0a1b2c3d4e5f"}
         self.tags = {"guest": "[administrator]", "travis": "[]"}
         self.vhosts = ["/", VHOST]
@@ -111,8 +116,9 @@ class Broker:
         self._random = random.Random(seed)
         self._creation = int(timeline.origin.timestamp())
         self._processes = itertools.count(700, 9)
-        for name in ("builds.trusty", "reporting.jobs.builds", "reporting.jobs.logs"):
+        for name in ("builds.trusty", *DRAINS):
             self.declare(name)
+        self.drain()
 
     # what clients do
 
@@ -180,6 +186,30 @@ class Broker:
         for queue in {consumer.queue.name: consumer.queue for consumer in consumers}.values():
             self.deliver(queue)
 
+    def start(self) -> None:
+        """It runs again, and the platform's own services have come back to it."""
+        self.running, self.stopped = True, False
+        self.drain()
+
+    def drain(self) -> None:
+        """The services of the platform that take what workers report, each with a connection of its own."""
+        for name in sorted(self.drains):
+            queue = self.declare(name)
+            if not queue.consumers:
+                channel = self.channel(self.connect("127.0.0.1", "travis", self.users["travis"], VHOST))
+                queue.ready.clear()
+                self.consume(channel, queue, "")
+
+    def undrain(self, name: str) -> None:
+        """The service that consumes this queue ends."""
+        self.drains.discard(name)
+        for consumer in list(self.declare(name).consumers):
+            self.close(consumer.channel.connection)
+
+    def stop_app(self) -> None:
+        self.stop()
+        self.running, self.stopped = True, True
+
     def stop(self) -> None:
         self.running = False
         for connection in list(self.connections):
@@ -205,6 +235,11 @@ class Broker:
         consumer.unacked.clear()
 
     # what is asked
+
+    @property
+    def serves(self) -> bool:
+        """Clients can connect to it."""
+        return self.running and not self.stopped
 
     def queue(self, name: str) -> Queue | None:
         return next((queue for queue in self.queues if queue.name == name), None)

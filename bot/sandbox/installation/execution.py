@@ -21,8 +21,17 @@ from bot.sandbox.installation.shell import (
     command_of,
     parse,
 )
+from bot.sandbox.installation.timeline import Ended
 
 Say = Callable[[Reply], None]
+
+
+@dataclass
+class Stream:
+    """A connection that a shell has opened, and what it has said on it."""
+
+    port: int
+    said: str = ""
 
 
 @dataclass
@@ -36,11 +45,17 @@ class Shell:
     status: int = 0
     functions: dict[str, Script] = field(default_factory=dict)
     exited: bool = False
+    streams: dict[int, Stream] = field(default_factory=dict)
 
     def reply(self, text: str, stdin: str = "") -> Reply:
         """Run a script to its end and collect what it says."""
         said: list[Reply] = []
-        exit = self.run(text, said.append, stdin)
+        try:
+            exit = self.run(text, said.append, stdin)
+        except Ended as over:
+            over.out = "".join(reply.out for reply in said) + over.out
+            over.err = "".join(reply.err for reply in said) + over.err
+            raise
         return Reply(exit, "".join(reply.out for reply in said), "".join(reply.err for reply in said))
 
     def run(self, text: str, say: Say, stdin: str = "") -> int:
@@ -93,6 +108,10 @@ class Shell:
     def _simple(self, simple: Simple, stdin: str) -> Reply:
         words = self._words(simple)
         for redirect in simple.redirects:
+            if redirect.operator == "<>":
+                return self._open(redirect, words)
+            if redirect.operator == "<&":
+                stdin = self._hear(redirect)
             if redirect.operator == "<":
                 given = self._read(redirect, words)
                 if isinstance(given, Reply):
@@ -134,11 +153,37 @@ class Shell:
         host, port = path.removeprefix("/dev/tcp/").rsplit("/", 1)
         return self.context.installation.dial(self.context, host, int(port))
 
+    def _open(self, redirect: Redirect, words: tuple[str, ...]) -> Reply:
+        """`exec 3<>/dev/tcp/HOST/PORT`: a connection that stays open for what follows."""
+        path = self._word(redirect.to)
+        if words != ("exec",) or self.name != "bash" or not path.startswith("/dev/tcp/"):
+            self.context.machine.unknown.append(f"{redirect.descriptor}<>{path}")
+            return Reply(2, err=f"{self.name}: {path}: only exec and a connection are simulated here\n")
+        refused = self._dial(path)
+        if isinstance(refused, Reply):
+            return refused
+        self.streams[redirect.descriptor] = Stream(int(path.rsplit("/", 1)[1]))
+        return Reply()
+
+    def _hear(self, redirect: Redirect) -> str:
+        """What the other side of a connection says; whoever waits for one that is silent waits until ended."""
+        stream = self.streams.get(int(self._word(redirect.to)))
+        if stream is None:
+            return ""
+        machine = self.context.machine
+        answer = self.context.installation.answer(machine, stream.port, stream.said)
+        if answer is None:
+            machine.timeline.until(lambda: False, float("inf"), lambda: self.context.ended() or not machine.up)
+        return answer or ""
+
     def _redirected(self, reply: Reply, redirect: Redirect) -> Reply:
         if redirect.operator.startswith("<"):
             return reply
         target = self._word(redirect.to)
         fd = redirect.descriptor
+        if redirect.operator == ">&" and target.isdigit() and int(target) in self.streams:
+            self.streams[int(target)].said += reply.out
+            return dataclasses.replace(reply, out="")
         if redirect.operator == ">&" and (fd, target) == (1, "2"):
             return dataclasses.replace(reply, out="", err=reply.err + reply.out)
         if redirect.operator == ">&" and (fd, target) == (2, "1"):

@@ -296,7 +296,7 @@ class _Reader:
             if isinstance(token, Word):
                 words.append(_program(token) if not words else token)
                 self._at += 1
-            elif token.text in ("<", ">", ">>", ">&", "<&"):
+            elif token.text in ("<", ">", ">>", ">&", "<&", "<>"):
                 self._at += 1
                 redirects.append(self._redirect(token))
             else:

@@ -154,6 +154,9 @@ class Machine:
     seen_as: str = ""  # the address others see it by, when something stands in between
     wedged: set[str] = field(default_factory=set)  # what is stuck until the kernel starts anew: network, docker
     blocked: set[int] = field(default_factory=set)  # ports that a firewall drops on the way out
+    rejected: set[int] = field(default_factory=set)  # ports that a firewall refuses in the other side's name
+    proxied: set[int] = field(default_factory=set)  # ports where a proxy takes every connection and passes nothing on
+    latency: float = 0.0  # seconds until the other side answers
     docker: Docker = field(default_factory=Docker)
     files: dict[str, File] = field(default_factory=dict)
     units: dict[str, Unit] = field(default_factory=dict)

@@ -18,6 +18,9 @@ POLL = 0.05  # real seconds between two looks at whether a waiting program shoul
 class Ended(Exception):
     """The program that waits was ended from outside: its connection, its time limit or its machine is gone."""
 
+    out = ""  # what was said before
+    err = ""
+
 
 class RealClock:
     """Seconds since the start, `speed` times as fast as outside."""

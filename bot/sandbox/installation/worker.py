@@ -156,7 +156,7 @@ class TravisWorker(Service):
             ours = f"{self.machine.address}:44122->{self.broker.host}:{port}"
             self._later(DIAL_TIMEOUT, lambda: self._give_up(f"read tcp {ours}: i/o timeout"))
             return
-        if not self.broker.running or port not in self.broker.ports or port in self.machine.rejected:
+        if not self.broker.serves or port not in self.broker.ports or port in self.machine.rejected:
             self._give_up(f"dial tcp {self.broker.host}:{port}: connect: connection refused")
             return
         try:

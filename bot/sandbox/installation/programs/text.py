@@ -48,12 +48,12 @@ def _formatted(form: str, arguments: list[str]) -> tuple[str, int]:
         if found[0] == "%%":
             return "%"
         if found[0].startswith("\\"):
-            return _ESCAPES.get(found[1], found[0])
+            return chr(int(found[1], 8)) if found[1][0] in "01234567" else _ESCAPES.get(found[1], found[0])
         value = arguments[used] if used < len(arguments) else ""
         used += 1
         return value if found[2] in "sb" else str(int(value or "0"))
 
-    return re.sub(r"\\(.)|%%|%([sbd])", filled, form), used
+    return re.sub(r"\\([0-7]{1,3}|.)|%%|%([sbd])", filled, form), used
 
 
 def _lines(text: str) -> list[str]:
@@ -218,3 +218,13 @@ def tr(call: Call) -> Reply:
 
 def _plain(text: str) -> str:
     return re.sub(r"\\([nt0\\])", lambda found: _ESCAPES[found[1]], text)
+
+
+@program("od")
+def od(call: Call) -> Reply:
+    """`od -An -tx1`: the bytes of the input, sixteen in a line."""
+    if call.words != ("-An", "-tx1"):
+        return unsupported(call, " ".join(call.words))
+    data = call.stdin.encode("latin-1", errors="replace")
+    lines = (data[at : at + 16] for at in range(0, len(data), 16))
+    return Reply(out="".join("".join(f" {byte:02x}" for byte in line) + "\n" for line in lines))
