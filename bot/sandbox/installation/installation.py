@@ -123,7 +123,7 @@ class Installation:
             if unit.enabled == "enabled":
                 unit.start()
         if machine is self.platform:
-            self.broker.running = True
+            self.broker.start()
         for tell in machine.on_power:
             tell()
 
@@ -170,7 +170,7 @@ class Installation:
         machine = next((m for m in self.machines.values() if m.address == address and m.up), None)
         if machine is None:
             return set()
-        broker = self.broker.ports if self.broker.running else set()
+        broker = self.broker.ports if self.broker.serves else set()
         dashboard = {8800} if machine.container("replicated-ui") else set()
         return {22, 80, 443} | dashboard | broker if machine is self.platform else {22}
 

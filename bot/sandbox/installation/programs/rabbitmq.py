@@ -8,10 +8,30 @@ from typing import Any
 from bot.sandbox.installation.broker import NODE, PORT, Broker, Channel, Connection, Consumer, Queue
 from bot.sandbox.installation.programs import Call, Options, Reply, Usage, in_te_main, options, program, unsupported
 
-_DOWN = (
-    f"Error: unable to perform an operation on node '{NODE}'. "
-    "Please see diagnostics information and suggestions below.\n"
-)
+_DOWN = f"""\
+Error: unable to perform an operation on node '{NODE}'. Please see diagnostics information and suggestions below.
+
+DIAGNOSTICS
+===========
+
+attempted to contact: ['{NODE}']
+
+{NODE}:
+  * connected to epmd (port 4369) on te-main
+  * epmd reports: node 'rabbit' not running at all
+                  no other nodes on te-main
+  * suggestion: start the node
+
+"""
+_STOPPED = """\
+Error: this command requires the 'rabbit' app to be running on the target node. Start it with 'rabbitmqctl start_app'.
+Arguments given:
+\t{words}
+
+\x1b[1mUsage\x1b[0m
+
+rabbitmqctl [--node <node>] [--longnames] [--quiet] {command} [--timeout <timeout>]
+"""
 _LONGS = {
     "vhost": True, "node": True, "timeout": True, "formatter": True, "quiet": False, "silent": False,
     "no-table-headers": False, "online": False, "offline": False, "local": False,
@@ -133,6 +153,8 @@ def rabbitmqctl(call: Call) -> Reply:
     command, *words = read.words
     if not _broker(call).running:
         return Reply(69, err=_DOWN)
+    if _broker(call).stopped and command != "start_app":
+        return Reply(64, err=_STOPPED.format(words=" ".join(call.words), command=command))
     listing = _listing(call, command)
     if listing is not None:
         return _list(call, listing, command, words, read)
@@ -191,10 +213,72 @@ def _authenticate(call: Call, words: list[str]) -> Reply:
     )
 
 
+# ---------------------------------------------------------------- the node itself
+
+_ALARMS = {"memory": "Memory", "free disk space": "Free disk space"}
+
+
+def _cluster_status(call: Call, _words: list[str]) -> Reply:
+    broker = _broker(call)
+    lost = [f"Node {node} cannot communicate with {', '.join(others)}" for node, others in broker.split.items()]
+    sections = {
+        "Basics": [f"Cluster name: {NODE}"],
+        "Disk Nodes": list(broker.split) or [NODE],
+        "Running Nodes": [NODE],
+        "Versions": [f"{NODE}: RabbitMQ 3.10.8 on Erlang 25.2.3"],
+        "Maintenance status": [f"Node: {NODE}, status: not under maintenance"],
+        "Alarms": _alarms(broker),
+        "Network Partitions": lost or ["(none)"],
+        "Listeners": [f"Node: {NODE}, interface: [::], port: {PORT}, protocol: amqp, purpose: AMQP 0-9-1 and AMQP 1.0"],
+    }
+    return Reply(out="".join(_section(name, lines) for name, lines in sections.items()))
+
+
+def _alarms(broker: Broker) -> list[str]:
+    return [f"{_ALARMS[alarm]} alarm on node {NODE}" for alarm in sorted(broker.alarms)] or ["(none)"]
+
+
+def _section(name: str, lines: list[str]) -> str:
+    return f"\x1b[1m{name}\x1b[0m\n\n" + "".join(f"{line}\n" for line in lines) + "\n"
+
+
+def _status(call: Call, _words: list[str]) -> Reply:
+    broker = _broker(call)
+    memory = 6.4 if "memory" in broker.alarms else 0.1449
+    free = 0.0312 if "free disk space" in broker.alarms else 83.7473
+    sections = {
+        "Runtime": ["OS PID: 8", "RabbitMQ version: 3.10.8", f"Node name: {NODE}"],
+        "Alarms": _alarms(broker),
+        "Memory": [
+            f"Total memory used: {memory} gb",
+            "Calculation strategy: rss",
+            "Memory high watermark setting: 0.4 of available memory, computed to: 6.2931 gb",
+        ],
+        "Free Disk Space": ["Low free disk space watermark: 0.05 gb", f"Free disk space: {free} gb"],
+    }
+    return Reply(out="".join(_section(name, lines) for name, lines in sections.items()))
+
+
+def _start_app(call: Call, _words: list[str]) -> Reply:
+    call.changes()
+    _broker(call).start()
+    return Reply()
+
+
+def _stop_app(call: Call, _words: list[str]) -> Reply:
+    call.changes()
+    _broker(call).stop_app()
+    return Reply()
+
+
 _COMMANDS: dict[str, Callable[[Call, list[str]], Reply]] = {
     "authenticate_user": _authenticate,
     "ping": lambda _call, _words: Reply(out="Ping succeeded\n"),
     "await_startup": lambda _call, _words: Reply(),
+    "cluster_status": _cluster_status,
+    "status": _status,
+    "start_app": _start_app,
+    "stop_app": _stop_app,
 }
 
 
@@ -208,7 +292,7 @@ def rabbitmq_diagnostics(call: Call) -> Reply:
     broker = _broker(call)
     if check not in _CHECKS:
         return unsupported(call, check)
-    if not broker.running:
+    if not broker.running or (broker.stopped and check != "ping"):
         return Reply(69, err=f"Error:\nFailed to connect and authenticate to {NODE} in 60000 ms\n")
     if "alarms" in check and broker.alarms:
         said = "".join(f"{alarm.capitalize()} alarm on node {NODE}\n" for alarm in sorted(broker.alarms))

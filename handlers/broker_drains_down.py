@@ -1,0 +1,70 @@
+"""Builds run, and nobody takes their results or logs out of RabbitMQ: the page only looks stuck.
+
+travis-hub-drain consumes what workers report of their builds, travis-logs-drain what builds print. A queue that holds
+messages while something takes them is busy, which is no fault.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+
+from bot.core.errors import Unknown
+from bot.core.finding import Finding, Severity
+from bot.core.handler import diagnosis
+from bot.core.look import Look
+from bot.core.target import Role, Target
+from handlers.toolbox import broker, rabbitmq
+
+RESTARTING = timedelta(minutes=1)  # a service that is started again takes seconds; sooner than this says nothing
+REPORTS, LOGS = "reporting.jobs.builds", "reporting.jobs.logs"
+# Queue -> cause, the service that should consume it, and what people see without it.
+DRAINS = {
+    REPORTS: ("platform.hub-drain-down", "travis-hub-drain", "builds look queued though they run and end"),
+    LOGS: ("broker.logs-drain-down", "travis-logs-drain", "the logs of builds stay empty"),
+}
+
+
+@diagnosis(
+    "results not recorded",
+    of="builds not starting",
+    each=Role.PLATFORM,
+    says="Does the platform take what workers report?",
+    unless=("broker.down", "broker.partition", "platform.not-ready", "platform.app-stopped"),
+    runbook="https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/",
+    once=True,
+)
+def broker_drains_down(look: Look, machine: Target) -> Iterator[Finding]:
+    at = rabbitmq.broker(look)
+    look.together(broker.cluster(at.container), rabbitmq.queues(at.container, at.vhost))
+    if look(broker.cluster(at.container)).state != broker.RUNNING:
+        return
+    forsaken = [each for each in look(rabbitmq.queues(at.container, at.vhost)) if _forsaken(each)]
+    before = look.earlier(rabbitmq.queues(at.container, at.vhost), RESTARTING)
+    for queue in forsaken:
+        if _had_consumers(before, queue.name):
+            service = DRAINS[queue.name][1]
+            raise Unknown(f"{service} went away within the last minutes, perhaps to be restarted; look again in 5 min")
+        yield _finding(machine, at, queue)
+
+
+def _forsaken(queue: rabbitmq.Queue) -> bool:
+    return queue.name in DRAINS and queue.ready > 0 and queue.consumers == 0
+
+
+def _had_consumers(before: Sequence[rabbitmq.Queue] | None, name: str) -> bool:
+    return any(each.consumers for each in before or () if each.name == name)
+
+
+def _finding(machine: Target, at: rabbitmq.Broker, queue: rabbitmq.Queue) -> Finding:
+    cause, service, seen = DRAINS[queue.name]
+    inside = f" inside container {at.container}" if at.container else ""
+    return Finding(
+        cause,
+        Severity.BROKEN,
+        machine,
+        f"{service} takes nothing out of RabbitMQ: {seen}",
+        evidence=f"{queue.name} holds {queue.ready} messages and has no consumer",
+        person=f"Restart {service}{inside} on {machine}. When nobody knows how it is started there, restart the app in "
+        "a quiet moment (`sudo replicatedctl app stop`, then `sudo replicatedctl app start`): running builds start "
+        f"again. Nothing is lost, {queue.name} keeps the messages; it is right when they go down to 0.",
+        link="https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/",
+    )

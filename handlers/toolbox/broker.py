@@ -1,0 +1,240 @@
+"""Facts about the broker itself: does it run, has it raised an alarm, is its cluster of one mind?
+
+`rabbitmqctl cluster_status` answers all of it in one question, in text with headings since RabbitMQ 3.8 and as Erlang
+terms before; when the node does not run, `rabbitmqctl` says so in its own diagnostics. Sources:
+https://www.rabbitmq.com/docs/monitoring and https://www.rabbitmq.com/docs/alarms
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+from bot.core.errors import Unknown
+from bot.core.fact import Fact, fact
+from bot.core.fix import Change, Fix, Risk, Wait, equals
+from bot.core.question import Output
+from bot.core.target import Role, Target
+from handlers.toolbox.rabbitmq import ctl
+
+RUNNING, STOPPED, DOWN = "running", "stopped", "down"
+START_WITHIN = timedelta(minutes=3)
+RESOURCES = {"memory": "memory", "free disk space": "disk", "disk": "disk", "file descriptor": "file descriptors"}
+
+# The node is not there: its port mapper says so, or there is no port mapper. A wrong cookie or a name that cannot be
+# looked up ends with the same status, and says nothing about the node.
+_DOWN = re.compile(r"node '[^']*' not running at all|unable to connect to epmd [^\n]*: address")
+_STOPPED = "requires the 'rabbit' app to be running"
+_BOLD = re.compile(r"\x1b\[[0-9;]*m")
+_HEADINGS = ("Disk Nodes", "RAM Nodes", "Running Nodes", "Alarms", "Network Partitions")
+_ALARM = re.compile(r"^(.+?) alarm on node (\S+)$")
+_SPLIT = re.compile(r"^Node (\S+) cannot communicate with (.+)$")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """How the broker is: `state` is `running`, `stopped` (the Erlang node runs, RabbitMQ in it does not) or `down`.
+
+    `alarms` are pairs of resource and node, `splits` say which node has lost which others.
+    """
+
+    state: str
+    nodes: tuple[str, ...] = ()
+    running: tuple[str, ...] = ()
+    alarms: tuple[tuple[str, str], ...] = ()
+    splits: tuple[tuple[str, str], ...] = ()
+    said: str = ""
+
+
+@dataclass(frozen=True)
+class Room:
+    """How much the asked node uses and has left, in its own words; empty where it does not say."""
+
+    node: str = ""
+    memory: str = ""
+    memory_limit: str = ""
+    disk_free: str = ""
+    disk_limit: str = ""
+
+
+# ---------------------------------------------------------------- facts
+
+
+@fact
+def cluster(container: str) -> Fact[Cluster]:
+    """Does the broker run, and what does it say of itself?"""
+    return Fact("Does RabbitMQ run?", Role.PLATFORM, ctl(container, "cluster_status"), _cluster)
+
+
+@fact
+def state(container: str) -> Fact[str]:
+    """The state alone, for waiting."""
+    return Fact("state of RabbitMQ", Role.PLATFORM, ctl(container, "cluster_status"), lambda said: _cluster(said).state)
+
+
+@fact
+def is_stopped(container: str) -> Fact[bool]:
+    """Does the node run without RabbitMQ in it?"""
+    question = ctl(container, "cluster_status")
+    return Fact("RabbitMQ is stopped", Role.PLATFORM, question, lambda said: _cluster(said).state == STOPPED)
+
+
+@fact
+def room(container: str) -> Fact[Room]:
+    """Memory and disk of the node, next to their limits."""
+    return Fact("How much memory and disk has RabbitMQ left?", Role.PLATFORM, ctl(container, "status"), _room)
+
+
+def _cluster(said: Output) -> Cluster:
+    words = f"{said.out}\n{said.err}"
+    if said.exit is None:
+        raise Unknown("rabbitmqctl did not answer in time, so nobody knows whether RabbitMQ runs")
+    if _STOPPED in words:
+        return Cluster(STOPPED, said=_first(said))
+    if found := _DOWN.search(words):
+        return Cluster(DOWN, said=f"rabbitmqctl says: {found[0]}")
+    if not said.ok:
+        raise Unknown(f"rabbitmqctl failed: {_first(said)}")
+    text = _BOLD.sub("", said.out)
+    return _from_terms(text) if "{nodes,[" in text else _from_text(text)
+
+
+def _first(said: Output) -> str:
+    """The first line that says anything: the rest is advice, or the usage."""
+    lines = (line.strip() for line in f"{said.err}\n{said.out}".splitlines())
+    return next((line for line in lines if line not in ("", "Error:")), "no words")[:300]
+
+
+# ---------------------------------------------------------------- since RabbitMQ 3.8: text with headings
+
+
+def _from_text(text: str) -> Cluster:
+    under = _sections(text)
+    if not {"Running Nodes", "Alarms"} <= under.keys():
+        raise Unknown("rabbitmqctl answered in a form that is not known")
+    return Cluster(
+        RUNNING,
+        nodes=tuple(under.get("Disk Nodes", [])) + tuple(under.get("RAM Nodes", [])),
+        running=tuple(under["Running Nodes"]),
+        alarms=tuple(_alarm(line) for line in under["Alarms"]),
+        splits=tuple(_split(line) for line in under.get("Network Partitions", [])),
+    )
+
+
+def _sections(text: str) -> dict[str, list[str]]:
+    """Heading -> its lines without `(none)`; a blank line follows each heading, and one each section."""
+    found: dict[str, list[str]] = {}
+    heading = ""
+    for line in (each.strip() for each in text.splitlines()):
+        if line in _HEADINGS:
+            found[heading := line] = []
+        elif heading and line and line != "(none)":
+            found[heading].append(line)
+        elif heading and not line and found[heading]:
+            heading = ""
+    return {name: list(_own(name, lines)) for name, lines in found.items()}
+
+
+def _own(heading: str, lines: list[str]) -> Iterator[str]:
+    """Only what belongs there: an empty section is followed by the next heading, which may be one we do not read."""
+    shapes = {"Alarms": _ALARM, "Network Partitions": _SPLIT}
+    shape = shapes.get(heading, re.compile(r"^\S+@\S+$"))
+    return (line for line in lines if shape.match(line))
+
+
+def _alarm(line: str) -> tuple[str, str]:
+    found = _ALARM.match(line)
+    assert found is not None
+    return RESOURCES.get(found[1].lower(), found[1].lower()), found[2]
+
+
+def _split(line: str) -> tuple[str, str]:
+    found = _SPLIT.match(line)
+    assert found is not None
+    return found[1], found[2]
+
+
+# ---------------------------------------------------------------- before: Erlang terms
+
+
+def _from_terms(text: str) -> Cluster:
+    flat = re.sub(r"\s+", "", text)
+    if "{running_nodes," not in flat:
+        return Cluster(STOPPED, said="its Erlang node answers, and names no node that runs RabbitMQ")
+    return Cluster(
+        RUNNING,
+        nodes=_names(_between(flat, "{nodes,", "{running_nodes,")),
+        running=_names(_between(flat, "{running_nodes,", "]}")),
+        alarms=tuple((RESOURCES.get(what, what), node) for node, what in _pairs(_between(flat, "{alarms,", ""))),
+        splits=tuple(_pairs(_between(flat, "{partitions,", "{alarms,"))),
+    )
+
+
+def _between(text: str, begins: str, ends: str) -> str:
+    """What stands after the one and before the other; to the end when that does not come."""
+    after = text.partition(begins)[2]
+    return after.partition(ends)[0] if ends else after
+
+
+def _names(terms: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"[\w.-]+@[\w.-]+", terms))
+
+
+def _pairs(terms: str) -> Iterator[tuple[str, str]]:
+    """Node and each member of its list, from `[{rabbit@a,[memory]},{rabbit@b,[]}]`."""
+    for node, members in re.findall(r"\{'?([\w.-]+@[\w.-]+)'?,\[([^\]]+)\]\}", terms):
+        yield from ((node, member.strip("'")) for member in members.split(","))
+
+
+# ---------------------------------------------------------------- status
+
+
+def _room(said: Output) -> Room:
+    if not said.ok:
+        raise Unknown(f"rabbitmqctl status failed: {_first(said)}")
+    text = _BOLD.sub("", said.out)
+    if "{running_applications" in text:
+        return _room_from_terms(re.sub(r"\s+", "", text))
+    return Room(
+        node=_after(r"^Node name: (\S+)", text),
+        memory=_after(r"^Total memory used: (.+)", text),
+        memory_limit=_after(r"^Memory high watermark setting: .*?computed to: (.+)", text),
+        disk_free=_after(r"^Free disk space: (.+)", text),
+        disk_limit=_after(r"^Low free disk space watermark: (.+)", text),
+    )
+
+
+def _room_from_terms(flat: str) -> Room:
+    return Room(
+        memory=_bytes(_after(r"\{memory,\[\{total,(?:\[\{erlang,\d+\},\{rss,)?(\d+)", flat)),
+        memory_limit=_bytes(_after(r"\{vm_memory_limit,(\d+)\}", flat)),
+        disk_free=_bytes(_after(r"\{disk_free,(\d+)\}", flat)),
+        disk_limit=_bytes(_after(r"\{disk_free_limit,(\d+)\}", flat)),
+    )
+
+
+def _after(pattern: str, text: str) -> str:
+    found = re.search(pattern, text, re.M)
+    return found[1].strip() if found else ""
+
+
+def _bytes(digits: str) -> str:
+    return f"{int(digits) / 1e9:.4g} gb" if digits else ""
+
+
+# ---------------------------------------------------------------- fixes
+
+
+def start_app(platform: Target, container: str) -> Fix:
+    """For a RabbitMQ that was stopped inside its running node (`rabbitmqctl stop_app`): nothing else is touched."""
+    return Fix(
+        id="broker.start-app",
+        title="Start RabbitMQ in its running node",
+        target=platform,
+        steps=(
+            Change("Start RabbitMQ", ctl(container, "start_app"), needed=is_stopped(container), within=START_WITHIN),
+            Wait(state(container), equals(RUNNING), START_WITHIN),
+        ),
+        risk=Risk.INTERRUPTS,
+        undo="`rabbitmqctl stop_app`, as somebody did before",
+    )
