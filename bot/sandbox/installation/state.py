@@ -93,6 +93,7 @@ class Unit:
     transient: bool = False
     command: str = ""
     then_start: bool = False
+    respawns: bool = False  # it ended by itself, and is started again after a pause
 
     def turn(self, active: str, sub: str) -> None:
         self.active, self.sub = active, sub

@@ -82,6 +82,7 @@ class TravisWorker(Service):
 
     def stop(self, unit: Unit) -> None:
         """TERM: running builds go back to the queue. A wedged docker answers to nothing but the time-out."""
+        unit.respawns = False
         unit.turn("deactivating", "stop-sigterm")
         self._later(STOP_TIMEOUT if "docker" in self.machine.wedged else STOPPING, self._stopped)
 
@@ -93,11 +94,13 @@ class TravisWorker(Service):
     def restarted(self) -> None:
         """It ended by itself: it is started again after the pause that its unit prescribes."""
         self._end()
+        self.unit.respawns = True
         self.unit.turn("deactivating", "stop-post")
         self._later(POST_STOP, self._again)
 
     def _again(self) -> None:
         self.unit.restarts += 1
+        self.unit.respawns = False
         self.start(self.unit)
 
     # ------------------------------------------------------------ what the program does
@@ -306,6 +309,7 @@ class TravisWorker(Service):
     # ------------------------------------------------------------ the end
 
     def lose_power(self, unit: Unit) -> None:
+        unit.respawns = False
         self._end()
         super().lose_power(unit)
 

@@ -37,7 +37,7 @@ def _line(unit: Unit) -> str:
     if unit.active == "inactive":
         return f"{unit.name} stop/waiting\n"
     if unit.active == "deactivating":
-        goal = "start" if unit.then_start else "stop"
+        goal = "start" if unit.then_start or unit.respawns else "stop"
         return f"{unit.name} {goal}/{'post-stop' if unit.sub == 'stop-post' else 'killed'}\n"
     process = f", process {unit.main.pid}" if unit.main else ""
     return f"{unit.name} start/running{process}\n"

@@ -1,0 +1,66 @@
+"""A worker reaches the platform, but nothing listens there, or what listens is not RabbitMQ."""
+
+from collections.abc import Iterator
+
+from bot.core.finding import Finding, Severity
+from bot.core.handler import diagnosis
+from bot.core.look import Look
+from bot.core.target import Role, Target
+from handlers.toolbox import network
+
+
+@diagnosis(
+    "network listeners",
+    of="builds not starting",
+    each=Role.WORKER,
+    says="Does the platform answer where the worker looks for it?",
+    unless=(
+        "broker.down",
+        "platform.app-stopped",
+        "platform.not-ready@BROKEN",
+        "platform.unreachable",
+        "worker.host-mismatch@BROKEN",
+    ),
+    runbook=network.RUNBOOK,
+)
+def network_listeners(look: Look, machine: Target) -> Iterator[Finding]:
+    refused = network.troubles(look, machine, network.Way.REFUSED)
+    mute = network.troubles(look, machine, network.Way.MUTE)
+    evidence = f"tried from {machine}: {network.listed(network.roads(look, machine))}"
+    if refused:
+        ports = " and ".join(str(road.port) for road in refused)
+        yield Finding(
+            "net.port-refused",
+            Severity.BROKEN,
+            machine,
+            f"port {ports} of {refused[0].host} refuses {machine}",
+            evidence=evidence,
+            person=_person(look, machine, refused),
+            link=network.RUNBOOK,
+        )
+    if mute:
+        yield Finding(
+            "net.amqp-silent",
+            Severity.BROKEN,
+            machine,
+            f"something takes {machine}'s connection to {mute[0].host}:{mute[0].port}, but it is not RabbitMQ",
+            evidence=evidence,
+            person=f"Find out what answers on port {mute[0].port} of {network.platform_of(look, mute[0].host)} for "
+            f"{machine.address or machine}: a proxy or a load balancer without a broker behind it. AMQP does not go "
+            "through an HTTP proxy; let it reach RabbitMQ directly.",
+            link=network.RUNBOOK,
+        )
+
+
+def _person(look: Look, machine: Target, refused: tuple[network.Road, ...]) -> str:
+    rules = " and ".join(f"{road.port} ({road.use})" for road in refused)
+    tls = (
+        f" RabbitMQ may listen with TLS only, on {network.AMQPS}: then AMQP_URI on {machine} has to begin with "
+        f"amqps:// and name that port."
+        if any(road.port == network.AMQP for road in refused)
+        else ""
+    )
+    return (
+        f"On {network.platform_of(look, refused[0].host)}, find out what should listen on port {rules} and start it; a "
+        f"firewall that rejects instead of dropping looks the same from {machine.address or machine}.{tls}"
+    )

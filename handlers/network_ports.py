@@ -1,0 +1,44 @@
+"""What a worker sends to the platform is dropped on the way: a firewall, or the platform's security group."""
+
+from collections.abc import Iterator
+
+from bot.core.finding import Finding, Severity
+from bot.core.handler import diagnosis
+from bot.core.look import Look
+from bot.core.target import Role, Target
+from handlers.toolbox import network
+
+
+@diagnosis(
+    "network ports",
+    of="builds not starting",
+    each=Role.WORKER,
+    says="Does a firewall let the worker through to the platform?",
+    unless=("platform.unreachable", "worker.host-mismatch@BROKEN"),
+    runbook=network.RUNBOOK,
+)
+def network_ports(look: Look, machine: Target) -> Iterator[Finding]:
+    blocked = network.troubles(look, machine, *network.BLOCKED)
+    if not blocked:
+        return
+    ports = " and ".join(str(road.port) for road in blocked)
+    yield Finding(
+        "net.port-blocked",
+        Severity.BROKEN,
+        machine,
+        f"{machine} gets no answer from port {ports} of {blocked[0].host}",
+        evidence=f"tried from {machine}: {network.listed(network.roads(look, machine))}",
+        person=_person(look, machine, blocked),
+        link=network.RUNBOOK,
+    )
+
+
+def _person(look: Look, machine: Target, blocked: tuple[network.Road, ...]) -> str:
+    source = f"{machine.address}/32" if network.is_address(machine.address) else machine.address
+    rules = "; ".join(
+        f"TCP {road.port} ({road.use}) from {source} to {network.platform_of(look, road.host)}" for road in blocked
+    )
+    return (
+        f"Let this through: {rules}. In AWS that is an inbound rule of the platform's security group with exactly this "
+        "port and source; elsewhere the firewalls between the two and on both. Do not open it to the world."
+    )
