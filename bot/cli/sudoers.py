@@ -120,6 +120,8 @@ def _arguments(make: Any, broker: Broker) -> Iterable[tuple[Any, ...]] | None:
         "addresses": (MACHINE.address,),
         "container": (CONTAINER if broker.in_container else "",),
         "vhost": (broker.vhost,),
+        "host": ("travis.example.com",),
+        "port": (5672,),
     }
     wanted = inspect.signature(make).parameters
     return itertools.product(*(samples[name] for name in wanted)) if set(wanted) <= set(samples) else None
