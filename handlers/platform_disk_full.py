@@ -1,0 +1,65 @@
+"""A disk of the platform is full: then PostgreSQL and RabbitMQ stop, and nothing starts any more."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from bot.core.errors import Unknown
+from bot.core.finding import Finding, Severity
+from bot.core.handler import diagnosis
+from bot.core.look import Look
+from bot.core.target import Role, Target
+from handlers.toolbox import platform
+from handlers.toolbox.platform import Disk
+
+FILLING, FULL = 85, 95  # percent; RabbitMQ and Docker need room to work in
+
+
+@diagnosis(
+    "platform disk full",
+    of="builds not starting",
+    also=("platform not ready",),
+    each=Role.PLATFORM,
+    says="Has the platform disk space left?",
+    runbook="https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/",
+)
+def platform_disk_full(look: Look, machine: Target) -> Iterator[Finding]:
+    folder = platform.data_dir(look, machine)
+    look.together(platform.disks(machine, folder), platform.inodes(machine, folder))
+    disks, files = look(platform.disks(machine, folder)), look(platform.inodes(machine, folder))
+    worst = max((*disks, *files), key=lambda each: each.used)
+    if worst.used < FILLING:
+        return
+    full = Finding(
+        "platform.disk-full",
+        Severity.BROKEN,
+        machine,
+        f"the file system {worst.mount} of {machine} {_how_full(worst, files)}",
+        evidence=f"df says {_told(disks)}; of the files that fit, {_told(files)} are used",
+        person=f"{_biggest(look, machine, worst)} Free space there, or make the disk larger; of {folder} delete only "
+        f"old logs, the rest is the installation itself. Then look again.",
+    )
+    yield full if worst.used >= FULL else replace(full, severity=Severity.WARN)
+
+
+def _how_full(worst: Disk, files: Sequence[Disk]) -> str:
+    return f"has used {worst.used} % of its inodes" if worst in files else f"is {worst.used} % full"
+
+
+def _told(disks: Sequence[Disk]) -> str:
+    return ", ".join(f"{each.mount} {each.used} %" for each in disks) or "nothing"
+
+
+def _biggest(look: Look, machine: Target, worst: Disk) -> str:
+    """What takes the room, as far as it can be counted in a few seconds."""
+    folders = (*worst.folders, "/var/log") if worst.mount == "/" else worst.folders or (worst.mount,)
+    try:
+        found = look(platform.biggest(machine, " ".join(folders)))
+    except Unknown:
+        found = ()
+    if not found:
+        return f"What is biggest could not be counted quickly: `sudo du -xh -d 2 {worst.mount} | sort -h | tail`."
+    return f"Biggest: {', '.join(f'{path} {_readable(size)}' for path, size in found)}."
+
+
+def _readable(kib: int) -> str:
+    return f"{kib / 1024 / 1024:.1f} GiB" if kib >= 1024 * 1024 else f"{kib // 1024} MiB"
