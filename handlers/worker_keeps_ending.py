@@ -11,7 +11,7 @@ from bot.core.finding import Finding, Severity
 from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
-from handlers.toolbox import worker
+from handlers.toolbox import settings, worker
 
 SHORT_LIFE = timedelta(minutes=2)  # one that ends sooner after its start was hardly stopped by somebody
 
@@ -21,7 +21,7 @@ SHORT_LIFE = timedelta(minutes=2)  # one that ends sooner after its start was ha
     of="builds not starting",
     each=Role.WORKER,
     says="Does travis-worker stay up?",
-    unless=("broker.down", "net.*"),
+    unless=("broker.down", "net.*", *settings.ENDS_BY),
     runbook="https://docs.travis-ci.com/user/enterprise/worker-cli-commands/",
 )
 def worker_keeps_ending(look: Look, machine: Target) -> Iterator[Finding]:
@@ -33,7 +33,7 @@ def worker_keeps_ending(look: Look, machine: Target) -> Iterator[Finding]:
         raise Unknown("travis-worker is being stopped just now, perhaps to be restarted; look again in a minute")
     error = look(worker.last_error(machine, look(worker.init_system(machine))))
     yield Finding(
-        "worker.keeps-ending",
+        "worker.crash-loop",
         Severity.BROKEN,
         machine,
         f"travis-worker does not stay up on {machine}: it is {now.state}",

@@ -12,7 +12,7 @@ from bot.core.fix import Fix, Risk, readable
 from bot.core.handler import action, diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
-from handlers.toolbox import rabbitmq, worker
+from handlers.toolbox import rabbitmq, settings, worker
 
 JUST_STARTED = timedelta(minutes=2)  # a worker connects within seconds; sooner than this, its absence says nothing
 
@@ -22,7 +22,7 @@ JUST_STARTED = timedelta(minutes=2)  # a worker connects within seconds; sooner 
     of="builds not starting",
     each=Role.WORKER,
     says="Does RabbitMQ see the worker?",
-    unless=("broker.down", "net.*"),
+    unless=("broker.down", "net.*", *settings.ENDS_BY),
     runbook="https://docs.travis-ci.com/user/enterprise/troubleshooting-guide/#lost-connection-to-rabbitmq",
 )
 def worker_lost_rabbitmq(look: Look, machine: Target) -> Iterator[Finding]:

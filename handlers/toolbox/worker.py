@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from bot.core.command import Command, sh
 from bot.core.errors import Unknown
@@ -191,15 +192,16 @@ def still_on_boot(machine: Target, boot: str) -> Fact[bool]:
 @fact
 def paused(machine: Target, init: str) -> Fact[bool]:
     """Has the worker been told to drain, and not been told otherwise since? Its log says so."""
-    return Fact(f"{SERVICE} on {machine} is paused", machine, _log(init), _paused)
+    return Fact(f"{SERVICE} on {machine} is paused", machine, log(init), _paused)
 
 
 @fact
 def not_paused(machine: Target, init: str) -> Fact[bool]:
-    return Fact(f"{SERVICE} on {machine} is not paused", machine, _log(init), lambda said: not _paused(said))
+    return Fact(f"{SERVICE} on {machine} is not paused", machine, log(init), lambda said: not _paused(said))
 
 
-def _log(init: str) -> Command:
+def log(init: str) -> Command:
+    """How the end of the worker's log is read."""
     if init == UPSTART:
         return sh("tail", "-n", "500", f"/var/log/upstart/{SERVICE}.log").sudo()
     return sh("journalctl", "-u", SERVICE, "-n", "500", "-o", "cat", "--no-pager").sudo()
@@ -216,7 +218,7 @@ def _paused(said: Output) -> bool:
 @fact
 def last_error(machine: Target, init: str) -> Fact[str]:
     """The message of the last error in the worker's log, empty when there is none."""
-    return Fact(f"last error in the log of {SERVICE} on {machine}", machine, _log(init), _last_error)
+    return Fact(f"last error in the log of {SERVICE} on {machine}", machine, log(init), _last_error)
 
 
 def _last_error(said: Output) -> str:
@@ -267,13 +269,19 @@ def sockets(look: Look, machine: Target, init: str) -> int | None:
 # ---------------------------------------------------------------- putting facts together
 
 
-def service(look: Look, machine: Target) -> Service:
-    """The worker's service, whatever starts it."""
+def service(look: Look, machine: Target, *also: Fact[Any]) -> Service:
+    """The worker's service, whatever starts it; `also` are other facts to ask in the same round."""
+    look.together(*asked(look, machine), *also)
     if look(init_system(machine)) == UPSTART:
-        look.together(upstart_status(machine), process_age(machine), upstart_conf(machine))
         return _upstart_service(look(upstart_status(machine)), look(process_age(machine)), look(upstart_conf(machine)))
-    look.together(unit(machine), uptime(machine))
     return _systemd_service(look(unit(machine)), look(uptime(machine)))
+
+
+def asked(look: Look, machine: Target) -> tuple[Fact[Any], ...]:
+    """The facts that say how the service is, on its init system."""
+    if look(init_system(machine)) == UPSTART:
+        return upstart_status(machine), process_age(machine), upstart_conf(machine)
+    return unit(machine), uptime(machine)
 
 
 def _systemd_service(properties: dict[str, str], up: timedelta) -> Service:
@@ -431,10 +439,23 @@ def _usr2(on: Handle) -> Command:
 
 
 def _restart(on: Handle) -> Change:
-    words = ("restart", SERVICE) if on.init == UPSTART else ("systemctl", "restart", SERVICE)
+    return restarted(on.machine, on.init, on.pid)
+
+
+def restarted(machine: Target, init: str, pid: int) -> Change:
+    """Restart the process that was seen; sent when it is still that one."""
+    words = ("restart", SERVICE) if init == UPSTART else ("systemctl", "restart", SERVICE)
     return Change(
         "Restart the service",
         sh(*words).sudo(),
-        slow=on.init == SYSTEMD,
-        needed=still_process(on.machine, on.init, on.pid),
+        slow=init == SYSTEMD,
+        needed=still_process(machine, init, pid),
     )
+
+
+def restarted_anyhow(machine: Target, init: str) -> Change:
+    """Restart one that ends over and over: it has another process each time, and upstart's own `restart` refuses
+    between two of them.
+    """
+    words = ("service", SERVICE, "restart") if init == UPSTART else ("systemctl", "restart", SERVICE)
+    return Change("Restart the service", sh(*words).sudo(), slow=init == SYSTEMD)

@@ -104,7 +104,7 @@ def test_when_the_broker_cannot_be_asked_nothing_is_claimed(prod: Installation, 
     # The workers end and are started again for as long as it is away, and no fix of theirs would help.
     causes = {finding.cause for finding in (found.finding for found in report.findings)}
     assert any("rabbitmqctl failed" in sentence for sentence in report.unknown), report
-    assert causes <= {"worker.keeps-ending"}, report
+    assert causes <= {"worker.crash-loop"}, report
     assert all(not found.finding.fixes for found in report.findings)
     assert all("AMQP" in found.finding.evidence or "amqp" in found.finding.evidence for found in report.findings)
     prod.wait_for_consumers("worker-2")  # whose supervisor has started it again until the broker was back
