@@ -116,7 +116,8 @@ class Fix:
 
     `ensure` runs whenever the fix ends before its last step (failure, cancel, takeover) and may have begun. `saves` is
     asked before the first change and kept with the run, `undo` says how to go back. `also_locks` names other machines
-    that must stand still meanwhile.
+    that must stand still meanwhile. `items` are the rows, containers or people that a fix is about, as they stand in
+    its commands and parameters: the look just before it may find some gone and leaves them out, but never adds one.
     """
 
     id: str
@@ -129,6 +130,7 @@ class Fix:
     ensure: tuple[Change, ...] = ()
     also_locks: tuple[Target, ...] = field(default=())
     one_at_a_time: bool = False
+    items: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.target}: {self.title}"

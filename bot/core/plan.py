@@ -6,7 +6,8 @@ is applied.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -96,7 +97,34 @@ def fix_to_json(fix: Fix) -> Json:
         "ensure": [_step_to_json(step) for step in fix.ensure],
         "also_locks": [target.name for target in fix.also_locks],
         "one_at_a_time": fix.one_at_a_time,
+        "items": list(fix.items),
     }
+
+
+def narrows(offered: Fix, agreed: Fix) -> bool:
+    """Whether a fix does only a part of what was agreed to: the same steps, about fewer items, and nothing else."""
+    fewer = bool(offered.items) and set(offered.items) < set(agreed.items)
+    return fewer and _bones(offered, agreed.items) == _bones(agreed, agreed.items)
+
+
+_WORDS = frozenset({"title", "does", "undo", "asks", "question", "text", "saves", "items"})  # say it, do not do it
+
+
+def _bones(fix: Fix, items: Sequence[str]) -> Json:
+    return dict(_without(fix_to_json(fix), frozenset(items)))
+
+
+def _without(value: Any, items: frozenset[str]) -> Any:
+    """What is done, as JSON in which no item is named: elements of lists, parts of `--logins=a,b`, counts of rows."""
+    if isinstance(value, Mapping):
+        kept = {key: _without(each, items) for key, each in value.items() if key not in _WORDS}
+        return kept | ({"rows": kept["rows"] is not None} if "rows" in kept else {})
+    if isinstance(value, list | tuple):
+        return [_without(each, items) for each in value if str(each) not in items]
+    if isinstance(value, str):
+        left = re.sub(r"[^=,\s]+", lambda word: "" if word[0] in items else word[0], value)
+        return re.sub(r",+", ",", left).replace("=,", "=").strip(",")
+    return value
 
 
 def _step_to_json(step: Step) -> Json:
@@ -152,7 +180,12 @@ def _fix(stored: Json, find: FindTarget) -> Fix:
         ensure=tuple(_change(step, find) for step in stored["ensure"]),
         also_locks=tuple(find(name) for name in stored["also_locks"]),
         one_at_a_time=stored["one_at_a_time"],
+        items=tuple(stored.get("items", ())),
     )
+
+
+def fix_from_json(stored: Json, site: Site) -> Fix:
+    return _fix(stored, _finder(site))
 
 
 def _step(stored: Json, find: FindTarget) -> Step:
@@ -188,4 +221,10 @@ def _command(stored: Json) -> Command | Statement:
 def _fact(stored: Json, find: FindTarget) -> Fact[Any]:
     if (make := FACTS.get(stored["fact"])) is None:
         raise Permanent(f"the plan waits for `{stored['asks']}`, which this version of opsbot cannot ask")
-    return make(*(find(each["target"]) if isinstance(each, dict) else each for each in stored["with"]))
+    return make(*(_argument(each, find) for each in stored["with"]))
+
+
+def _argument(stored: Any, find: FindTarget) -> Any:
+    if isinstance(stored, dict):
+        return find(stored["target"])
+    return tuple(stored) if isinstance(stored, list) else stored

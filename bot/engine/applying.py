@@ -3,7 +3,7 @@ diagnosis.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from bot.core.errors import Refused, Unknown
 from bot.core.fix import Change, Fix, Wait
 from bot.core.look import CannotLook
-from bot.core.plan import fix_to_json
+from bot.core.plan import fix_from_json, fix_to_json, narrows
 from bot.core.ports import Sender, Tx
 from bot.engine.changing import MOST_SAID, Changing, InDoubt, Pace, StepFailed, may_be_sent
 from bot.engine.journal import Cancelled, Journal
@@ -82,7 +82,8 @@ class Applying:
             return Result(done[0])
         try:
             self._lock()
-            result = self._begin() or self._work()
+            begun = self._begin()
+            result = begun if isinstance(begun, Result) else begun._work()
         except StepFailed as why:
             result = self._failed(why)
         except InDoubt as doubt:
@@ -118,20 +119,39 @@ class Applying:
             self.journal.tell(tx, "waiting", **{"for": f"run {holder}, which holds {self.fix.target}", "until": ""})
             self.journal.claim.record(tx, step, True)
 
-    def _begin(self) -> Result | None:
-        """Old evidence is not evidence: as long as nothing was sent, look again. Only an unchanged fix goes on."""
+    def _begin(self) -> "Result | Applying":
+        """Old evidence is not evidence: as long as nothing was sent, look again. Only what was agreed to goes on, or
+        less of it.
+        """
         if self._has_begun():
-            return None
+            return self
         try:
             offered = self.way.again()
         except (CannotLook, Unknown, Refused) as why:
             raise StepFailed(f"could not look again, so nothing was sent: {why}") from why
         if offered is None:
             return Result.GONE
-        if fix_to_json(self.fix) not in map(fix_to_json, offered) or self._identity_now() != self.identity:
+        left = next((fix for fix in offered if fix_to_json(fix) == fix_to_json(self.fix)), None) or next(
+            (fix for fix in offered if narrows(fix, self.fix)), None
+        )
+        if left is None or self._identity_now() != self.identity:
             return Result.ALTERED
-        self._save()
-        return None
+        narrowed = self._narrowed(left)
+        narrowed._save()
+        return narrowed
+
+    def _narrowed(self, left: Fix) -> "Applying":
+        """From now on this is the fix, also for a process that takes over."""
+        if (gone := len(self.fix.items) - len(left.items)) == 0:
+            return self
+
+        def keep(tx: Tx) -> Json:
+            text = f"{gone} of {len(self.fix.items)} that were agreed to no longer need it and are left alone: {left}"
+            self.journal.tell(tx, "note", text=text)
+            return fix_to_json(left)
+
+        stored = self.journal.write(f"{self.key}.narrowed", keep)
+        return replace(self, fix=fix_from_json(stored, self.diagnoser.site))
 
     def _identity_now(self) -> str:
         return self.diagnoser.asker.identity(self.fix.target)

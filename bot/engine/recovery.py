@@ -14,7 +14,7 @@ from bot.core.fix import Fix
 from bot.core.handler import Action, Catalogue, Diagnosis
 from bot.core.look import CannotLook
 from bot.core.outcome import Outcome
-from bot.core.plan import Plan, finding_from_json, finding_to_json, plan_from_json
+from bot.core.plan import Plan, finding_from_json, finding_to_json, fix_from_json, plan_from_json
 from bot.core.ports import Sender, Tx
 from bot.core.question import Answer, Question, answer_to_json
 from bot.core.run import Verb
@@ -339,6 +339,8 @@ class Recovery:
     def _applying(self, no: int, fix_no: int, fix: Fix, plan: Plan, way: Way) -> Applying:
         identity = dict(plan.identities)[fix.target.name]
         locks = self._locks(fix)
+        if (narrowed := self.journal.recorded(f"plan.{no}.fix.{fix_no}.narrowed")) is not None:
+            fix = fix_from_json(narrowed[0], self.diagnoser.site)
         return Applying(
             self.journal, self.sender, self.diagnoser, self.terms.pace, identity, no, fix_no, fix, way, locks
         )

@@ -5,9 +5,12 @@ from threading import Event as Flag
 
 import pytest
 
-from bot.core.errors import Refused
+from bot.core.approval import Verdict
+from bot.core.command import sh
+from bot.core.errors import LeaseLost, Refused
+from bot.core.fact import Fact, fact
 from bot.core.finding import Finding, Severity
-from bot.core.fix import Fix, Risk
+from bot.core.fix import Change, Fix, Risk
 from bot.core.handler import Action, Diagnosis
 from bot.core.look import Look
 from bot.core.outcome import Outcome
@@ -172,3 +175,78 @@ def test_a_finding_about_another_machine_is_looked_at_again(lit: Room) -> None:
     lit.click(lit.asked(run), BO)
     assert lit.outcome(run) is Outcome.FIXED
     assert lit.sent() == ["tap"]
+
+
+def moths(look: Look, machine: Target) -> Iterator[Finding]:
+    """Each moth is named in the plan."""
+    if found := look(swarm(machine)):
+        yield Finding("lamp.moths", Severity.WARN, machine, f"{len(found)} moths", fixes=(shoo(machine, found),))
+
+
+@fact
+def swarm(machine: Target) -> Fact[tuple[str, ...]]:
+    return Fact(f"moths of {machine}", machine, sh("ls", "/moths"), lambda said: tuple(said.out.split()))
+
+
+def shoo(machine: Target, found: tuple[str, ...]) -> Fix:
+    steps = (Change("Shoo", sh("shoo", *found)), Change("Close", sh("close")))
+    return Fix("lamp.shoo", f"Shoo {len(found)} moths", machine, steps, Risk.DATA, items=found)
+
+
+@pytest.fixture
+def visited(database: str) -> Iterator[Room]:
+    with room(database) as made:
+
+        def shooed(machine: str, command: str) -> Output:
+            if command.startswith("shoo"):
+                made.machines.answers[machine]["ls /moths"] = ""
+            return Output(0)
+
+        made.machines.on_send = shooed
+        made.machines.answers["hall"]["ls /moths"] = "ann bea cis"
+        made.machines.answers["attic"]["ls /moths"] = ""
+        made.engine.catalogue.add(Diagnosis("moths", "visitors", Role.WORKER, "Are there moths?", moths), "e")
+        yield made
+
+
+def test_items_that_are_gone_are_left_out_without_asking_again(visited: Room) -> None:
+    visited.set_to_work()
+    run = visited.order("visitors")
+    ask = visited.asked(run)
+    assert "shoo ann bea cis" in ask.ask.text
+    visited.machines.answers["hall"]["ls /moths"] = "ann cis"
+    visited.click(ask, BO)
+    assert visited.outcome(run) is Outcome.FIXED
+    assert visited.sent() == ["shoo ann cis", "close"]
+    assert any("1 of 3 that were agreed to" in str(event.data) for event in visited.story(run, "note"))
+
+
+def test_an_item_that_is_new_needs_a_new_approval(visited: Room) -> None:
+    visited.set_to_work()
+    run = visited.order("visitors")
+    ask = visited.asked(run)
+    visited.machines.answers["hall"]["ls /moths"] = "ann cis dot"
+    visited.click(ask, BO)
+    assert "shoo ann cis dot" in visited.plan_no(run, 2).ask.text
+    assert visited.sent() == []
+
+
+def test_who_takes_over_goes_on_with_what_was_left(visited: Room) -> None:
+    """The lease is lost in the second change: whoever goes on knows what was left out, and doubts only that change."""
+    send, lost = visited.machines.on_send, list[str]()
+
+    def loses_it_once(machine: str, command: str) -> Output:
+        if command == "close" and not lost:
+            lost.append(command)
+            raise LeaseLost("frozen for too long")
+        return send(machine, command)
+
+    visited.machines.on_send = loses_it_once
+    visited.set_to_work()
+    run = visited.order("visitors")
+    ask = visited.asked(run)
+    visited.machines.answers["hall"]["ls /moths"] = "ann"
+    visited.click(ask, BO)
+    visited.click(visited.doubt(run), BO, Verdict.AGAIN)
+    assert visited.outcome(run) is Outcome.FIXED
+    assert visited.sent() == ["shoo ann", "close", "close"]
