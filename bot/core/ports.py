@@ -8,9 +8,10 @@ from typing import Any, Protocol, TypeVar
 
 from bot.core.approval import Approval, Ask, Click
 from bot.core.command import Command
+from bot.core.docker import Program
 from bot.core.outcome import Outcome
 from bot.core.people import Actor, Person, Place
-from bot.core.question import Answer, Output, Question, Rows, Unanswered
+from bot.core.question import Answer, Output, Question, Unanswered
 from bot.core.run import Order, Run
 from bot.core.shown import Shown
 from bot.core.sql import Statement
@@ -26,6 +27,14 @@ Json = Any
 
 class NotSent(Exception):
     """It is certain that the change never reached the machine (no connection, refused before the first byte)."""
+
+
+class Unreached(Exception):
+    """A machine cannot be reached: why, as a sentence, and the cause id of the finding it becomes."""
+
+    def __init__(self, why: str, cause: str = "unreachable") -> None:
+        super().__init__(why)
+        self.cause = cause
 
 
 class Asker(Protocol):
@@ -45,7 +54,31 @@ class Sender(Protocol):
 
     def send(self, target: Target, command: Command, within: timedelta, abort: Flag) -> Output: ...
 
-    def execute(self, target: Target, statement: Statement, within: timedelta, abort: Flag) -> Rows: ...
+    def execute(self, target: Target, statement: Statement, within: timedelta, abort: Flag) -> Output:
+        """Exit 0 when it is committed, with the number of rows as text; 1 when it was rolled back, and why."""
+        ...
+
+
+class Machines(Asker, Protocol):
+    """What reaches machines: asks them, sends them one change at a time, leads to what only they can reach."""
+
+    def send(self, target: Target, command: Command, within: timedelta, abort: Flag) -> Output: ...
+
+    def forward(self, target: Target, host: str, port: int) -> AbstractContextManager[int]:
+        """A port on loopback that leads to host:port as the machine sees it; raises Unreached on entering."""
+        ...
+
+
+class Inside(Protocol):
+    """Programs in the container of a platform machine that holds its services."""
+
+    def ask(self, target: Target, programs: Sequence[Program], abort: Flag) -> Sequence[Output | Unanswered]:
+        """One answer per program, in order; they only read."""
+        ...
+
+    def send(self, target: Target, program: Program, within: timedelta, abort: Flag) -> Output:
+        """Run one that changes something, once; raises NotSent and returns exit None as `Sender.send` does."""
+        ...
 
 
 class Directory(Protocol):
@@ -70,7 +103,8 @@ class Claim(Protocol):
 
     `commit()` opens a transaction that first locks and extends the lease (raises LeaseLost when another process holds
     it), so that whatever is written inside happens only while the lease is ours. `abort` is set when the lease is lost
-    or may be, when the run is cancelled, or when the process must stop: work on machines ends then.
+    or may be, when the run is cancelled, or when the process must stop: work on machines ends then. `lost` is set only
+    when the lease is lost or may be: also what must still be done before a run ends, ends then.
     """
 
     task: str
@@ -78,6 +112,7 @@ class Claim(Protocol):
     params: Mapping[str, Json]
     attempt: int
     abort: Flag
+    lost: Flag
 
     def commit(self) -> AbstractContextManager[Tx]: ...
 

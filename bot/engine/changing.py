@@ -121,8 +121,8 @@ class Changing:
         stop = self.journal.stop
         try:
             if not isinstance(change.command, Command):
-                rows = self.sender.execute(self.fix.target, change.command, change.within, stop)
-                return {"state": "done", "said": f"{len(rows.rows)} rows"}
+                ended = self.sender.execute(self.fix.target, change.command, change.within, stop)
+                return _executed(ended)
             if change.slow:
                 return self._sent_as_unit(no, ask, change, stop)
             output = self.sender.send(self.fix.target, change.command, change.within, stop)
@@ -188,7 +188,7 @@ class Changing:
         if seen is not None and seen["state"] != unit.State.RUNNING.value:
             return seen
         try:
-            stopped = self.sender.send(self.fix.target, unit.stop(self._unit(no)), timedelta(seconds=30), Flag())
+            stopped = self.sender.send(self.fix.target, unit.stop(self._unit(no)), timedelta(seconds=30), self.journal.claim.lost)
         except NotSent:
             return None
         return {"state": "failed", "said": "stopped, because the run has to end"} if stopped.ok else None
@@ -216,7 +216,7 @@ class Changing:
         """Take the finished unit away; what is left when this fails is only a name."""
         with suppress(NotSent):
             for command in unit.forget(self._unit(no)):
-                self.sender.send(self.fix.target, command, timedelta(seconds=30), Flag())
+                self.sender.send(self.fix.target, command, timedelta(seconds=30), self.journal.claim.lost)
 
     def _audited(self, no: int, change: Change, result: Mapping[str, Any]) -> Json:
         where = {"run": self.journal.run.id, "change": no, "target": self.fix.target.key}
@@ -315,6 +315,13 @@ def _result_of(change: Change, output: Output, stopped: bool) -> Mapping[str, An
         hung_up = {"state": "done", "said": "the machine hung up, as expected"}
         return hung_up if change.breaks_connection and not stopped else {"state": "in doubt"}
     return {"state": "done" if output.ok else "failed", "said": _said(output)}
+
+
+def _executed(ended: Output) -> Mapping[str, Any]:
+    """A statement has no exit status of its own: it is committed, rolled back, or nobody knows."""
+    if ended.exit is None:
+        return {"state": "in doubt"}
+    return {"state": "done" if ended.ok else "failed", "said": " ".join(f"{ended.out} {ended.err}".split())}
 
 
 def _said(output: Output) -> str:

@@ -116,15 +116,15 @@ class Journal:
     def stop(self) -> Flag:
         """A flag for work on machines: set when the lease may be lost, the run is cancelled or the process must end.
 
-        A calm journal (`heed_cancel` off, for what must be done before a run ends) has one that nobody sets.
+        A calm journal (`heed_cancel` off, for what must be done before a run ends) has one that only the lease sets.
         """
-        return self.claim.abort if self.heed_cancel else Flag()
+        return self.claim.abort if self.heed_cancel else self.claim.lost
 
     def heed_stop(self) -> None:
         """Raise when the run was told to stop: Cancelled by a person, LeaseLost when another process shall go on.
 
         What was asked of machines in the meantime may be cut short, so nothing of it may be kept.
         """
-        if self.heed_cancel and self.claim.abort.is_set():
+        if self.stop.is_set():
             self.check_cancel()
             raise LeaseLost("this process has to stop; another one goes on")

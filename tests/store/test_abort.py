@@ -15,3 +15,12 @@ def test_abort_is_set_by_the_clock_alone() -> None:
     assert claim.abort.is_set()
     claim.extended = time.monotonic()
     assert claim.abort.is_set(), "what was told to stop stays stopped"
+
+
+def test_being_told_to_stop_is_not_being_lost() -> None:
+    """What must still be done before a run ends goes on after a cancel, and ends with the lease."""
+    claim = Claim(None, ROW, "worker", lease=9, claimed=time.monotonic() - 5.9)  # type: ignore[arg-type]
+    claim.abort.set()
+    assert not claim.lost.is_set()
+    claim.extended -= 0.2
+    assert claim.lost.is_set()

@@ -135,6 +135,7 @@ def test_a_stale_worker_leaves_no_trace(
     with pytest.raises(LeaseLost, match="carried on by another process"), held.commit() as tx:
         store.intend(tx, run, 1, 1, 1, shown("restart"))
     assert held.abort.is_set()
+    assert held.lost.is_set()
     with pool.connection() as tx:
         assert store.change(tx, run, 1) is None
 

@@ -51,6 +51,7 @@ class Claim:
         self.params: Mapping[str, Any] = row["params"]
         self.attempt: int = row["attempt"]
         self.abort: threading.Event = Abort(self._may_be_lost)
+        self.lost: threading.Event = Abort(self._may_be_lost)
         self.run = str(row["run_id"])
         self.worker = worker
         self.over = False
@@ -84,6 +85,11 @@ class Claim:
     def _may_be_lost(self) -> bool:
         """Whether the newest extension is older than two thirds of the lease; until then nobody else can have it."""
         return time.monotonic() - self.extended > self._lease * 2 / 3
+
+    def lose(self) -> None:
+        """Another process has it, or may have: whatever is done on machines in its name ends."""
+        self.lost.set()
+        self.abort.set()
 
     def recorded(self, step: str) -> tuple[Any] | None:
         if step in self._fresh:
@@ -144,7 +150,7 @@ class Claim:
             if error.sqlstate not in _LOST:
                 raise
             self.over = True
-            self.abort.set()
+            self.lose()
             raise LeaseLost(f"{self} is carried on by another process") from error
 
     def _still_ours(self) -> None:

@@ -246,7 +246,7 @@ class Workers:
         lost = {row["run"] for row in found}
         for claim in held:
             if claim.run in lost:
-                claim.abort.set()
+                claim.lose()
             else:
                 claim.extended = max(claim.extended, asked)
 
@@ -256,7 +256,7 @@ class Workers:
             for claim in self._held():
                 if claim.extended < oldest and not claim.abort.is_set():
                     log.warning("%s stops: its lease could not be extended", claim)
-                    claim.abort.set()
+                    claim.lose()
 
     # ------------------------------------------------------------ small things
 
