@@ -47,6 +47,8 @@ class Container:
     environment: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     address: str = "172.17.0.2"
+    error: str = ""  # why docker could not start it
+    exit: int = 0
 
     @property
     def running(self) -> bool:
@@ -61,6 +63,22 @@ class Docker:
     api: str = "1.38"
     oldest_api: str = "1.12"
     delay: float = 0.0
+
+
+@dataclass(eq=False)
+class Disk:
+    """A file system: sizes in KiB, as df counts them."""
+
+    device: str = "/dev/xvda1"
+    mount: str = "/"
+    size: int = 41_156_736
+    used: int = 9_123_456
+    inodes: int = 2_621_440
+    inodes_used: int = 321_044
+
+    def fill(self, percent: float) -> None:
+        """So that df says this percentage."""
+        self.used = int(self.size * percent / 100)
 
 
 @dataclass(frozen=True)
@@ -159,6 +177,10 @@ class Machine:
     proxied: set[int] = field(default_factory=set)  # ports where a proxy takes every connection and passes nothing on
     latency: float = 0.0  # seconds until the other side answers
     docker: Docker = field(default_factory=Docker)
+    disks: list[Disk] = field(default_factory=lambda: [Disk()])  # the longest mount point that begins a path holds it
+    sizes: dict[str, int] = field(default_factory=dict)  # KiB of folders whose files are not simulated one by one
+    memory: int = 16_038  # MiB, and how much of it nobody needs
+    available: int = 12_987
     files: dict[str, File] = field(default_factory=dict)
     units: dict[str, Unit] = field(default_factory=dict)
     containers: list[Container] = field(default_factory=list)
@@ -222,6 +244,11 @@ class Machine:
         self.journal.append(Line(self.timeline.now(), unit, tag or unit, text))
         if len(self.journal) > MOST_LINES:
             del self.journal[: MOST_LINES // 2]
+
+    def disk(self, path: str) -> Disk:
+        """The file system that a path lies on."""
+        holding = [disk for disk in self.disks if f"{path}/".startswith(disk.mount.rstrip("/") + "/")]
+        return max(holding, key=lambda disk: len(disk.mount))
 
     def read(self, path: str) -> str | None:
         file = self.files.get(path)

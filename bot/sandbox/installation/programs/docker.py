@@ -84,7 +84,9 @@ def _row(machine: Machine, container: Container, form: str, length: int | None) 
 
 def _status(machine: Machine, container: Container) -> str:
     if not container.running:
-        return "Exited (0) About a minute ago"
+        if container.error:
+            return "Created"
+        return f"Exited ({container.exit}) {_age(machine.timeline.now() - container.started)} ago"
     return f"Up {_age(machine.timeline.now() - container.started)}"
 
 
@@ -131,8 +133,8 @@ def _inspected(machine: Machine, container: Container, form: str) -> str:
         ".State.Status": "running" if container.running else "exited",
         ".State.Running": "true" if container.running else "false",
         ".State.StartedAt": _rfc3339(machine.timeline.date(container.started)),
-        ".State.Error": "",
-        ".State.ExitCode": "0",
+        ".State.Error": container.error,
+        ".State.ExitCode": str(container.exit),
         ".Config.Image": container.image,
         ".Config.Hostname": container.hostname,
         ".RestartCount": "0",
@@ -169,6 +171,8 @@ def _exec(call: Call, words: tuple[str, ...]) -> Reply:
     container = call.machine.container(rest[0])
     if container is None:
         return Reply(1, err=f"Error: No such container: {rest[0]}\n")
+    if not container.running:
+        return Reply(1, err=f"Error response from daemon: Container {container.id} is not running\n")
     reply = call.run(tuple(rest[1:]), inside=container, network=container, user="root", environment=environment)
     if reply.exit == 127 and reply.err.startswith("sh: 1: "):
         why = f'starting container process caused "exec: \\"{rest[1]}\\": executable file not found in $PATH"'

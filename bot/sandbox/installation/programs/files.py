@@ -5,9 +5,7 @@ import posixpath
 from collections.abc import Callable
 
 from bot.sandbox.installation.programs import Call, Reply, Usage, options, program, unsupported
-from bot.sandbox.installation.state import File, Machine
-
-_BLOCKS = 41_156_736  # KiB of the root file system
+from bot.sandbox.installation.state import Disk, File, Machine
 
 
 def read(call: Call, path: str) -> str | Reply:
@@ -148,20 +146,78 @@ def _implied(machine: Machine, path: str) -> File | None:
 
 
 @program("df")
-def df(_call: Call) -> Reply:
-    used = 9_123_456
-    head = "Filesystem     1024-blocks     Used Available Capacity Mounted on\n"
-    line = f"/dev/xvda1        {_BLOCKS} {used}  {_BLOCKS - used}      {used * 100 // _BLOCKS}% /\n"
-    return Reply(out=head + line)
+def df(call: Call) -> Reply:
+    try:
+        given = options(call.words, flags="Pkihm", longs={"portability": False, "inodes": False})
+    except Usage as usage:
+        return unsupported(call, str(usage))
+    missing = [path for path in given.words if not _is_there(call.machine, path)]
+    there = [path for path in given.words if path not in missing]
+    disks = [call.machine.disk(path) for path in there] if given.words else call.machine.disks
+    kind = "i" if "i" in given or "inodes" in given else "h" if "h" in given else "k"
+    rows = [_HEADS_OF_DF[kind], *(_row_of_df(disk, kind) for disk in disks)] if disks else []
+    widths = [max(len(row[at]) for row in rows) for at in range(5)] if rows else []
+    out = "".join(f"{row[0]:<{widths[0]}} {_right(row, widths)} {row[5]}\n" for row in rows)
+    err = "".join(f"df: {path}: No such file or directory\n" for path in missing)
+    return Reply(1 if missing else 0, out, err)
+
+
+_HEADS_OF_DF = {
+    "k": ("Filesystem", "1024-blocks", "Used", "Available", "Capacity", "Mounted on"),
+    "i": ("Filesystem", "Inodes", "IUsed", "IFree", "IUse%", "Mounted on"),
+    "h": ("Filesystem", "Size", "Used", "Avail", "Use%", "Mounted on"),
+}
+_ALWAYS_THERE = ("/", "/var", "/var/lib", "/var/lib/docker", "/var/log", "/var/lib/replicated", "/tmp", "/etc", "/usr")
+
+
+def _is_there(machine: Machine, path: str) -> bool:
+    return path in _ALWAYS_THERE or path in machine.files or _implied(machine, path) is not None
+
+
+def _row_of_df(disk: Disk, kind: str) -> tuple[str, ...]:
+    size, used = (disk.inodes, disk.inodes_used) if kind == "i" else (disk.size, disk.used)
+    percent = f"{-(-used * 100 // size)}%"  # df rounds up
+    shown = (_readable(size), _readable(used), _readable(size - used)) if kind == "h" else (size, used, size - used)
+    return (disk.device, *map(str, shown), percent, disk.mount)
+
+
+def _right(row: tuple[str, ...], widths: list[int]) -> str:
+    return " ".join(row[at].rjust(widths[at]) for at in range(1, 5))
+
+
+def _readable(blocks: int) -> str:
+    return f"{blocks / 1024 / 1024:.0f}G" if blocks >= 10 * 1024**2 else f"{blocks / 1024:.0f}M"
 
 
 @program("du")
 def du(call: Call) -> Reply:
-    out = ""
-    for path in [word for word in call.words if not word.startswith("-")]:
-        size = sum(len(f.text) for p, f in call.machine.files.items() if p == path or p.startswith(f"{path}/"))
-        out += f"{size}\t{path}\n"
-    return Reply(out=out)
+    """KiB; what is inside a folder comes before it, as deep as -d allows."""
+    try:
+        given = options(call.words, flags="xskhc", values="d", longs={"max-depth": True})
+    except Usage as usage:
+        return unsupported(call, str(usage))
+    depth = 0 if "s" in given else int(given.get("d", "max-depth", default="99"))
+    missing = [path for path in given.words if not _is_there(call.machine, path)]
+    rows = [
+        (p, _size(call.machine, p)) for path in given.words if path not in missing for p in _under(call, path, depth)
+    ]
+    err = "".join(f"du: cannot access '{path}': No such file or directory\n" for path in missing)
+    return Reply(1 if missing else 0, "".join(f"{size}\t{path}\n" for path, size in rows), err)
+
+
+def _under(call: Call, path: str, depth: int) -> list[str]:
+    prefix = path.rstrip("/") + "/"
+    machine = call.machine
+    folders = {posixpath.dirname(p) for p, file in machine.files.items() if not file.folder}
+    folders |= {p for p, file in machine.files.items() if file.folder} | machine.sizes.keys()
+    inside = {"/".join(p.split("/")[: prefix.count("/") + no + 1]) for p in folders for no in range(depth)}
+    return [*sorted(p for p in inside if p.startswith(prefix) and p != prefix), path]
+
+
+def _size(machine: Machine, path: str) -> int:
+    prefix = path.rstrip("/") + "/"
+    counted = sum(size for p, size in machine.sizes.items() if f"{p}/".startswith(prefix))
+    return counted + sum(4 for p in machine.files if f"{p}/".startswith(prefix)) + 4
 
 
 @program("sha256sum")
