@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from bot.core.errors import Unknown
 from bot.core.finding import Finding, Severity
 from bot.core.handler import diagnosis
 from bot.core.look import Look
@@ -12,6 +11,7 @@ from handlers.toolbox import platform
 from handlers.toolbox.platform import Disk
 
 FILLING, FULL = 85, 95  # percent; RabbitMQ and Docker need room to work in
+SHOWN = 5  # of the biggest folders
 
 
 @diagnosis(
@@ -35,8 +35,8 @@ def platform_disk_full(look: Look, machine: Target) -> Iterator[Finding]:
         machine,
         f"the file system {worst.mount} of {machine} {_how_full(worst, files)}",
         evidence=f"df says {_told(disks)}; of the files that fit, {_told(files)} are used",
-        person=f"{_biggest(look, machine, worst)} Free space there, or make the disk larger; of {folder} delete only "
-        f"old logs, the rest is the installation itself. Then look again.",
+        person=f"{_biggest(look, machine, worst, folder)} Free space there, or make the disk larger; of {folder} "
+        "delete only old logs, the rest is the installation itself. Then look again.",
     )
     yield full if worst.used >= FULL else replace(full, severity=Severity.WARN)
 
@@ -49,16 +49,16 @@ def _told(disks: Sequence[Disk]) -> str:
     return ", ".join(f"{each.mount} {each.used} %" for each in disks) or "nothing"
 
 
-def _biggest(look: Look, machine: Target, worst: Disk) -> str:
+def _biggest(look: Look, machine: Target, worst: Disk, folder: str) -> str:
     """What takes the room, as far as it can be counted in a few seconds."""
-    folders = (*worst.folders, "/var/log") if worst.mount == "/" else worst.folders or (worst.mount,)
-    try:
-        found = look(platform.biggest(machine, " ".join(folders)))
-    except Unknown:
-        found = ()
+    counted = look(platform.biggest(machine, folder))
+    on_it = (*worst.folders, "/var/log") if worst.mount == "/" else worst.folders
+    found = [
+        f"{path} {_readable(size)}" for path, size in counted if path.startswith(tuple(f"{each}/" for each in on_it))
+    ]
     if not found:
         return f"What is biggest could not be counted quickly: `sudo du -xh -d 2 {worst.mount} | sort -h | tail`."
-    return f"Biggest: {', '.join(f'{path} {_readable(size)}' for path, size in found)}."
+    return f"Biggest: {', '.join(found[:SHOWN])}."
 
 
 def _readable(kib: int) -> str:

@@ -314,7 +314,14 @@ def manifest_sudoers(context: typer.Context, config: Config = None) -> None:
     from bot.cli.sudoers import Broker, sudoers
 
     settings = _settings(context, config)
-    brokers = {Broker(each.rabbitmq.via == "container", each.rabbitmq.vhost) for each in settings.installations}
+    brokers = {
+        Broker(
+            each.rabbitmq.via == "container",
+            each.rabbitmq.vhost,
+            tuple(sorted({machine.data_dir.rstrip("/") for machine in each.platforms})),
+        )
+        for each in settings.installations
+    }
     users = sorted({host.user for host in settings.ssh_hosts().values()})
     sys.stdout.write(sudoers(users, sorted(brokers, key=str), settings.handlers))
 

@@ -23,11 +23,12 @@ from bot.core.fix import Change, Fix, Wait, differs
 from bot.core.target import Role, Target
 from bot.core.wire import KILL_AFTER
 from bot.engine.discovery import discover
-from handlers.toolbox import worker
+from handlers.toolbox import platform, replicated, worker
 
 TIMEOUT: Final = "/usr/bin/timeout"
 UNIT_WITHIN: Final = timedelta(seconds=30)  # for systemd-run and what cleans up after it
 MACHINE: Final = Target("worker-1", Role.WORKER, "sample", "10.0.0.11")
+PLATFORM: Final = Target("platform-1", Role.PLATFORM, "sample", "10.0.0.10")
 PID, RUN, CHANGE_NO, CONTAINER = 7_654_321, 8_765_432, 97, "c0ffee0ddba1"
 BEGAN: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _UNKNOWN: Final = {  # what stands for a value that is not known beforehand -> the shapes that it can have
@@ -41,10 +42,11 @@ _UNKNOWN: Final = {  # what stands for a value that is not known beforehand -> t
 
 @dataclass(frozen=True)
 class Broker:
-    """Where an installation's rabbitmqctl runs, and for which vhost."""
+    """Where an installation's rabbitmqctl runs, for which vhost, and in which folders its platforms keep their data."""
 
     in_container: bool = True
     vhost: str = "travis"
+    data_dirs: tuple[str, ...] = ("/var/travis",)
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,8 @@ def _arguments(make: Any, broker: Broker) -> Iterable[tuple[Any, ...]] | None:
     """Sample arguments for a fact, told by their names; None when one of them is not known here."""
     samples: dict[str, tuple[Any, ...]] = {
         "machine": (MACHINE,),
+        "platform": (PLATFORM,),
+        "folder": broker.data_dirs,
         "init": (worker.SYSTEMD, worker.UPSTART),
         "pid": (PID,),
         "boot": ("any",),
@@ -128,7 +132,8 @@ def _arguments(make: Any, broker: Broker) -> Iterable[tuple[Any, ...]] | None:
 
 
 def _fixes() -> Iterator[Fix]:
-    """Every fix of a worker, for both init systems."""
+    """Every fix of a worker, for both init systems, and those of a platform."""
+    yield from (replicated.restart(PLATFORM), platform.remove_empty_folder(PLATFORM))
     back = Wait(worker.boot_id(MACHINE), differs("any"), timedelta(minutes=1))
     for init in (worker.SYSTEMD, worker.UPSTART):
         on = worker.Handle(MACHINE, init, PID, "any", True, back)

@@ -6,7 +6,7 @@ https://docs.travis-ci.com/user/enterprise/platform-tips-tcie-2.x/
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -58,9 +58,9 @@ class Answer:
     why: str = ""
 
 
-def data_dir(look: Look, host: Target) -> str:
+def data_dir(look: Look, platform: Target) -> str:
     """The folder that holds the platform's data on this machine."""
-    return look.site.option(f"data_dir.{host.name}", DATA).rstrip("/")
+    return look.site.option(f"data_dir.{platform.name}", DATA).rstrip("/")
 
 
 # ---------------------------------------------------------------- containers
@@ -84,10 +84,10 @@ def _main_container(said: Output) -> str:
 
 
 @fact
-def containers(host: Target) -> Fact[tuple[Container, ...]]:
+def containers(platform: Target) -> Fact[tuple[Container, ...]]:
     """Every container of the platform's image, those that do not run too, the newest first."""
     question = sh("docker", "ps", "-a", "--format", "{{.ID}}\t{{.Image}}\t{{.Status}}").sudo()
-    return Fact(f"Which containers of the platform are on {host}?", host, question, _containers)
+    return Fact(f"Which containers of the platform are on {platform}?", platform, question, _containers)
 
 
 def _containers(said: Output) -> tuple[Container, ...]:
@@ -98,10 +98,10 @@ def _containers(said: Output) -> tuple[Container, ...]:
 
 
 @fact
-def start_error(host: Target, container: str) -> Fact[str]:
+def start_error(platform: Target, container: str) -> Fact[str]:
     """Why docker could not start a container, empty when it could."""
     question = sh("docker", "inspect", "--format", "{{.State.Error}}", container).sudo()
-    return Fact(f"Why did the platform's container not start on {host}?", host, question, _start_error)
+    return Fact(f"Why did the platform's container not start on {platform}?", platform, question, _start_error)
 
 
 def _start_error(said: Output) -> str:
@@ -114,15 +114,18 @@ def _start_error(said: Output) -> str:
 
 
 @fact
-def disks(host: Target, folder: str) -> Fact[tuple[Disk, ...]]:
+def disks(platform: Target, folder: str) -> Fact[tuple[Disk, ...]]:
     """How full the file systems are that the platform writes to; `folder` holds its data."""
-    return Fact(f"How full are the disks of {host}?", host, sh("df", "-P", "-k", *_watched(folder)), _disks(folder))
+    return Fact(
+        f"How full are the disks of {platform}?", platform, sh("df", "-P", "-k", *_watched(folder)), _disks(folder)
+    )
 
 
 @fact
-def inodes(host: Target, folder: str) -> Fact[tuple[Disk, ...]]:
+def inodes(platform: Target, folder: str) -> Fact[tuple[Disk, ...]]:
     """The same for the number of files that still fit."""
-    return Fact(f"How many files fit on {host}?", host, sh("df", "-P", "-i", *_watched(folder)), _disks(folder))
+    question = sh("df", "-P", "-i", *_watched(folder))
+    return Fact(f"How many files fit on {platform}?", platform, question, _disks(folder))
 
 
 def _watched(folder: str) -> tuple[str, ...]:
@@ -156,32 +159,38 @@ def _mount_of(folder: str, mounts: Mapping[str, int]) -> str:
 
 
 @fact
-def biggest(host: Target, folders: str) -> Fact[tuple[tuple[str, int], ...]]:
-    """The biggest folders in these space-separated ones, in KiB, biggest first; empty when counting took too long."""
-    question = sh("timeout", "-k", "2", "15", "du", "-x", "-k", "-d", "1", *folders.split(" ")).sudo()
-    return Fact(f"What is biggest on {host}?", host, question, lambda said: _biggest(said, folders.split(" ")))
+def biggest(platform: Target, folder: str) -> Fact[tuple[tuple[str, int], ...]]:
+    """The biggest of what the platform and its machine write, in KiB, biggest first; what takes too long is left out.
+
+    Always the same folders, so that sudo needs one rule.
+    """
+    asked = (folder, "/var/log", DOCKER)
+    question = sh("timeout", "-k", "2", "15", "du", "-x", "-k", "-d", "1", *asked).sudo()
+    return Fact(f"What is biggest on {platform}?", platform, question, lambda said: _biggest(said, asked))
 
 
-def _biggest(said: Output, asked: list[str]) -> tuple[tuple[str, int], ...]:
+def _biggest(said: Output, asked: Sequence[str]) -> tuple[tuple[str, int], ...]:
     rows = (line.split("\t", 1) for line in said.out.splitlines())
     found = [(row[1], int(row[0])) for row in rows if len(row) == 2 and row[0].isdigit() and row[1] not in asked]
-    return tuple(sorted(found, key=lambda each: -each[1])[:5])
+    return tuple(sorted(found, key=lambda each: -each[1]))
 
 
 # ---------------------------------------------------------------- the certificate of RabbitMQ
 
 
 @fact
-def certificate_kind(host: Target) -> Fact[str]:
+def certificate_kind(platform: Target) -> Fact[str]:
     """What lies where RabbitMQ's certificate belongs: `regular file`, `directory`, or nothing (empty)."""
     question = sh("stat", "-c", "%F", CERTIFICATE).sudo()
-    return Fact(f"What is {CERTIFICATE} on {host}?", host, question, _kind)
+    return Fact(f"What is {CERTIFICATE} on {platform}?", platform, question, _kind)
 
 
 @fact
-def certificate_is_folder(host: Target) -> Fact[bool]:
+def certificate_is_folder(platform: Target) -> Fact[bool]:
     question = sh("stat", "-c", "%F", CERTIFICATE).sudo()
-    return Fact(f"{CERTIFICATE} on {host} is a directory", host, question, lambda said: _kind(said) == "directory")
+    return Fact(
+        f"{CERTIFICATE} on {platform} is a directory", platform, question, lambda said: _kind(said) == "directory"
+    )
 
 
 def _kind(said: Output) -> str:
@@ -193,10 +202,10 @@ def _kind(said: Output) -> str:
 
 
 @fact
-def certificate_holds(host: Target) -> Fact[int]:
+def certificate_holds(platform: Target) -> Fact[int]:
     """How many things lie in the directory that should be the certificate."""
     question = sh("ls", "-A", CERTIFICATE).sudo()
-    return Fact(f"What is inside {CERTIFICATE} on {host}?", host, question, _count)
+    return Fact(f"What is inside {CERTIFICATE} on {platform}?", platform, question, _count)
 
 
 def _count(said: Output) -> int:
@@ -205,15 +214,15 @@ def _count(said: Output) -> int:
     return len(said.out.splitlines())
 
 
-def remove_empty_folder(host: Target) -> Fix:
+def remove_empty_folder(platform: Target) -> Fix:
     """`rmdir` takes away nothing that holds anything; docker made it when the certificate was missing."""
     return Fix(
         id="platform.remove-cert-directory",
         title="Remove the empty directory where RabbitMQ's certificate belongs",
-        target=host,
-        steps=(Change("Remove it", sh("rmdir", CERTIFICATE).sudo(), needed=certificate_is_folder(host)),),
+        target=platform,
+        steps=(Change("Remove it", sh("rmdir", CERTIFICATE).sudo(), needed=certificate_is_folder(platform)),),
         risk=Risk.DATA,
-        undo=f"`sudo mkdir {CERTIFICATE}` on {host}",
+        undo=f"`sudo mkdir {CERTIFICATE}` on {platform}",
     )
 
 
@@ -221,10 +230,10 @@ def remove_empty_folder(host: Target) -> Fix:
 
 
 @fact
-def uptime(host: Target) -> Fact[Answer]:
+def uptime(platform: Target) -> Fact[Answer]:
     """What the API says about itself, asked on the machine: 200 proves the web service and the database."""
     words = ("curl", "-sk", "--max-time", "10", "-o", "/dev/null", "-w", "%{http_code}", UPTIME)
-    return Fact(f"Does {UPTIME} answer on {host}?", host, sh(*words), _uptime)
+    return Fact(f"Does {UPTIME} answer on {platform}?", platform, sh(*words), _uptime)
 
 
 _CURL = {
@@ -245,9 +254,9 @@ def _uptime(said: Output) -> Answer:
 
 
 @fact
-def clock(host: Target) -> Fact[datetime]:
+def clock(platform: Target) -> Fact[datetime]:
     """What time it is there: its own clock is what ends a license on it."""
-    return Fact(f"What time is it on {host}?", host, sh("date", "-u", "+%s"), _clock)
+    return Fact(f"What time is it on {platform}?", platform, sh("date", "-u", "+%s"), _clock)
 
 
 def _clock(said: Output) -> datetime:
@@ -257,13 +266,13 @@ def _clock(said: Output) -> datetime:
 
 
 @fact
-def signs(host: Target, folder: str) -> Fact[Mapping[str, int]]:
+def signs(platform: Target, folder: str) -> Fact[Mapping[str, int]]:
     """Known words in the end of the platform's log, and how often; only the words are taken, since lines hold
     secrets.
     """
     read = sh("tail", "-n", str(LINES), f"{folder}/log/travis.log").sudo()
     question = read | sh("grep", "-o", "-E", f"{REDIRECT}|{STATUSES}")
-    return Fact(f"Which troubles does the platform's log on {host} name?", host, question, _signs)
+    return Fact(f"Which troubles does the platform's log on {platform} name?", platform, question, _signs)
 
 
 def _signs(said: Output) -> Mapping[str, int]:

@@ -75,31 +75,31 @@ class License:
 
 
 @fact
-def app(host: Target) -> Fact[App]:
+def app(platform: Target) -> Fact[App]:
     """The state of the application, what it should be, and the last error."""
     question = sh("replicatedctl", "app", "status", "-o", "json").sudo()
-    return Fact(f"Is the platform's app ready on {host}?", host, question, _app)
+    return Fact(f"Is the platform's app ready on {platform}?", platform, question, _app)
 
 
 @fact
-def app_state(host: Target) -> Fact[str]:
+def app_state(platform: Target) -> Fact[str]:
     """The state alone, for waiting: `started`, `stopped`, `starting`."""
     question = sh("replicatedctl", "app", "status", "-o", "json").sudo()
-    return Fact(f"state of the app on {host}", host, question, lambda said: _app(said).state)
+    return Fact(f"state of the app on {platform}", platform, question, lambda said: _app(said).state)
 
 
 @fact
-def app_is_up(host: Target) -> Fact[bool]:
+def app_is_up(platform: Target) -> Fact[bool]:
     """Is there something to stop? Asked just before it is stopped."""
     question = sh("replicatedctl", "app", "status", "-o", "json").sudo()
-    return Fact(f"the app on {host} is not stopped", host, question, lambda said: _app(said).state != STOPPED)
+    return Fact(f"the app on {platform} is not stopped", platform, question, lambda said: _app(said).state != STOPPED)
 
 
 @fact
-def app_is_stopped(host: Target) -> Fact[bool]:
+def app_is_stopped(platform: Target) -> Fact[bool]:
     """Is there something to start?"""
     question = sh("replicatedctl", "app", "status", "-o", "json").sudo()
-    return Fact(f"the app on {host} is stopped", host, question, _needs_start)
+    return Fact(f"the app on {platform} is stopped", platform, question, _needs_start)
 
 
 def _needs_start(said: Output) -> bool:
@@ -107,10 +107,10 @@ def _needs_start(said: Output) -> bool:
 
 
 @fact
-def license(host: Target) -> Fact[License]:
+def license(platform: Target) -> Fact[License]:
     """For which host name and until when the license is."""
     question = sh("replicatedctl", "license", "inspect", "-o", "json").sudo()
-    return Fact(f"What does the license on {host} allow?", host, question, _license)
+    return Fact(f"What does the license on {platform} allow?", platform, question, _license)
 
 
 def _app(said: Output) -> App:
@@ -186,43 +186,43 @@ def _moment(text: str) -> datetime | None:
 # ---------------------------------------------------------------- fixes
 
 
-def restart(host: Target) -> Fix:
+def restart(platform: Target) -> Fix:
     """Stops the whole platform and starts it again; the workers connect again by themselves."""
     return Fix(
         id="platform.restart-app",
         title="Restart the platform's app",
-        target=host,
-        steps=(*_stop(host), *_start(host)),
+        target=platform,
+        steps=(*_stop(platform), *_start(platform)),
         risk=Risk.INTERRUPTS,
-        ensure=(_start_again(host),),
+        ensure=(_start_again(platform),),
         undo="nothing to undo: builds that ran are queued again",
         one_at_a_time=True,
     )
 
 
-def start(host: Target) -> Fix:
+def start(platform: Target) -> Fix:
     """For an app that is stopped."""
     return Fix(
         id="platform.start-app",
         title="Start the platform's app",
-        target=host,
-        steps=_start(host),
+        target=platform,
+        steps=_start(platform),
         risk=Risk.INTERRUPTS,
-        undo=f"`sudo replicatedctl app stop` on {host}",
+        undo=f"`sudo replicatedctl app stop` on {platform}",
         one_at_a_time=True,
     )
 
 
-def _stop(host: Target) -> tuple[Step, ...]:
+def _stop(platform: Target) -> tuple[Step, ...]:
     command = sh("replicatedctl", "app", "stop").sudo()
-    change = Change("Stop the app", command, needed=app_is_up(host), within=timedelta(minutes=2))
-    return (change, Wait(app_state(host), equals(STOPPED), READY_WITHIN))
+    change = Change("Stop the app", command, needed=app_is_up(platform), within=timedelta(minutes=2))
+    return (change, Wait(app_state(platform), equals(STOPPED), READY_WITHIN))
 
 
-def _start(host: Target) -> tuple[Step, ...]:
-    return (_start_again(host), Wait(app_state(host), equals(STARTED), READY_WITHIN + timedelta(minutes=2)))
+def _start(platform: Target) -> tuple[Step, ...]:
+    return (_start_again(platform), Wait(app_state(platform), equals(STARTED), READY_WITHIN + timedelta(minutes=2)))
 
 
-def _start_again(host: Target) -> Change:
+def _start_again(platform: Target) -> Change:
     command = sh("replicatedctl", "app", "start").sudo()
-    return Change("Start the app", command, needed=app_is_stopped(host), within=timedelta(minutes=2))
+    return Change("Start the app", command, needed=app_is_stopped(platform), within=timedelta(minutes=2))

@@ -25,7 +25,7 @@ from tests.engine.machines import Machines, Said, diagnoses
 
 CASES = sorted((Path(__file__).parents[1] / "handlers" / "cases").glob("*.yaml"))
 CONTAINER = "4f1c2ab9d0e1"
-EVERY = sudoers(["ops"], (Broker(), Broker(in_container=False)))
+EVERY = sudoers(["ops"], (Broker(data_dirs=("/var/travis", "/srv/travis")), Broker(in_container=False)))
 
 
 class Listening(Machines):
@@ -124,6 +124,9 @@ NEVER = [
     (Role.WORKER, sh("kill", "-s", "KILL", "4711"), 300),
     (Role.WORKER, sh("shutdown", "-r", "now"), 300),
     (Role.PLATFORM, sh("shutdown", "-r", "now"), 60),
+    (Role.PLATFORM, sh("replicatedctl", "app-config", "export", "--hidden"), 20),
+    (Role.PLATFORM, sh("rm", "-r", "/etc/travis/ssl/rabbitmq.cert"), 300),
+    (Role.PLATFORM, sh("tail", "-n", "5000", "/etc/shadow"), 20),
     (Role.PLATFORM, sh("docker", "exec", CONTAINER, "sh"), 20),
     (Role.PLATFORM, sh("docker", "exec", f"--privileged {CONTAINER}", "rabbitmqctl", "-q", "list_channels"), 20),
     (Role.PLATFORM, sh("rabbitmqctl", "-q", "list_consumers", "-p", "other"), 20),
