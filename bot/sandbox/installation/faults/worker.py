@@ -47,7 +47,7 @@ def pool_shrunk(installation: Installation, machine: Machine) -> None:
         processor.consumer = None
 
 
-@fault("lost its canceller")
+@fault("lost its canceller", cause="worker.canceller-lost")
 def canceller_gone(installation: Installation, machine: Machine) -> None:
     """The channel for cancel commands was closed: builds run, the cancel button does nothing."""
     worker = worker_of(installation, machine)
