@@ -18,7 +18,10 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 
 from bot.adapters import embedded
 from bot.adapters.console import Console
+from bot.adapters.containers import Containers
+from bot.adapters.database import Database, Location, Way
 from bot.adapters.durable import Durable, Workers, clean_up
+from bot.adapters.redis import Redis, Server
 from bot.adapters.router import Router
 from bot.adapters.schedule import Schedule, Slot
 from bot.adapters.ssh import Host, Ssh
@@ -27,9 +30,10 @@ from bot.core.approval import Approval, Click
 from bot.core.command import refuse_secrets, sh
 from bot.core.errors import NotUnderstood, OpsbotError, Permanent, Temporary
 from bot.core.people import Actor, Person, Place
-from bot.core.question import Answer, Question, Unanswered, answer_from_json
+from bot.core.question import Answer, Question, RedisRead, Unanswered, answer_from_json
 from bot.core.request import Request, Vocabulary
 from bot.core.shown import SHORTEST_SECRET, Redactor
+from bot.core.sql import Query
 from bot.core.story import Event
 from bot.core.target import Site, Target
 from bot.engine.answers import Answers
@@ -41,7 +45,7 @@ from bot.engine.recovery import Terms
 from bot.engine.rounds import Diagnoser
 from bot.engine.sampling import Sampling
 from bot.engine.tasks import Engine
-from bot.settings import EMBEDDED, HostSettings, Settings
+from bot.settings import EMBEDDED, DatabaseSettings, HostSettings, Settings
 from bot.slack import words
 from bot.slack.app import SLACK, Connection, client, connect
 from bot.slack.directory import SlackDirectory
@@ -183,7 +187,7 @@ class Serving:
         self.sites = {site.name: site for site in settings.sites()}
         self.base = patiently(settings)
         self.ssh = Ssh(hosts_of(settings), refuse_secrets)
-        self.router = Router(self.ssh, {})
+        self.router = router_of(settings, self.ssh)
         self.client = self._client(simulator)
         self.gate = Gate(self._directory(), settings.approvers())
         self.diagnosers = {name: self._diagnoser(site) for name, site in self.sites.items()}
@@ -380,6 +384,19 @@ def check_schedules(settings: Settings, vocabulary: Vocabulary) -> None:
             words.read(f"{each.run} on {each.on}" if each.on else each.run, vocabulary)
         except NotUnderstood as why:
             raise Permanent(f"schedules[{no}].run: {why}") from why
+
+
+def router_of(settings: Settings, ssh: Ssh) -> Router:
+    """Everything that can be asked and changed in the installations."""
+    containers = Containers(ssh)
+    databases = {key: _location(each) for key, each in settings.databases().items()}
+    database = Database(databases, ssh, containers)
+    servers = {name: Server(each.via, each.url) for name, each in settings.redis_servers().items()}
+    return Router(ssh, {Query: database, RedisRead: Redis(servers, ssh, containers)}, database)
+
+
+def _location(given: DatabaseSettings) -> Location:
+    return Location(Way(given.via), given.read_dsn, given.write_dsn, given.name, given.user)
 
 
 def hosts_of(settings: Settings) -> dict[str, Host]:

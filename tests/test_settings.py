@@ -142,14 +142,16 @@ def written(value: Any, path: str = "") -> Iterator[str]:
 
 
 def example_environment() -> dict[str, str]:
-    named = re.findall(r"_env: (\w+)", EXAMPLE.read_text())
-    return {**TOKENS, "OPSBOT_AUDIT_KEY": "k" * 64, **{name: f"redis://{name}" for name in named}}
+    named = re.findall(r"(\w+_env): (\w+)", EXAMPLE.read_text())
+    kinds = {"TRAVIS_REDIS_URL": "redis", "TRAVIS_RABBITMQ_URL": "https"}
+    addresses = {name: f"{kinds.get(name, 'postgresql')}://user:secret@{name.lower()}" for _, name in named}
+    return {**TOKENS, "OPSBOT_AUDIT_KEY": "k" * 64, **addresses}
 
 
 def test_the_example_is_valid() -> None:
     settings = load(EXAMPLE, example_environment())
     assert [site.name for site in settings.sites()] == ["prod"]
-    assert settings.secrets.named["TRAVIS_REDIS_URL"] == "redis://TRAVIS_REDIS_URL"
+    assert settings.secrets.named["TRAVIS_REDIS_URL"] == "redis://user:secret@travis_redis_url"
 
 
 def test_the_example_has_every_setting_with_its_reason() -> None:
@@ -281,7 +283,7 @@ def test_secrets_come_from_the_environment_and_from_files(tmp_path: Path) -> Non
     environment = {**TOKENS, "OPSBOT_DATABASE_URL_FILE": str(file), "OPSBOT_AUDIT_KEY": "k" * 64}
     settings = load(valid(tmp_path), environment)
     assert settings.database_url == "postgresql://opsbot:hunter2@db/opsbot"
-    assert set(settings.secrets.values()) == {*TOKENS.values(), "k" * 64, settings.database_url}
+    assert set(settings.secrets.values()) == {*TOKENS.values(), "k" * 64, settings.database_url, "hunter2"}
     assert load(valid(tmp_path), TOKENS).database_url == "embedded"
 
 

@@ -1,13 +1,14 @@
 """One asker for every kind of question: each goes to the adapter that knows how."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from threading import Event as Flag
 from typing import Protocol
 
 from bot.core.command import Command
 from bot.core.ports import Asker, NotSent
-from bot.core.question import Answer, Output, Question, Rows, Unanswered
+from bot.core.question import Answer, Output, Question, Unanswered
 from bot.core.sql import Statement
 from bot.core.target import Target
 
@@ -18,20 +19,34 @@ class Machines(Asker, Protocol):
     def send(self, target: Target, command: Command, within: timedelta, abort: Flag) -> Output: ...
 
 
+class Writer(Protocol):
+    """What executes statements, once."""
+
+    def execute(self, target: Target, statement: Statement, within: timedelta, abort: Flag) -> Output: ...
+
+
 class Router:
     """An `Asker` and `Sender` made of several, by the type of question; what nobody answers is said so."""
 
-    def __init__(self, machines: Machines, others: Mapping[type, Asker]) -> None:
+    def __init__(self, machines: Machines, others: Mapping[type, Asker], writer: Writer | None = None) -> None:
         self._machines = machines
         self._others = others
+        self._writer = writer
 
     def ask(self, target: Target, questions: Sequence[Question], abort: Flag) -> Sequence[Answer | Unanswered]:
-        """Answers in the order of the questions; each adapter is turned to once."""
+        """Answers in the order of the questions; each adapter is turned to once, all of them at the same time."""
+        parts = self._by_asker(questions)
+
+        def ask(asker: Asker | None) -> Sequence[Answer | Unanswered]:
+            asked = [questions[no] for no in parts[asker]]
+            return asker.ask(target, asked, abort) if asker else [_nobody(each) for each in asked]
+
+        if len(parts) == 1:
+            return ask(next(iter(parts)))
         answers: dict[int, Answer | Unanswered] = {}
-        for asker, numbers in self._by_asker(questions).items():
-            said = asker.ask(target, [questions[no] for no in numbers], abort) if asker else None
-            for place, no in enumerate(numbers):
-                answers[no] = said[place] if said else _nobody(questions[no])
+        with ThreadPoolExecutor(len(parts) or 1, "ask") as pool:
+            for asker, said in zip(parts, pool.map(ask, parts), strict=True):
+                answers.update(zip(parts[asker], said, strict=True))
         return [answers[no] for no in range(len(questions))]
 
     def _by_asker(self, questions: Sequence[Question]) -> dict[Asker | None, list[int]]:
@@ -44,9 +59,10 @@ class Router:
     def send(self, target: Target, command: Command, within: timedelta, abort: Flag) -> Output:
         return self._machines.send(target, command, within, abort)
 
-    def execute(self, target: Target, statement: Statement, within: timedelta, abort: Flag) -> Rows:
-        del statement, within, abort
-        raise NotSent(f"opsbot is not set up to write to the database of {target.installation}, so nothing was sent")
+    def execute(self, target: Target, statement: Statement, within: timedelta, abort: Flag) -> Output:
+        if self._writer is None:
+            raise NotSent(f"opsbot is not set up to write to the database of {target.installation}, nothing was sent")
+        return self._writer.execute(target, statement, within, abort)
 
     def identity(self, target: Target) -> str:
         return self._machines.identity(target)

@@ -63,9 +63,14 @@ class Output:
 
 @dataclass(frozen=True)
 class Rows:
-    """What a query returned: a mapping per row, column name to value."""
+    """What a query returned: a mapping per row, column name to value; `truncated` when there were more.
+
+    A value is what JSON has for it: a number, text, a boolean or None. A time is ISO 8601 in UTC, an array or a JSON
+    value is JSON text.
+    """
 
     rows: tuple[Mapping[str, Parameter], ...] = ()
+    truncated: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,14 @@ from bot.core.finding import Finding, Severity
 from bot.core.handler import Diagnosis
 from bot.core.look import CannotLook, NotYet
 from bot.core.ports import Asker
-from bot.core.question import Answer, Output, Question, Unanswered
+from bot.core.question import Answer, Output, Question, Rows, Unanswered
 from bot.core.target import Site, Target
 
 T = TypeVar("T")
 MOST_ROUNDS = 10  # a diagnosis that still asks after so many is broken
 MACHINES_AT_ONCE = 32
-NOBODY_TO_ASK = ("absent", "not-configured")  # causes of not knowing that say nothing about any machine
+# Causes of not knowing that say nothing about any machine: nobody to ask, no right to, or a question that does not fit.
+NOT_ITS_FAULT = ("absent", "not-configured", "container", "sql", "database-refused", "redis-refused", "http-refused")
 Earlier = Callable[[Target, Question, timedelta], Answer | None]
 Asked = tuple[Target, Question]
 
@@ -69,7 +70,8 @@ class Cache:
             return fact.on
         if not (there := self.site.of(fact.on)):
             raise CannotLook(fact, f"{self.site.name} has no {fact.on.value} to ask", "absent")
-        silent = {target for (target, _), said in self.answers.items() if _silent(said)}
+        kind = type(fact.question)  # a database that is away does not make its machine silent
+        silent = {target for (target, asked), said in self.answers.items() if type(asked) is kind and _silent(said)}
         return next((target for target in there if target not in silent), there[0])
 
     def read(self, fact: Fact[T]) -> T:
@@ -78,7 +80,7 @@ class Cache:
             raise NotYet(fact)
         if isinstance(answer, Unanswered):
             raise CannotLook(fact, answer.why, answer.cause)
-        if isinstance(answer, Output) and answer.truncated:
+        if isinstance(answer, Output | Rows) and answer.truncated:
             raise Unknown(f"{fact}: the answer was too long and is cut")
         try:
             return fact.parse(answer)
@@ -203,7 +205,7 @@ class Diagnoser:
 
 def _silent(said: Answer | Unanswered) -> bool:
     """Did the machine fail to answer? What opsbot is not set up to ask is not its silence."""
-    return isinstance(said, Unanswered) and said.cause not in NOBODY_TO_ASK
+    return isinstance(said, Unanswered) and said.cause not in NOT_ITS_FAULT
 
 
 def _report(pairs: Sequence[Pair], cache: Cache) -> Report:
@@ -223,15 +225,15 @@ def _report(pairs: Sequence[Pair], cache: Cache) -> Report:
 
 
 def _unreachable(pairs: Sequence[Pair], cache: Cache) -> list[Found]:
-    """One finding for each machine that could not be looked at, however many diagnoses wanted to."""
-    seen: dict[Target, Found] = {}
+    """One finding for each machine that could not be looked at, or service of it, however many diagnoses wanted to."""
+    seen: dict[tuple[Target, str], Found] = {}
     for pair in pairs:
-        if pair.cannot is not None and pair.cannot.cause not in NOBODY_TO_ASK:
+        if pair.cannot is not None and pair.cannot.cause not in NOT_ITS_FAULT:
             machine = cache.where(pair.cannot.fact)
             cause = f"{machine.role.value}.{pair.cannot.cause}"
             person = PERSON.get(pair.cannot.cause, PERSON["unreachable"])
             finding = Finding(cause, Severity.BROKEN, machine, pair.cannot.why, person=person)
-            seen.setdefault(machine, Found(finding, ""))
+            seen.setdefault((machine, cause), Found(finding, ""))
     return list(seen.values())
 
 
@@ -240,6 +242,9 @@ PERSON = {
     "host-key-changed": "Find out why the host key changed; only when that is known, put the new key into known_hosts.",
     "host-key-unknown": "Compare the fingerprint with the machine's own, then put the key into known_hosts.",
     "sudo-denied": "Give opsbot's login the sudo rule that `opsbot manifest sudoers` prints.",
+    "database-unreachable": "Check that PostgreSQL runs where the sentence says and takes connections, then ask again.",
+    "redis-unreachable": "Check that redis runs where the sentence says and takes connections, then ask again.",
+    "http-unreachable": "Check that the server runs where the sentence says and answers there, then ask again.",
     "auth": "Put opsbot's public key into the login's authorized_keys on that machine.",
 }
 

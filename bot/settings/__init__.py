@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,9 +15,19 @@ from bot.engine.policy import Policy, Rule
 from bot.settings import checks, document, secrets
 from bot.settings.problems import BadSettings, sentences
 from bot.settings.secrets import Secrets
-from bot.settings.sections import File, Installation, Machine, PolicyRule, Ssh
+from bot.settings.sections import File, Installation, Machine, PolicyRule, SiteDatabase, Ssh
 
-__all__ = ["EMBEDDED", "BadSettings", "HostSettings", "Secrets", "Settings", "load", "load_file"]
+__all__ = [
+    "EMBEDDED",
+    "BadSettings",
+    "DatabaseSettings",
+    "HostSettings",
+    "RedisSettings",
+    "Secrets",
+    "Settings",
+    "load",
+    "load_file",
+]
 
 EMBEDDED: Final = "embedded"
 
@@ -32,6 +42,25 @@ class HostSettings:
     key_file: Path
     known_hosts: Path
     jump: "HostSettings | None" = None
+
+
+@dataclass(frozen=True)
+class DatabaseSettings:
+    """How one database of an installation is reached; its DSNs, which are secrets, are empty where there are none."""
+
+    via: str
+    name: str
+    user: str
+    read_dsn: str = field(default="", repr=False)
+    write_dsn: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class RedisSettings:
+    """How an installation's redis is reached; its URL is a secret."""
+
+    via: str
+    url: str = field(default="", repr=False)
 
 
 class Settings(File):
@@ -63,6 +92,32 @@ class Settings(File):
     def ssh_hosts(self) -> dict[str, HostSettings]:
         """How each machine is reached, by its target's key (`prod/worker-1`)."""
         return {f"{each.name}/{machine.name}": _host(each.ssh, machine) for each, machine in self._machines()}
+
+    def databases(self) -> dict[tuple[str, str], DatabaseSettings]:
+        """The databases of each installation, by its name and `main` or `logs`."""
+        return {
+            (each.name, name): self._database(given)
+            for each in self.installations
+            for name, given in (("main", each.database), ("logs", each.logs_database or each.database))
+        }
+
+    def _database(self, given: SiteDatabase) -> DatabaseSettings:
+        read, write = self._named(given.read_dsn_env), self._named(given.write_dsn_env)
+        return DatabaseSettings(given.via, given.name, given.user, read, write)
+
+    def redis_servers(self) -> dict[str, RedisSettings]:
+        """How redis of each installation is reached, by its name."""
+        return {
+            each.name: RedisSettings(each.redis.via, self._named(each.redis.url_env)) for each in self.installations
+        }
+
+    def broker_urls(self) -> dict[str, str]:
+        """The management API of each installation that has one configured: a URL with its password, so a secret."""
+        found = {each.name: self._named(each.rabbitmq.url_env) for each in self.installations}
+        return {name: url for name, url in found.items() if url}
+
+    def _named(self, variable: str | None) -> str:
+        return self._secrets.named.get(variable, "") if variable else ""
 
     def _machines(self) -> Iterator[tuple[Installation, Machine]]:
         return ((each, machine) for each in self.installations for machine in (*each.platforms, *each.workers))

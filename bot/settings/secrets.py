@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 SHORTEST_KEY: Final = 32  # characters; a shorter audit key could be guessed
 LARGEST_FILE: Final = 64 * 1024
@@ -38,7 +39,7 @@ class Secrets:
     def values(self) -> tuple[str, ...]:
         """All that must never be shown, for the redactor."""
         every = (self.slack_bot_token, self.slack_app_token, self.database_url, self.audit_key, *self.named.values())
-        return tuple(value for value in every if value)
+        return tuple(dict.fromkeys(text for value in every for text in (value, *passwords(value)) if text))
 
 
 def read(environment: Mapping[str, str], needed: Iterable[str]) -> tuple[Secrets, list[str]]:
@@ -96,3 +97,33 @@ def _wrong_token(name: str, token: str) -> Iterator[str]:
 
 def is_database(url: str) -> bool:
     return re.match(r"postgres(ql)?://", url) is not None
+
+
+def passwords(url: str) -> tuple[str, ...]:
+    """The passwords in an address, as they are typed and as they stand there: each would be told by itself too."""
+    if "://" not in url:
+        return ()
+    authority, _, rest = url.partition("://")[2].partition("/")
+    written = [authority.rpartition("@")[0].partition(":")[2]]
+    written += [value for name, value in parse_qsl(rest.partition("?")[2]) if "password" in name.lower()]
+    return tuple(dict.fromkeys(form for each in written if each for form in (each, unquote(each))))
+
+
+def why_no_address(value: str, kind: str) -> str:
+    """Why this is no address of a database (`postgresql`), of `redis` or of a page (`http`); empty when it is one."""
+    shape, example = _ADDRESSES[kind]
+    try:
+        parts = urlsplit(value)
+        parts.port  # noqa: B018 - it is read when it is asked for
+    except ValueError:
+        return f"holds no address that can be read; it looks like {example}"
+    return (
+        "" if parts.scheme in shape else f"must begin with {' or '.join(f'{each}://' for each in shape)}, as {example}"
+    )
+
+
+_ADDRESSES: Final = {
+    "postgresql": (("postgresql", "postgres"), "postgresql://reader:PASSWORD@10.0.0.10:5432/travis_production"),
+    "redis": (("redis", "rediss"), "redis://:PASSWORD@10.0.0.10:6379/0"),
+    "http": (("http", "https"), "https://monitor:PASSWORD@10.0.0.10:15671"),
+}

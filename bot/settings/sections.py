@@ -105,13 +105,25 @@ class SiteDatabase(Section):
         description="How it is reached: direct, through an SSH tunnel to the platform, or inside its container. "
         "Default: container, where 2.x has it.",
     )
+    name: fields.Word = Field(
+        default="travis_production",
+        description="The database in the container; a DSN has its own. Default: travis_production, as the vendor "
+        "installs it.",
+    )
+    user: fields.UnixUser = Field(
+        default="travis", description="The database's user in the container; a DSN has its own. Default: travis."
+    )
 
 
 class RabbitMq(Section):
-    via: Literal["container", "host"] = Field(
+    via: Literal["container", "host", "http"] = Field(
         default="container",
-        description="Where rabbitmqctl runs: in the platform's container, or on the platform's host itself. "
-        "Default: container, where 2.x has it.",
+        description="Where rabbitmqctl runs: in the platform's container, or on the platform's host itself; or the "
+        "management API by http. Default: container, where 2.x has it.",
+    )
+    url_env: fields.Variable | None = Field(
+        default=None,
+        description="The variable with the management API's URL, user and password in it, for http. Default: none.",
     )
     vhost: fields.Word = Field(
         default="travis", description="The vhost of the builds; in any other there is nothing to see. Default: travis."
@@ -123,7 +135,8 @@ class Redis(Section):
         default="container", description="How it is reached. Default: container, where 2.x has it."
     )
     url_env: fields.Variable | None = Field(
-        default=None, description="The variable with its URL, for tunnel and direct. Default: none."
+        default=None,
+        description="The variable with its redis:// or rediss:// URL, for tunnel and direct. Default: none.",
     )
 
 

@@ -60,7 +60,7 @@ class Machines:
             self.abort = abort
         return self.on_send(target.name, str(command))
 
-    def execute(self, target: Target, statement: Statement, within: timedelta, abort: Flag) -> Rows:
+    def execute(self, target: Target, statement: Statement, within: timedelta, abort: Flag) -> Output:
         raise LookupError("no database in this test")
 
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from bot.core import ports
+
 
 @dataclass(frozen=True)
 class Host:
@@ -38,10 +40,9 @@ class Limits:
     channels: int = 8  # at a time on one connection: sshd's MaxSessions is 10
 
 
-class Unreached(Exception):
+class Unreached(ports.Unreached):
     """Why nothing was sent, as a sentence; the cause id of the finding it becomes; whether trying again may help."""
 
     def __init__(self, why: str, cause: str = "unreachable", *, passing: bool = False) -> None:
-        super().__init__(why)
-        self.cause = cause
+        super().__init__(why, cause)
         self.passing = passing

@@ -1,0 +1,219 @@
+"""Redis of an installation: commands that only read, answered in the form of `redis-cli` without a terminal."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Event as Flag
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import redis
+from redis.connection import Connection, SSLConnection
+from redis.exceptions import NoPermissionError
+
+from bot.core.docker import Program
+from bot.core.ports import Inside, Machines, Unreached
+from bot.core.question import Answer, Output, Question, RedisRead, Unanswered
+from bot.core.target import Target
+
+CONTAINER, TUNNEL, DIRECT = "container", "tunnel", "direct"
+NOT_CONFIGURED: Final = "not-configured"
+AWAY: Final = "redis-unreachable"  # a finding
+REFUSED: Final = "redis-refused"  # not known: opsbot's login, rights or words
+WITHIN: Final = 10.0  # seconds for one answer
+CONNECT_WITHIN: Final = 5.0
+LONGEST: Final = 900_000  # characters of an answer that are kept
+PORT: Final = 6379
+
+READING: Final = re.compile(  # the whole first word, or the first two
+    r"dbsize|echo|exists|get|getrange|hexists|hget|hgetall|hkeys|hlen|hmget|hscan|hvals|info|lastsave|lindex|llen|lrange"
+    r"|mget|ping|pttl|role|scan|scard|sismember|smembers|sscan|strlen|time|ttl|type|xlen|zcard|zcount|zrange"
+    r"|zrangebyscore|zrevrange|zrank|zscan|zscore"
+    r"|client (list|getname)|cluster (info|nodes)|config get|latency (latest|history)|memory (usage|stats|doctor)"
+    r"|object (encoding|idletime|refcount)|slowlog (get|len)"
+    r"|sentinel (masters|master|replicas|slaves|sentinels|get-master-addr-by-name|ckquorum|myid)",
+    re.IGNORECASE,
+)
+_ERROR: Final = re.compile(  # an error is a line like any other for redis-cli, and exits 0
+    r"(ERR|WRONGTYPE|NOAUTH|NOPERM|WRONGPASS|LOADING|MASTERDOWN|MISCONF|BUSY|CLUSTERDOWN|NOQUORUM|NOGOODSLAVE|DENIED"
+    r"|IDONTKNOW|MOVED|ASK) [^\n]*\n*"
+)
+_DENIED: Final = ("NOAUTH", "NOPERM", "WRONGPASS", "DENIED", "ERR AUTH", "ERR invalid password", "ERR operation not")
+
+
+@dataclass(frozen=True)
+class Server:
+    """How one installation's redis is reached; the URL is a secret, and there is none for the container."""
+
+    via: str = CONTAINER
+    url: str = field(default="", repr=False)
+
+    def __str__(self) -> str:
+        host, port = self.address
+        return "in the platform's container" if self.via == CONTAINER else f"on {host}:{port}"
+
+    @property
+    def address(self) -> tuple[str, int]:
+        parts = urlsplit(self.url)
+        return parts.hostname or "127.0.0.1", parts.port or PORT
+
+
+class Redis:
+    """An `Asker` of `RedisRead`; `servers` by installation."""
+
+    def __init__(self, servers: Mapping[str, Server], machines: Machines, containers: Inside) -> None:
+        self._servers = servers
+        self._machines = machines
+        self._containers = containers
+
+    def ask(self, target: Target, questions: Sequence[Question], abort: Flag) -> list[Answer | Unanswered]:
+        """One answer per question; what is allowed goes over one connection, the rest is refused."""
+        server = self._servers.get(target.installation)
+        if server is None or (server.via != CONTAINER and not server.url):
+            why = f"opsbot is not set up to ask redis of {target.installation}"
+            return [Unanswered(why, NOT_CONFIGURED)] * len(questions)
+        reads = [each for each in questions if isinstance(each, RedisRead) and only_reads(each.words)]
+        said = iter(self._ask(target, server, reads, abort))
+        return [next(said) if each in reads else _refused(each) for each in questions]
+
+    def identity(self, target: Target) -> str:
+        return self._machines.identity(target)
+
+    def _ask(
+        self, target: Target, server: Server, reads: Sequence[RedisRead], abort: Flag
+    ) -> Sequence[Answer | Unanswered]:
+        if server.via == CONTAINER:
+            programs = [Program(("redis-cli", *each.words)) for each in reads]
+            said = self._containers.ask(target, programs, abort) if programs else ()
+            return [_from_program(each, f"{server} of {target}") for each in said]
+        return list(self._over_a_connection(target, server, reads, abort))
+
+    def _over_a_connection(
+        self, target: Target, server: Server, reads: Sequence[RedisRead], abort: Flag
+    ) -> Iterator[Answer | Unanswered]:
+        left = list(reads)
+        try:
+            with self._connection(target, server) as connection:
+                while left and not abort.is_set():
+                    yield _answer(connection, left[0], str(server))
+                    left.pop(0)
+        except Unreached as why:
+            yield from (Unanswered(str(why), why.cause) for _ in left)
+        except (redis.RedisError, OSError, ValueError) as error:
+            yield from (_trouble(error, str(server)) for _ in left)
+        else:
+            yield from (Unanswered("redis was not asked to the end: the run was stopped.") for _ in left)
+
+    @contextmanager
+    def _connection(self, target: Target, server: Server) -> Iterator[Connection]:
+        if server.via == DIRECT:
+            with _connected(server.url, None) as connection:
+                yield connection
+            return
+        with self._machines.forward(target, *server.address) as port, _connected(server.url, port) as connection:
+            yield connection
+
+
+def only_reads(words: Sequence[str]) -> bool:
+    """Is it a command that changes nothing, and asks for no more than that?"""
+    return any(READING.fullmatch(" ".join(words[:count])) for count in (1, 2) if len(words) >= count)
+
+
+class _Plain(Connection):
+    """Connects to `to` on loopback when that is given, whatever the URL names."""
+
+    to: int | None = None
+
+    def _connect(self) -> Any:
+        if self.to is None:
+            return super()._connect()  # type: ignore[no-untyped-call]
+        named = self.host, self.port
+        self.host, self.port = "127.0.0.1", self.to
+        try:
+            return super()._connect()  # type: ignore[no-untyped-call]
+        finally:
+            self.host, self.port = named
+
+
+class _Tls(SSLConnection, _Plain):
+    """The certificate is that of the host in the URL, also through a tunnel: it is checked after connecting."""
+
+
+@contextmanager
+def _connected(url: str, to: int | None) -> Iterator[Connection]:
+    options = {
+        "socket_connect_timeout": CONNECT_WITHIN,
+        "socket_timeout": WITHIN,
+        "protocol": 2,  # answers as redis-cli shows them: a mapping is a flat list
+        "lib_name": None,
+        "lib_version": None,
+    }
+    made = redis.ConnectionPool.from_url(url, **options)
+    kind = _Tls if issubclass(made.connection_class, SSLConnection) else _Plain
+    connection = kind(**made.connection_kwargs)
+    connection.to = to
+    try:
+        connection.connect()  # type: ignore[no-untyped-call]
+        yield connection
+    finally:
+        connection.disconnect()  # type: ignore[no-untyped-call]
+
+
+def _answer(connection: Connection, read: RedisRead, where: str) -> Answer | Unanswered:
+    """One command's answer. A lost connection is the caller's business."""
+    try:
+        connection.send_command(*read.words)  # type: ignore[no-untyped-call]
+        lines = "\n".join(_lines(connection.read_response()))
+    except redis.ResponseError as error:
+        return _judged(Output(1, err=f"{error}\n"), where)
+    return Output(0, lines[:LONGEST] + "\n", truncated=len(lines) > LONGEST)
+
+
+def _lines(said: Any) -> Iterator[str]:
+    """As `redis-cli` prints it when nobody watches: a line per element, nothing for nil."""
+    if isinstance(said, list):
+        for each in said:
+            yield from _lines(each)
+    elif isinstance(said, redis.ResponseError):
+        yield str(said)
+    else:
+        yield said.decode(errors="replace") if isinstance(said, bytes) else "" if said is None else str(said)
+
+
+def _from_program(said: Output | Unanswered, where: str) -> Answer | Unanswered:
+    if isinstance(said, Unanswered):
+        return said
+    words = (said.err or said.out).strip()
+    if said.exit is None or "Could not connect" in words or "Connection refused" in said.err:
+        return Unanswered(f"Redis {where} cannot be reached: {words[:300] or 'it did not answer in time'}.", AWAY)
+    if said.exit == 0 and _ERROR.fullmatch(said.out):
+        return _judged(Output(1, err=f"{said.out.strip()}\n"), where)
+    if not said.ok and said.exit in (125, 126, 127):
+        return Unanswered(f"Redis {where} cannot be asked: redis-cli did not run ({words[:300]}).", REFUSED)
+    return said
+
+
+def _judged(said: Output, where: str) -> Answer | Unanswered:
+    """An error is an answer, but for those that say that it is not for us, or not yet there."""
+    if said.err.startswith("LOADING"):
+        return Unanswered(f"Redis {where} cannot be reached: it is still loading its data.", AWAY)
+    if said.err.startswith(_DENIED):
+        return Unanswered(f"Redis {where} does not let opsbot ask: {said.err.strip()[:300]}.", REFUSED)
+    return said
+
+
+def _trouble(error: Exception, where: str) -> Unanswered:
+    if isinstance(error, redis.AuthenticationError | NoPermissionError):
+        return Unanswered(f"Redis {where} refuses the user or the password.", REFUSED)
+    if isinstance(error, ValueError):
+        return Unanswered(f"Redis {where} cannot be asked: its URL cannot be read.", NOT_CONFIGURED)
+    if isinstance(error, redis.BusyLoadingError):
+        return Unanswered(f"Redis {where} cannot be reached: it is still loading its data.", AWAY)
+    late = isinstance(error, redis.TimeoutError | TimeoutError)
+    why = "it did not answer in time" if late else str(error)[:300].rstrip(".") or type(error).__name__
+    return Unanswered(f"Redis {where} cannot be reached: {why}.", AWAY)
+
+
+def _refused(question: Question) -> Unanswered:
+    return Unanswered(f"`{question}` may change something or is not known here, so redis was not asked.", REFUSED)
