@@ -65,7 +65,7 @@ def grep(call: Call) -> Reply:
     longs = {"count": False, "quiet": False, "invert-match": False, "regexp": True, "extended-regexp": False}
     longs |= {"fixed-strings": False, "ignore-case": False, "max-count": True, "line-regexp": False}
     try:
-        read = options(call.words, flags="cqviEFohHswxn", values="emAB", longs=longs)
+        read = options(call.words, flags="cqviEFohHIswxn", values="emAB", longs=longs)
     except Usage as usage:
         return unsupported(call, str(usage))
     patterns = read.all("e", "regexp") or [read.words.pop(0)]
@@ -73,7 +73,7 @@ def grep(call: Call) -> Reply:
     fixed = "F" in read or call.name == "fgrep"
     extended = "E" in read or call.name == "egrep"
     try:
-        test = re.compile("|".join(_pattern(p, fixed, extended) for p in patterns), re.I if "i" in read else 0)
+        test = re.compile("|".join(pattern(p, fixed, extended) for p in patterns), re.I if "i" in read else 0)
     except re.error:
         return Reply(2, err="grep: Invalid regular expression\n")
     matched: list[str] = []
@@ -103,20 +103,20 @@ def _hits(test: re.Pattern[str], line: str, given: dict[str, list[str]]) -> bool
     return test.search(line) is not None
 
 
-def _pattern(pattern: str, fixed: bool, extended: bool) -> str:
+def pattern(text: str, fixed: bool, extended: bool) -> str:
     """POSIX to Python: in a basic pattern `+ ? | ( ) {` are plain unless escaped."""
     if fixed:
-        return re.escape(pattern)
+        return re.escape(text)
     if not extended:
-        pattern = re.sub(r"\\([+?|(){}])|([+?|(){}])", lambda f: f[1] or "\\" + f[2], pattern)
+        text = re.sub(r"\\([+?|(){}])|([+?|(){}])", lambda f: f[1] or "\\" + f[2], text)
     for name, letters in (
         ("[:space:]", r"\s"),
         ("[:digit:]", "0-9"),
         ("[:alpha:]", "A-Za-z"),
         ("[:alnum:]", "A-Za-z0-9"),
     ):
-        pattern = pattern.replace(name, letters)
-    return pattern
+        text = text.replace(name, letters)
+    return text
 
 
 @program("head", "tail")
