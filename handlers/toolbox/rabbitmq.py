@@ -51,7 +51,10 @@ class Queue:
 def broker(look: Look) -> Broker:
     """The installation's broker, its container found and not guessed."""
     vhost = look.site.option("rabbitmq.vhost", "travis")
-    if look.site.option("rabbitmq.via", "container") == "host":
+    via = look.site.option("rabbitmq.via", "container")
+    if via == "http":
+        raise Unknown("RabbitMQ is reached by its management API alone, which does not answer rabbitmqctl")
+    if via == "host":
         return Broker("", vhost)
     return Broker(look(platform.main_container()), vhost)
 
