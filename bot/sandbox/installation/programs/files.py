@@ -4,7 +4,7 @@ import hashlib
 import posixpath
 from collections.abc import Callable
 
-from bot.sandbox.installation.programs import Call, Reply, Usage, options, program, unsupported
+from bot.sandbox.installation.programs import Call, Options, Reply, Usage, options, program, unsupported
 from bot.sandbox.installation.state import Disk, File, Machine
 
 
@@ -259,7 +259,12 @@ def chown(call: Call) -> Reply:
         if name not in call.machine.users:
             return Reply(1, err=f"chown: invalid user: '{words[0]}'\n")
     call.changes()
-    return _each(call, words[1:], lambda file: _own(file, owner, group))
+    paths = [path for each in words[1:] for path in (_inside(call.machine, each) if "-R" in call.words else [each])]
+    return _each(call, paths, lambda file: _own(file, owner, group))
+
+
+def _inside(machine: Machine, path: str) -> list[str]:
+    return [path, *(each for each in machine.files if each.startswith(f"{path.rstrip('/')}/"))]
 
 
 def _own(file: File, owner: str, group: str) -> None:
@@ -280,7 +285,7 @@ def chmod(call: Call) -> Reply:
 
 @program("install")
 def install(call: Call) -> Reply:
-    """`install -d -o travis -g travis -m 755 FOLDER`."""
+    """`install -d -o travis -g travis -m 755 FOLDER`, and `install -m 600 FILE COPY`."""
     try:
         given = options(
             call.words, flags="d", values="ogm", longs={"owner": True, "group": True, "mode": True, "directory": False}
@@ -288,13 +293,27 @@ def install(call: Call) -> Reply:
     except Usage as usage:
         return unsupported(call, str(usage))
     if "d" not in given and "directory" not in given:
-        return unsupported(call, "install of files")
+        return _install_file(call, given)
     refused = _only_root(call, given.words, "cannot create directory")
     if refused:
         return refused
     call.changes()
     for path in given.words:
         call.machine.folder(path, given.get("o", "owner") or "root", int(given.get("m", "mode") or "755", 8))
+    return Reply()
+
+
+def _install_file(call: Call, given: Options) -> Reply:
+    if len(given.words) != 2:
+        return unsupported(call, "install of several files")
+    source, to = given.words
+    text = read(call, source)
+    if isinstance(text, Reply):
+        return Reply(1, err=text.err.replace(f"{source}:", f"cannot stat '{source}':"))
+    if refused := _only_root(call, [to], "cannot create regular file"):
+        return refused
+    call.changes()
+    call.machine.write(to, text, given.get("o", "owner") or call.context.user, int(given.get("m", "mode") or "755", 8))
     return Reply()
 
 
