@@ -188,7 +188,8 @@ class Changing:
         if seen is not None and seen["state"] != unit.State.RUNNING.value:
             return seen
         try:
-            stopped = self.sender.send(self.fix.target, unit.stop(self._unit(no)), timedelta(seconds=30), self.journal.claim.lost)
+            stop, lost = unit.stop(self._unit(no)), self.journal.claim.lost
+            stopped = self.sender.send(self.fix.target, stop, timedelta(seconds=30), lost)
         except NotSent:
             return None
         return {"state": "failed", "said": "stopped, because the run has to end"} if stopped.ok else None

@@ -1,6 +1,6 @@
 """Deciding: a click is a pointer; here it is checked who pressed it, and one UPDATE decides."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bot.core.approval import Approval, Click, Kind, Verdict
 from bot.core.ports import Claim, Durable, Store, Tx
@@ -45,7 +45,8 @@ class Deciding:
         refusal = self._refusal(click, approval, barred, deciders)
         if approval is None or refusal:
             return self._refuse(tx, click, refusal)
-        if (decided := self.store.decide(tx, click, deciders)) is None:
+        kept = replace(click, reason=self.redactor.show(click.reason))
+        if (decided := self.store.decide(tx, kept, deciders)) is None:
             return self._refuse(tx, click, self._too_late(tx, click))
         return self._counted(tx, click, decided)
 

@@ -185,14 +185,20 @@ class Recovery:
         return [pair for key, pair in first.items() if key in keys]
 
     def _choose(self, report: Report) -> list[tuple[Found, Fix]]:
-        """The gentlest untried fix of each trouble, one per target, within the blast radius that the policy gives."""
+        """The gentlest untried fix of each trouble that the policy allows, one per target, within its blast radius.
+
+        Only when nothing allowed is left, a forbidden one is put: its refusal tells which rule stands in the way.
+        """
+        offered = [(found, fix) for found in report.troubles() for fix in self._untried(found)]
+        allowed = [pair for pair in offered if self.policy.rule_for(pair[1]).approvals is not None]
         chosen: dict[Target, tuple[Found, Fix]] = {}
-        for found in report.troubles():
-            untried = (fix for fix in found.finding.fixes if fix.id + fix.target.key not in self.tried)
-            if (fix := next(untried, None)) is not None and fix.target not in chosen:
-                chosen[fix.target] = (found, fix)
+        for found, fix in allowed or offered:
+            chosen.setdefault(fix.target, (found, fix))
         fixes = list(chosen.values())
         return fixes[: min((self.policy.rule_for(fix).max_targets for _, fix in fixes), default=0)]
+
+    def _untried(self, found: Found) -> Iterator[Fix]:
+        return (fix for fix in found.finding.fixes if fix.id + fix.target.key not in self.tried)
 
     def _way(self, found: Found) -> Way:
         diagnosis, target = self.catalogue.diagnoses[found.by], found.finding.target
@@ -265,7 +271,8 @@ class Recovery:
     # ------------------------------------------------------------ an action by name
 
     def _act(self) -> Ending:
-        action = self.catalogue.actions[self.journal.run.order.subject]
+        if (action := self.catalogue.actions.get(self.journal.run.order.subject)) is None:
+            return Ending(Outcome.FAILED, self._unknown_handler())
         for no in range(1, MOST_ALTERATIONS + 2):
             try:
                 stored = self.journal.once(f"action.{no}", lambda: self._action_plan(action).to_json())
@@ -285,6 +292,12 @@ class Recovery:
                 return Ending(Outcome.UNFIXED, f"{self._done_so_far()} The rest did not work; see the thread.")
         given_up = "The machine kept changing, or could not be had, while the plan was decided; try again."
         return Ending(Outcome.UNFIXED, f"{self._done_so_far()} {given_up}")
+
+    def _unknown_handler(self) -> str:
+        return (
+            f"This opsbot knows no action called `{self.journal.run.order.subject}` any more; it was taken away, or "
+            f"another version serves now. {self._done_so_far()}"
+        )
 
     def _action_plan(self, action: Action) -> Plan:
         """For every machine that was named and is not done yet; raises Refused."""

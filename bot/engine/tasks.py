@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from bot.core.approval import Verdict
 from bot.core.errors import LeaseLost, NotUnderstood, OpsbotError, Refused, Unknown
 from bot.core.fact import Fact
-from bot.core.handler import Catalogue, Job
+from bot.core.handler import Catalogue
 from bot.core.look import CannotLook
 from bot.core.outcome import Outcome
 from bot.core.people import Actor
@@ -139,7 +139,8 @@ class Engine:
     # ------------------------------------------------------------ jobs
 
     def _job(self, journal: Journal) -> Ending:
-        job: Job = self.catalogue.jobs[journal.run.order.subject]
+        if (job := self.catalogue.jobs.get(journal.run.order.subject)) is None:
+            return Ending(Outcome.FAILED, f"This opsbot knows no job called `{journal.run.order.subject}` any more.")
         diagnoser = self.diagnosers[journal.run.order.site]
         try:
             return Ending(Outcome.DONE, job.work(JobSteps(journal, diagnoser), JobLook(journal, diagnoser)))

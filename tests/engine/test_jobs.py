@@ -45,6 +45,19 @@ def test_a_job_that_cannot_look_says_so(working: Room) -> None:
     assert "does not answer" in ended.summary
 
 
+@pytest.mark.parametrize(("subject", "kind"), [("state", "job"), ("screw", "act")])
+def test_a_handler_that_was_taken_away_ends_the_run(database: str, subject: str, kind: str) -> None:
+    with room(database) as made:
+        made.engine.catalogue.add(Job("state", "Say how it is", state), "e")
+        run = made.order(subject, kind, because="it is dark", targets=("hall",))
+        made.engine.catalogue.jobs.clear()
+        made.engine.catalogue.actions.clear()
+        made.set_to_work()
+        ended = made.ended(run)
+        assert ended.outcome is Outcome.FAILED
+        assert f"`{subject}` any more" in ended.summary
+
+
 def test_a_job_that_refuses_is_refused(working: Room) -> None:
     ended = working.ended(working.order("unwilling", "job"))
     assert ended.outcome is Outcome.REFUSED

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from bot.core.approval import Verdict
+from bot.core.fix import Risk
 from bot.core.outcome import Outcome
 from bot.core.question import Output
 from bot.core.request import Ask, Request
@@ -196,12 +197,33 @@ def test_unreachable_machine_hides_nothing_about_the_others(lit: Room) -> None:
 
 
 def test_forbidden_is_refused_and_names_the_rule(database: str) -> None:
-    with room(database, rules=(Rule("policy[0]", None, action="lamp.tap"),)) as made:
+    with room(database, rules=(Rule("policy[0]", None, Risk.INTERRUPTS),)) as made:
         made.set_to_work()
         ended = made.ended(made.order())
         assert ended.outcome is Outcome.REFUSED
         assert "policy[0]" in ended.summary
         assert made.sent() == []
+
+
+def test_a_forbidden_fix_gives_way_to_the_next_gentlest(database: str) -> None:
+    with room(database, rules=(Rule("policy[0]", None, action="lamp.tap"),)) as made:
+        made.machines.on_send = lights_it(made)
+        made.set_to_work()
+        run = made.order()
+        made.click(made.asked(run), BO)
+        assert made.outcome(run) is Outcome.FIXED
+        assert made.sent() == ["sudo -n screw"]
+
+
+def test_a_reason_is_kept_without_its_secrets(lit: Room) -> None:
+    run = lit.order()
+    ask = lit.asked(run)
+    lit.click(ask, BO, Verdict.DECLINE, "the password is open sesame")
+    assert "open sesame" not in lit.ended(run).summary
+    with lit.pool.connection() as connection:
+        kept = connection.execute("SELECT reason FROM opsbot.approvals WHERE id = %s", [ask.id]).fetchone()
+    assert kept is not None
+    assert "open sesame" not in kept["reason"]
 
 
 def test_two_approvals_are_two_people(database: str) -> None:

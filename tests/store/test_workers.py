@@ -215,6 +215,20 @@ def test_an_error_backs_off_until_it_is_given_up(crew: Crew, eventually: Eventua
     assert carried[2] - carried[1] > 0.45
 
 
+def test_an_error_about_an_error_is_tried_again_later(crew: Crew, eventually: Eventually) -> None:
+    """Nothing of the process dies of it, and the task waits for its turn."""
+
+    def carry(claim: Claim) -> None:
+        raise ValueError("a bug")
+
+    def on_error(claim: Claim, error: Exception) -> timedelta | None:
+        raise KeyError("another bug")
+
+    crew.start(carry, on_error=on_error)
+    crew.spawn()
+    eventually(lambda: crew.states() == {"sleeping": 1})
+
+
 def test_a_wake_ends_a_back_off(crew: Crew, eventually: Eventually) -> None:
     carried: list[int] = []
 

@@ -33,6 +33,7 @@ OnError = Callable[[Claim, Exception], timedelta | None]
 POLL = 1.0  # seconds; only for what no notification and no deadline announces
 SOONEST = 0.02  # when something is due that somebody else has locked
 AWAY = timedelta(seconds=1)  # before a task is tried again that the database failed
+HOPELESS = timedelta(minutes=1)  # ... or that nobody knows how to end
 
 
 class Workers:
@@ -213,7 +214,13 @@ class Workers:
         if isinstance(error, Temporary) and isinstance(error.__cause__, psycopg.Error):
             log.warning("%s waits for the database: %s", claim, _said(error))
             return claim.back_off(AWAY)
-        delay = self._on_error(claim, error)
+        try:
+            delay = self._on_error(claim, error)
+        except (LeaseLost, Temporary, psycopg.Error):
+            raise
+        except Exception as worse:
+            log.error("%s: what happens after an error failed itself", claim, exc_info=worse)
+            delay = HOPELESS
         return claim.complete() if delay is None else claim.back_off(delay)
 
     def _give_back(self, claim: Claim) -> None:
