@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from bot.sandbox.installation import programs
 from bot.sandbox.installation.broker import PORT, TLS_PORT, Broker, Job
 from bot.sandbox.installation.database import TravisDatabase
+from bot.sandbox.installation.platform import App, install
 from bot.sandbox.installation.programs import Context, Reply
 from bot.sandbox.installation.redis import Redis
 from bot.sandbox.installation.state import Machine, Service, Unit
@@ -69,6 +70,7 @@ class Installation:
     password: str = "0a1b2c3d4e5f"
     database: TravisDatabase | None = None  # a real PostgreSQL; without one, psql is refused
     redis: Redis = field(init=False)
+    app: App = field(init=False)  # what Replicated runs on the platform: its docstring says how to change it
     _jobs: Iterator[int] = field(default_factory=lambda: iter(range(4711, 1_000_000, 3)))
 
     def __post_init__(self) -> None:
@@ -107,7 +109,7 @@ class Installation:
         for container in [c for c in machine.containers if "job" in c.name or c.name == UNIT]:
             machine.remove_container(container)
         if machine is self.platform:
-            self.broker.stop()
+            self.app.lose_power()
         for tell in machine.on_power:
             tell()
 
@@ -116,14 +118,14 @@ class Installation:
             return
         machine.new_boot()
         machine.up = True
-        for container in machine.containers:
+        for container in [c for c in machine.containers if not c.error]:
             container.started = machine.timeline.now()
             container.process = machine.spawn("init", container.command, "root", container)
         for unit in machine.units.values():
             if unit.enabled == "enabled":
                 unit.start()
         if machine is self.platform:
-            self.broker.start()
+            self.app.power_on()
         for tell in machine.on_power:
             tell()
 
@@ -172,7 +174,8 @@ class Installation:
             return set()
         broker = self.broker.ports if self.broker.serves else set()
         dashboard = {8800} if machine.container("replicated-ui") else set()
-        return {22, 80, 443} | dashboard | broker if machine is self.platform else {22}
+        web = {80, 443} if self.app.uptime() else set()
+        return {22} | web | dashboard | broker if machine is self.platform else {22}
 
     def answer(self, machine: Machine, port: int, said: str) -> str | None:
         """What comes back on an open connection to the platform; None for silence, nothing when it is closed."""
@@ -199,6 +202,7 @@ def build(timeline: Timeline, shapes: tuple[Shape, ...] = SHAPES) -> Installatio
             _worker(installation, machine)
         else:
             _platform(machine)
+            installation.app = install(installation, machine, DOMAIN)
     return installation
 
 
@@ -218,6 +222,7 @@ def settled(
         for machine in installation.workers():
             worker = installation.worker(machine.name)
             worker.connect_at_once()
+        installation.app.age(5 * DAY)
         for machine in installation.machines.values():
             _age(machine, 5 * DAY + machine.random.random() * DAY)
     return installation
@@ -255,8 +260,6 @@ def _platform(machine: Machine) -> None:
         machine.run_container(name, image, program, "/sbin/my_init").hostname = (
             "te-main" if "te-main" in image else name
         )
-    machine.folder("/var/travis")
-    machine.write("/var/travis/log/travis.log", "")
     machine.write("/etc/replicated.alias", 'alias travis="replicated admin"\n')
 
 

@@ -96,6 +96,9 @@ class Redis:
         self.sets.get(f"{NAMESPACE}:processes", set()).discard(identity)
         self.hashes.pop(f"{NAMESPACE}:{identity}", None)
 
+    def alive(self, name: str) -> bool:
+        return f"te-main:{self._pid(name)}:{name}" in self.sets.get(f"{NAMESPACE}:processes", set())
+
     def _pid(self, name: str) -> int:
         return 400 + 17 * sum(name.encode()) % 7919
 

@@ -268,15 +268,3 @@ _VERBS: dict[str, Callable[[Call, tuple[str, ...]], Reply]] = {
     "ps": _ps, "inspect": _inspect, "exec": _exec, "kill": _kill, "stop": _remove, "rm": _remove,
     "version": _version, "info": _info, "logs": _logs,
 }  # fmt: skip
-
-
-@program("replicated", where=on_host)
-def replicated(call: Call) -> Reply:
-    """`replicated admin --no-tty bash -c …`: the vendor's way into te-main."""
-    container = next((c for c in call.machine.containers if "te-main" in c.image), None)
-    words = [word for word in call.words if word not in ("--no-tty", "-i", "--interactive")]
-    if words[:2] != ["admin", "bash"] or container is None:
-        return unsupported(call, " ".join(call.words))
-    if not call.root:
-        return Reply(1, err=_DENIED)
-    return call.run(("bash", *words[2:]), inside=container, network=container)
