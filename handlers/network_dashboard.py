@@ -18,7 +18,7 @@ from handlers.toolbox import network
     runbook=network.RUNBOOK,
 )
 def network_dashboard(look: Look, machine: Target) -> Iterator[Finding]:
-    way = look(network.dashboard(machine))
+    way = network.dashboard(look, machine)
     if way is network.Way.OPEN:
         return
     yield Finding(
@@ -26,9 +26,7 @@ def network_dashboard(look: Look, machine: Target) -> Iterator[Finding]:
         Severity.WARN,
         machine,
         f"the dashboard of {machine} does not answer on port {network.DASHBOARD}",
-        evidence=f"tried on {machine} itself: {network.DASHBOARD}: {network.Way.SILENT.value}"
-        if way is network.Way.MUTE
-        else f"tried on {machine} itself: {network.DASHBOARD}: {way.value}",
+        evidence=f"tried on {machine} itself: {way.value}",
         person=f"On {machine}, look at `sudo docker ps -a` for the container replicated-ui, and start Replicated's "
         "services again: `sudo systemctl restart replicated replicated-ui replicated-operator` (14.04: `sudo service "
         "replicated restart`). Running builds are not touched by that.",

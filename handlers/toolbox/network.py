@@ -20,9 +20,8 @@ from bot.core.target import Role, Target
 from handlers.toolbox import rabbitmq, worker
 
 AMQP, AMQPS, HTTPS, DASHBOARD = 5672, 4567, 443, 8800
+LOOPBACK = "127.0.0.1"
 RABBITMQ, SCRIPTS = "RabbitMQ", "build scripts"
-AMQP_HEADER = r"AMQP\0\0\t\1"  # for printf; a broker answers with a frame of type 1, or with the version it speaks
-HTTP_HEADER = r"HEAD / HTTP/1.0\r\n\r\n"
 RUNBOOK = "https://docs.travis-ci.com/user/enterprise/setting-up-travis-ci-enterprise/"
 
 # Seconds. A resolver tries the next name server after five, and TCP sends its first packet again after one, three and
@@ -31,14 +30,15 @@ NAME_WITHIN, PORT_WITHIN, ANSWER_WITHIN = "15", "10", "15"
 
 # The host and the port are words of their own, never part of the script's text.
 OPEN = 'exec 3<>"/dev/tcp/$1/$2"'
-SPEAK = f'{OPEN} || exit 1; echo open; printf "$3" >&3; head -c 1 <&3 | od -An -tx1'
+SPEAK = rf'{OPEN} || exit 1; echo open; printf "AMQP\0\0\t\1" >&3; head -c 1 <&3 | od -An -tx1'
+FIRST_BYTES = (["01"], ["41"])  # a broker answers with a frame of type 1, or with the version that it speaks
 
 
 class Way(Enum):
     """What became of an attempt to connect."""
 
     OPEN = "open"
-    MUTE = "open, but nothing speaks AMQP there"
+    MUTE = "open, but nobody speaks there as they should"
     REFUSED = "refused"
     SILENT = "no answer"
     REJECTED = "turned away by the network"
@@ -126,7 +126,7 @@ def _way(said: Output) -> Way:
 @fact
 def amqp(machine: Target, host: str, port: int) -> Fact[Way]:
     """What becomes of an AMQP client's first words. Some proxies take every connection, and say nothing."""
-    question = sh("timeout", ANSWER_WITHIN, "bash", "-c", SPEAK, "probe", host, str(port), AMQP_HEADER)
+    question = sh("timeout", ANSWER_WITHIN, "bash", "-c", SPEAK, "probe", host, str(port))
     return Fact(f"Does {host}:{port} speak AMQP to {machine}?", machine, question, _amqp)
 
 
@@ -134,7 +134,7 @@ def _amqp(said: Output) -> Way:
     opened, _, answer = said.out.partition("open")
     if opened or not said.out:
         return _way(said)
-    return Way.OPEN if answer.split()[:1] in (["01"], ["41"]) else Way.MUTE
+    return Way.OPEN if answer.split()[:1] in FIRST_BYTES else Way.MUTE
 
 
 @fact
@@ -146,25 +146,8 @@ def tls(machine: Target, host: str, port: int) -> Fact[Way]:
 
 
 def _tls(said: Output) -> Way:
-    """Whatever was not said after `CONNECTED` is not held against it: openssl may be missing, too old or too new."""
-    mute = "CONNECTED" in said.out and (said.exit is None or "has read 0 bytes" in said.out)
-    return Way.MUTE if mute else Way.OPEN
-
-
-@fact
-def dashboard(machine: Target) -> Fact[Way]:
-    """What becomes of an HTTP client's first words to the dashboard, from its own machine; it speaks HTTPS, and says so
-    to anybody who does not.
-    """
-    question = sh("timeout", ANSWER_WITHIN, "bash", "-c", SPEAK, "probe", "127.0.0.1", str(DASHBOARD), HTTP_HEADER)
-    return Fact(f"Does the dashboard of {machine} answer?", machine, question, _dashboard)
-
-
-def _dashboard(said: Output) -> Way:
-    opened, _, answer = said.out.partition("open")
-    if opened or not said.out:
-        return _way(said)
-    return Way.OPEN if answer.strip() else Way.MUTE
+    """Only silence is held against it: openssl may be missing, too old or too new."""
+    return Way.MUTE if said.exit is None or "has read 0 bytes" in said.out else Way.OPEN
 
 
 # ---------------------------------------------------------------- putting facts together
@@ -189,6 +172,15 @@ def endpoint(uri: str, use: str) -> Endpoint | None:
         return None
     scheme, host = found[1].lower(), found[2].strip("[]").lower()
     return Endpoint(host, int(found[3] or _PORTS[scheme]), use, scheme == "amqps")
+
+
+def dashboard(look: Look, machine: Target) -> Way:
+    """What becomes of a connection to the dashboard, from its own machine. Docker opens its port even when nothing is
+    behind it, so somebody has to speak there.
+    """
+    opened, spoken = port(machine, LOOPBACK, DASHBOARD), tls(machine, LOOPBACK, DASHBOARD)
+    look.together(opened, spoken)
+    return look(spoken) if look(opened) is Way.OPEN else look(opened)
 
 
 def unresolved(look: Look, machine: Target) -> tuple[str, ...]:

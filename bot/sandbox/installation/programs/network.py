@@ -98,3 +98,46 @@ def nc(call: Call) -> Reply:
         return unsupported(call, " ".join(call.words))
     answer = call.context.installation.dial(call.context, words[0], int(words[1]))
     return Reply(1) if isinstance(answer, Reply) else Reply()
+
+
+@program("openssl")
+def openssl(call: Call) -> Reply:
+    """`openssl s_client -connect HOST:PORT -servername NAME`: a handshake, whoever signed the certificate."""
+    if len(call.words) != 5 or call.words[:2] != ("s_client", "-connect") or call.words[3] != "-servername":
+        return unsupported(call, " ".join(call.words))
+    host, _, port = call.words[2].rpartition(":")
+    installation = call.context.installation
+    if isinstance(installation.dial(call.context, host.strip("[]"), int(port)), Reply):
+        return Reply(1, err="connect: Connection refused\nconnect:errno=111\n")
+    answer = installation.answer(call.machine, int(port), "a TLS client's hello")
+    if answer is None:
+        call.pause(float("inf"))
+    if int(port) not in TLS_PORTS:
+        return Reply(1, NO_TLS, "error:1408F10B:SSL routines:ssl3_get_record:wrong version number\n")
+    return Reply(out=HANDSHAKE.format(name=call.words[4]))
+
+
+TLS_PORTS = (443, 8800, 4567)
+NO_TLS = """\
+CONNECTED(00000005)
+---
+no peer certificate available
+---
+No client certificate CA names sent
+---
+SSL handshake has read 5 bytes and written 315 bytes
+Verification: OK
+---
+"""
+HANDSHAKE = """\
+CONNECTED(00000005)
+---
+Certificate chain
+ 0 s:CN = {name}
+   i:CN = {name}
+---
+SSL handshake has read 1563 bytes and written 390 bytes
+Verification error: self signed certificate
+---
+DONE
+"""
