@@ -184,6 +184,19 @@ def test_a_reply_is_for_one_person(
     )  # fmt: skip
 
 
+def test_private_answers_keep_nobodys_news_waiting(
+    pool: Pool, store: Store, sender: Sender, begin: Begin, put: Put, shown: Show
+) -> None:
+    run = begin()
+    with pool.connection() as tx:
+        for no in range(5):
+            store.reply(tx, BOB, Place("C1"), shown(f"too late {no}"))
+    put(run)
+    said = sender.send_all()
+    assert kinds(said) == ["status", "approval", *["private"] * 5]
+    assert [letter.body["text"] for letter in said[2:]] == [f"too late {no}" for no in range(5)]
+
+
 def test_what_is_rolled_back_is_never_said(pool: Pool, store: Store, sender: Sender, begin: Begin) -> None:
     run = begin()
     try:

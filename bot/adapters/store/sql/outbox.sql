@@ -54,7 +54,7 @@ SELECT o.*, r.thread AS run_thread, p.channel AS post_channel, p.ts AS post_ts
   LEFT JOIN opsbot.posts p ON p.kind = o.kind AND p.ref = CASE o.kind WHEN 'status' THEN o.run_id
                                                                       WHEN 'approval' THEN o.approval_id END
  WHERE o.channel = %(channel)s AND o.state = 'pending' AND coalesce(c.due_at, '-infinity') <= clock_timestamp()
- ORDER BY o.id
+ ORDER BY o.kind = 'private', o.id  -- a thousand answers to a thousand clicks do not keep the run's news waiting
  LIMIT 1
 
 -- name: sent
