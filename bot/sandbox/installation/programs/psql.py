@@ -48,12 +48,16 @@ class Talk:
         try:
             cursor = self.connection.execute(text.encode())
         except psycopg.Error as error:
-            self.complaints.append(_message(error))
+            self.complaints.append(_message(error, self.verbose))
             return False
         while cursor.nextset():
             pass
         self.said.append(self._shown(cursor))
         return True
+
+    @property
+    def verbose(self) -> bool:
+        return "VERBOSITY=verbose" in self.read.all("v", "set", "variable")
 
     def _shown(self, cursor: "psycopg.Cursor[Any]") -> str:
         result = cursor.pgresult
@@ -115,7 +119,7 @@ def _run(call: Call, read: Options) -> Reply:
     try:
         with database.session(f"{LONGEST} {pgoptions}") as connection:
             talk = Talk(read, connection)
-            connection.add_notice_handler(lambda said: talk.complaints.append(_noticed(said)))
+            connection.add_notice_handler(lambda said: talk.complaints.append(_noticed(said, talk.verbose)))
             status = _commands(talk, commands) if commands else _script(talk, call.stdin)
     except psycopg.OperationalError as error:
         return Reply(2, err=f"psql: {error}\n")
@@ -193,12 +197,20 @@ def _given(read: Options, *names: str) -> bool:
     return any(name in read for name in names)
 
 
-def _message(error: psycopg.Error) -> str:
-    """As libpq words it: `ERROR:  …`, the line, a mark under it, DETAIL and HINT."""
-    if error.pgresult is not None:
-        return error.pgresult.error_message.decode(errors="replace")
-    return f"{error}\n"
+def _message(error: psycopg.Error, verbose: bool) -> str:
+    """As libpq words it: `ERROR:  …`, the line, a mark under it; verbose with the code and the place."""
+    if error.pgresult is None:
+        return f"{error}\n"
+    said = error.pgresult.error_message.decode(errors="replace")
+    if not verbose:
+        return said
+    return said.replace(":  ", f":  {error.sqlstate}: ", 1) + _place(error.diag)
 
 
-def _noticed(said: psycopg.errors.Diagnostic) -> str:
-    return f"{said.severity}:  {said.message_primary}\n"
+def _noticed(said: psycopg.errors.Diagnostic, verbose: bool) -> str:
+    code = f"{said.sqlstate}: " if verbose else ""
+    return f"{said.severity}:  {code}{said.message_primary}\n{_place(said) if verbose else ''}"
+
+
+def _place(said: psycopg.errors.Diagnostic) -> str:
+    return f"LOCATION:  {said.source_function}, {said.source_file}:{said.source_line}\n"
