@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from bot.sandbox.installation.broker import PORT, TLS_PORT, AmqpRefused, Broker, Connection, Consumer, Job
-from bot.sandbox.installation.state import Container, Machine, Process, Service, Unit
+from bot.sandbox.installation.state import Container, File, Machine, Process, Service, Unit
 from bot.sandbox.installation.timeline import Event
 
 UNIT = "travis-worker"
 IMAGE = "travisci/worker:v6.2.2"
 RUN_DIR = "/var/tmp/travis-run.d"
 EFFECTIVE = f"{RUN_DIR}/travis-worker"
+PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 UPSTART_LOG = "/var/log/upstart/travis-worker.log"
 SETTINGS = tuple(
     f"/etc/default/{name}"
@@ -109,7 +110,7 @@ class TravisWorker(Service):
         """The wrapper has done its part: the program itself starts."""
         if self.machine.wedged and self.machine.systemd:
             return  # the wrapper waits for docker for ever: for its daemon, or for a network for the new container
-        if complaint := self._no_run_dir():
+        if complaint := self._no_run_dir() or self._unreadable():
             self._say(complaint)
             self.unit.exit_status = 1
             self.restarted()
@@ -120,9 +121,8 @@ class TravisWorker(Service):
     def _begin(self) -> None:
         if self.machine.systemd:
             self.container = self.machine.run_container(UNIT, IMAGE, UNIT, UNIT, "root")
-            self.container.environment = tuple(f"{key}={value}" for key, value in self.settings().items())
+            self.container.environment = (*(f"{key}={value}" for key, value in self._lines()), PATH)
             self.container.hostname = self.machine.name
-            self.machine.write(EFFECTIVE, self._combined(), "travis")
             self.process = self.container.process
         else:
             self.process = self.machine.spawn(UNIT, EFFECTIVE, "travis")
@@ -135,15 +135,39 @@ class TravisWorker(Service):
         self.start(self.unit)
         for event in self._events:
             event.cancelled = True
+        self._no_run_dir()
         self._begin()
         self._connect()
 
     def _no_run_dir(self) -> str:
-        folder = self.machine.files.get(RUN_DIR)
+        """The wrapper puts the settings together into one file; what it says when it cannot."""
+        if not self.machine.systemd:
+            return ""
+        folder, file = self.machine.files.get(RUN_DIR), self.machine.files.get(EFFECTIVE)
+        problem = ""
         if folder is None:
-            return f"/usr/local/bin/travis-combined-env: line 13: {EFFECTIVE}: No such file or directory"
-        if folder.owner != "travis":
-            return f"/usr/local/bin/travis-combined-env: line 13: {EFFECTIVE}: Permission denied"
+            problem = "No such file or directory"
+        elif file is not None and file.folder:
+            problem = "Is a directory"
+        elif not _writes(file or folder):
+            problem = "Permission denied"
+        if not problem:
+            self.machine.write(EFFECTIVE, self._combined(), "travis")
+        return f"/usr/local/bin/travis-combined-env: line 13: {EFFECTIVE}: {problem}" if problem else ""
+
+    def _unreadable(self) -> str:
+        """The settings are read by a shell, on systemd without their quotes: what it says of the first bad line."""
+        texts = "".join(filter(None, (self.machine.read(path) for path in SETTINGS)))
+        lines = (
+            self._combined()
+            if self.machine.systemd
+            else re.sub(r"^export |\"[^\"\n]*\"|'[^'\n]*'", "", texts, flags=re.M)
+        )
+        for number, bare in enumerate(lines.splitlines(), 1):
+            found = re.match(r"(?!\s*#)[^=]*=[^ \t&;|<>()`]*([ \t&;|<>()`]+)([^ \t&;|<>()`]+)", bare)
+            if found is not None and not found[2].startswith("#"):
+                what = "Is a directory" if found[2].startswith("/") else "command not found"
+                return f"{EFFECTIVE}: line {number}: {found[2]}: {what}"
         return ""
 
     def _connect(self) -> None:
@@ -151,6 +175,9 @@ class TravisWorker(Service):
         user, password, host, port, vhost = _amqp(settings.get("AMQP_URI", "amqp://"))
         if host not in (self.broker.host, *self.machine.names):
             self._give_up(f"dial tcp: lookup {host}: no such host")
+            return
+        if (address := self.machine.names.get(host, host)) != self.broker.host:
+            self._later(DIAL_TIMEOUT, lambda: self._give_up(f"dial tcp {address}:{port}: i/o timeout"))
             return
         if "network" in self.machine.wedged or port in self.machine.blocked:
             self._later(DIAL_TIMEOUT, lambda: self._give_up(f"dial tcp {self.broker.host}:{port}: i/o timeout"))
@@ -334,17 +361,21 @@ class TravisWorker(Service):
 
     def settings(self) -> dict[str, str]:
         """What the files in /etc/default say, the last one winning; `TRAVIS_WORKER_X` wins over `X`."""
-        lines = re.findall(r"^(?:export )?([A-Z_]+)=(.*)$", self._combined(), re.M)
-        found = {key: value.strip("'\"") for key, value in lines}
+        found: dict[str, str] = {}
+        for key, value in self._lines():
+            found[key] = value if self.machine.systemd else _filled(value, found)
         return found | {
             key.removeprefix("TRAVIS_WORKER_"): value
             for key, value in found.items()
             if key.startswith("TRAVIS_WORKER_")
         }
 
+    def _lines(self) -> list[tuple[str, str]]:
+        return re.findall(r"^(?:export )?([A-Z_0-9]+)=(.*)$", self._combined(), re.M)
+
     def _combined(self) -> str:
         texts = (self.machine.read(path) for path in SETTINGS)
-        return "\n".join(
+        return "".join(
             re.sub(r"^export ", "", text, flags=re.M).replace('"', "").replace("'", "") for text in texts if text
         )
 
@@ -377,6 +408,19 @@ def _amqp(uri: str) -> tuple[str, str, str, int, str]:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version.partition("-")[0]))
+
+
+def _writes(file: File) -> bool:
+    return bool((file.owner == "travis" and file.mode & 0o200) or file.mode & 0o002)
+
+
+def _filled(value: str, others: dict[str, str]) -> str:
+    """`$NAME` and `${NAME:-default}`, as the shell of 14.04 fills them in."""
+    return re.sub(
+        r"\$(?:(\w+)|\{(\w+)(?::-([^}]*))?\})",
+        lambda found: others.get(found[1] or found[2], "") or found[3] or "",
+        value,
+    )
 
 
 def _number(job: Job | None) -> str:
