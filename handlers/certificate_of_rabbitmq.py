@@ -1,0 +1,77 @@
+"""Workers speak to RabbitMQ with TLS and do not trust its certificate: they cannot connect, and no build starts.
+
+Only asked when workers use amqps://; one of them stands for all. One that is told to trust anything (AMQP_INSECURE) is
+left alone, one with a certificate of its own to trust (AMQP_TLS_CERT) can still meet an expired one. The port is the
+vendor's, 4567.
+"""
+
+from collections.abc import Iterator
+
+from bot.core.errors import Unknown
+from bot.core.finding import Finding, Severity
+from bot.core.handler import diagnosis
+from bot.core.look import Look
+from bot.core.target import Role, Target
+from handlers.toolbox import platform, tls
+from handlers.toolbox.tls import Verdict
+
+LINK = "https://docs.travis-ci.com/user/enterprise/tcie-3.x-setting-up-travis-ci-enterprise/"
+
+
+@diagnosis(
+    "certificate of rabbitmq wrong",
+    of="builds not starting",
+    each=Role.PLATFORM,
+    says="Do workers trust RabbitMQ's certificate?",
+    unless=("broker.down", "net.*", "platform.*"),
+    runbook=LINK,
+    once=True,
+)
+def certificate_of_rabbitmq(look: Look, machine: Target) -> Iterator[Finding]:
+    how = look(tls.amqp_tls())
+    if not how.used or how.insecure:
+        return
+    host = look.site.domain
+    asks = (
+        tls.handshake(host, tls.AMQPS),
+        tls.certificate(host, tls.AMQPS),
+        tls.worker_clock(),
+        platform.clock(machine),
+    )
+    look.together(*asks)
+    sent, own, there, now = (look(asks[0]), look(asks[1]), look(asks[2]), look(asks[3]))
+    verdict = _verdict(how, sent, own.covers(host))
+    if verdict is Verdict.EXPIRED and abs(there - now) > tls.CLOCKS_APART:
+        raise Unknown(f"the clock of the worker that was asked shows {there:%Y-%m-%d %H:%M}; set it right first")
+    evidence = (
+        f"OpenSSL on a worker: {sent.code} ({sent.said}); valid until {own.ends:%Y-%m-%d %H:%M} UTC, for "
+        f"{', '.join(own.names[:5]) or 'none'}, issued by {own.issuer}"
+    )
+    if verdict in tls.CAUSES:
+        cause, what, _ = tls.CAUSES[verdict]
+        title = f"RabbitMQ's certificate on {host}:{tls.AMQPS} {what}: workers cannot connect"
+        yield Finding(cause, Severity.BROKEN, machine, title, evidence, person=_person(verdict), link=LINK)
+    elif own.ends - now < tls.SOON:
+        title = f"RabbitMQ's certificate on {host}:{tls.AMQPS} expires on {own.ends:%Y-%m-%d}"
+        yield Finding(
+            "tls.expiring", Severity.WARN, machine, title, evidence, person=_person(Verdict.EXPIRED), link=LINK
+        )
+
+
+def _verdict(how: tls.AmqpTls, sent: tls.Handshake, covered: bool) -> Verdict:
+    """What Go's TLS would say: it trusts what AMQP_TLS_CERT holds, and never ignores the host's name or the end."""
+    trusted = how.own_ca and sent.verdict in (Verdict.SELF_SIGNED, Verdict.UNTRUSTED)
+    if sent.verdict is not Verdict.GOOD and not trusted:
+        return sent.verdict
+    return Verdict.GOOD if covered else Verdict.WRONG_HOST
+
+
+def _person(verdict: Verdict) -> str:
+    renew = "Give RabbitMQ a certificate that is valid and made for this host, on the platform."
+    if verdict not in (Verdict.SELF_SIGNED, Verdict.UNTRUSTED):
+        return renew
+    return (
+        "On each worker, put the certificate of its authority into a file under /var/tmp, and `export "
+        "TRAVIS_WORKER_AMQP_TLS_CERT_PATH=` that file into /etc/default/travis-worker; then restart travis-worker. "
+        "`export AMQP_INSECURE=true` works too, and trusts anybody."
+    )
