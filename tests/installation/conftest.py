@@ -8,6 +8,7 @@ import pytest
 from bot.sandbox.installation import Installation, Running, settled, start
 from tests.installation.console import Console, standing_still
 from tests.installation.tripwires import Tripwires
+from tests.rigs import postgres
 
 
 @pytest.fixture
@@ -33,3 +34,10 @@ def running(tmp_path: Path) -> Iterator[Running]:
 @pytest.fixture(scope="session")
 def tripwires() -> Tripwires:
     return Tripwires()
+
+
+@pytest.fixture(scope="session")
+def travis_dsn(running_servers: Callable[[str], postgres.Server]) -> Iterator[str]:
+    """A database for the simulated platform; each installation that takes it empties and seeds it."""
+    with running_servers("18").database() as dsn:
+        yield dsn

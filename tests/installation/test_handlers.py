@@ -3,15 +3,23 @@ nothing unknown is asked and nothing reaches the host.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from datetime import timedelta
 from threading import Event as Flag
 
 import pytest
 
+from bot.adapters.containers import Containers
+from bot.adapters.database import Database, Location
+from bot.adapters.redis import Redis, Server
+from bot.adapters.router import Router
 from bot.core import unit
 from bot.core.command import Command
 from bot.core.finding import Finding
 from bot.core.fix import Change, Fix, Step, Wait
-from bot.core.question import Answer, Output, Question, Unanswered
+from bot.core.ports import Unreached
+from bot.core.question import Answer, Output, Question, RedisRead, Unanswered
+from bot.core.sql import Query, Statement
 from bot.core.target import Role, Site, Target
 from bot.engine.discovery import discover
 from bot.engine.rounds import Diagnoser, Report
@@ -25,24 +33,35 @@ WORKERS = ("worker-1", "worker-3")  # systemd, upstart
 
 
 class Machines:
-    """An asker and sender that types into the machines; a machine that is down gives no answer."""
+    """An asker and sender that types into the machines; a machine that is down gives no answer.
+
+    The database and redis are asked by the programs in the platform's container, as opsbot does by itself.
+    """
 
     def __init__(self, installation: Installation) -> None:
         self.installation = installation
         self.consoles = {name: Console(installation, name) for name in installation.machines}
+        containers = Containers(self)
+        self.database = Database({("try", "main"): Location()}, self, containers)
+        self.router = Router(self, {Query: self.database, RedisRead: Redis({"try": Server()}, self, containers)})
 
     def ask(self, target: Target, questions: Sequence[Question], abort: Flag) -> Sequence[Answer | Unanswered]:
         pass_time(self.installation, 0)
         if not self.consoles[target.name].machine.up:
             return [Unanswered(f"{target} is down") for _ in questions]
         commands = [question for question in questions if isinstance(question, Command)]
-        assert len(commands) == len(questions)
+        if len(commands) < len(questions):
+            return self.router.ask(target, questions, abort)
         return self.consoles[target.name].ask(*commands)
+
+    def forward(self, target: Target, host: str, port: int) -> AbstractContextManager[int]:
+        raise Unreached(f"no way leads through {target} to {host}:{port}")
 
     def identity(self, target: Target) -> str:
         return target.address
 
-    def send(self, target: Target, command: Command, seconds: int) -> Output:
+    def send(self, target: Target, command: Command, within: timedelta | int, abort: Flag | None = None) -> Output:
+        seconds = within if isinstance(within, int) else int(within.total_seconds())
         return self.consoles[target.name].ask(command, seconds=seconds)[0]
 
     def changes(self) -> list[str]:
@@ -53,10 +72,14 @@ class Machines:
 
 
 class Practice:
-    """A look, and a fix carried out step by step as the engine would, without its approvals and journals."""
+    """A look, and a fix carried out step by step as the engine would, without its approvals and journals.
 
-    def __init__(self) -> None:
-        self.installation = settled(standing_still())
+    Every look leaves its samples, as the engine's do.
+    """
+
+    def __init__(self, dsn: str | None = None) -> None:
+        self.installation = settled(standing_still(), dsn=dsn)
+        self.samples: list[tuple[float, Target, str, Answer]] = []
         self.machines = Machines(self.installation)
         roles = {True: Role.WORKER, False: Role.PLATFORM}
         workers = self.installation.workers()
@@ -65,10 +88,18 @@ class Practice:
             for machine in self.installation.machines.values()
         )
         self.site = Site("try", "travis.example.com", "2.2", targets)
-        self.diagnoser = Diagnoser(self.site, self.machines, lambda target, question, span: None)
+        self.diagnoser = Diagnoser(self.site, self.machines, self._earlier)
+
+    def _earlier(self, target: Target, question: Question, span: timedelta) -> Answer | None:
+        before = self.installation.timeline.now() - span.total_seconds()
+        old = [said for at, of, asked, said in self.samples if (of, asked) == (target, str(question)) and at <= before]
+        return old[-1] if old else None
 
     def look(self) -> Report:
-        return self.diagnoser.look(tuple(CATALOGUE.diagnoses.values()), self.site, Flag())
+        report = self.diagnoser.look(tuple(CATALOGUE.diagnoses.values()), self.site, Flag())
+        now = self.installation.timeline.now()
+        self.samples += [(now, of, str(asked), said) for of, asked, said in report.answers if asked in report.sampled]
+        return report
 
     def findings(self) -> list[Finding]:
         return [found.finding for found in self.look().troubles()]
@@ -78,10 +109,11 @@ class Practice:
         return all(self._wait(step) if isinstance(step, Wait) else self._change(step) for step in steps)
 
     def _change(self, change: Change) -> bool:
-        assert isinstance(change.command, Command)
         if change.needed is not None and not self.diagnoser.answer(change.needed, Flag()):
             return True
         target = self._target
+        if isinstance(change.command, Statement):
+            return self.machines.database.execute(target, change.command, change.within, Flag()).ok
         if not change.slow:
             return self.machines.send(target, change.command, int(change.within.total_seconds())).ok
         name = f"opsbot-1-{len(self.machines.changes())}-261122"
@@ -118,8 +150,8 @@ class Practice:
 
 
 @pytest.fixture
-def practice() -> Practice:
-    return Practice()
+def practice(travis_dsn: str) -> Practice:
+    return Practice(travis_dsn)
 
 
 def test_a_healthy_installation_is_silent(practice: Practice, tripwires: Tripwires) -> None:
