@@ -54,6 +54,7 @@ from bot.slack.outbox import Sender
 
 log = logging.getLogger("opsbot")
 SENDERS = 4  # threads that say things in Slack, each in another channel
+SWITCH = 0.001  # seconds that a busy thread may hold the interpreter: Slack waits for its acknowledgement meanwhile
 HOUSEKEEPING = timedelta(hours=6)
 DATABASE_MAY_TAKE = timedelta(minutes=5)  # to come up beside us, before serve gives up
 DATABASE_SEEN_EVERY = 2.0  # seconds
@@ -364,6 +365,7 @@ class Serving:
 def serve(settings: Settings, simulator: str | None = None) -> int:
     """Run until a signal says stop; returns the exit status."""
     write_logs_as_json(redactor_of(settings))
+    sys.setswitchinterval(SWITCH)
     serving = Serving(settings, simulator)
     over = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
