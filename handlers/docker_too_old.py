@@ -1,0 +1,65 @@
+"""A worker's docker is older than travis-worker can work with: every build goes back into the queue.
+
+It concerns workers that were installed before November 2017. The vendor's cure is a fresh machine.
+"""
+
+import shlex
+from collections.abc import Iterator
+
+from bot.core.finding import Finding, Severity
+from bot.core.handler import diagnosis
+from bot.core.look import Look
+from bot.core.target import Role, Target
+from handlers.toolbox import docker, pool, worker
+
+RUNBOOK = "https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/#a-worker-docker-version-mismatch"
+INSTALLER = "https://raw.githubusercontent.com/travis-ci/travis-enterprise-worker-installers/master/installer.sh"
+IMAGES = ("trusty", "xenial", "bionic", "focal")  # the installer knows these build images
+
+
+@diagnosis(
+    "docker too old",
+    of="builds not starting",
+    each=Role.WORKER,
+    says="Is the worker's docker new enough?",
+    unless=("docker.hung",),
+    runbook=RUNBOOK,
+)
+def docker_too_old(look: Look, machine: Target) -> Iterator[Finding]:
+    look.together(docker.state(machine), worker.init_system(machine))
+    if look(docker.state(machine)) == docker.SILENT:
+        return
+    init = look(worker.init_system(machine))
+    look.together(docker.versions(machine), docker.complaints(machine, init), pool.lines(machine))
+    found, said = look(docker.versions(machine)), look(docker.complaints(machine, init))
+    if not (found.refused or said.old_server or docker.older(found.server, docker.OLDEST)):
+        return
+    yield Finding(
+        "docker.too-old",
+        Severity.BROKEN,
+        machine,
+        f"docker {found.server} on {machine} is older than {docker.OLDEST}: travis-worker cannot start builds with it"
+        if found.server
+        else f"docker on {machine} does not fit its client: travis-worker cannot start builds with it",
+        evidence="; ".join(filter(None, (found.refused, str(said)))),
+        person=_reinstall(look, machine, pool.pool(look(pool.lines(machine)), init).queue),
+        link=RUNBOOK,
+    )
+
+
+def _reinstall(look: Look, machine: Target, queue: str) -> str:
+    """The queue is given, since the installer takes `builds.focal` for every image otherwise."""
+    image = queue.removeprefix("builds.")
+    words = [
+        f"--travis_enterprise_host={look.site.domain}",
+        "--travis_enterprise_security_token=<RabbitMQ password>",
+        f"--travis_queue_name={queue}",
+        *([f"--travis_build_images={image}"] if image in IMAGES else []),
+    ]
+    quoted = " ".join(shlex.quote(word) for word in words)
+    return (
+        "Install the worker anew on a fresh machine with Ubuntu 16.04 or later, as root: "
+        f"`curl -sSL -o /tmp/installer.sh {INSTALLER}` and `bash /tmp/installer.sh {quoted}`. "
+        "It needs 40 GB of disk; images of your own under `travis:*` have to be brought over. "
+        f"Then stop travis-worker on {machine} and put the new machine into the configuration in its place."
+    )
