@@ -1,0 +1,100 @@
+"""Build containers that no worker process watches any more: they hold memory and disk, and nobody will ever end them.
+
+A worker that was killed leaves them behind: RabbitMQ delivers the build again, the old container stays.
+"""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from bot.core.command import sh
+from bot.core.finding import Finding, Severity
+from bot.core.fix import Change, Fix, Risk, Wait, equals, readable
+from bot.core.handler import diagnosis
+from bot.core.look import Look
+from bot.core.target import Role, Target
+from handlers.toolbox import docker, worker
+
+OLDEST = timedelta(seconds=12000)  # after so long the vendor's own cleaner removes them; no build may run so long
+SLACK = timedelta(minutes=2)  # the clocks of docker and of the init system are read one after the other
+SHOWN = 5
+
+
+@diagnosis(
+    "worker has orphaned containers",
+    of="builds not starting",
+    each=Role.WORKER,
+    says="Does every build container belong to a running worker?",
+    unless=("docker.*",),
+    runbook="https://docs.travis-ci.com/user/enterprise/worker-cli-commands/",
+)
+def worker_orphans(look: Look, machine: Target) -> Iterator[Finding]:
+    look.together(worker.init_system(machine), docker.state(machine))
+    if look(docker.state(machine)) == docker.SILENT:
+        return
+    orphans = _orphans(look, machine)
+    if not orphans:
+        return
+    now = look(docker.now(machine))
+    yield Finding(
+        "worker.orphan-containers",
+        Severity.WARN,
+        machine,
+        f"{machine} has {_counted(orphans)} left behind: no running build can be theirs",
+        evidence="; ".join(
+            f"{each.name} ({each.id[:12]}, {readable(now - each.created)} old)" for each in orphans[:SHOWN]
+        )
+        + (f"; and {len(orphans) - SHOWN} more" if len(orphans) > SHOWN else ""),
+        fixes=(remove(machine, orphans[: docker.TOO_MANY]),),
+    )
+
+
+def _orphans(look: Look, machine: Target) -> tuple[docker.Container, ...]:
+    """Older than any build may be, or made before the worker's present process, which knows nothing of them."""
+    _ask(look, machine)
+    now, service = look(docker.now(machine)), worker.service(look, machine)
+    return tuple(each for each in look(docker.build_containers(machine)) if _orphaned(now - each.created, service))
+
+
+def _ask(look: Look, machine: Target) -> None:
+    mine = (docker.build_containers(machine), docker.now(machine))
+    if look(worker.init_system(machine)) == worker.UPSTART:
+        look.together(*mine, worker.upstart_status(machine), worker.process_age(machine), worker.upstart_conf(machine))
+    else:
+        look.together(*mine, worker.unit(machine), worker.uptime(machine))
+
+
+def _orphaned(age: timedelta, service: worker.Service) -> bool:
+    """A worker that is on its way up or down may still be clearing up."""
+    if age > OLDEST:
+        return True
+    if service.turning:
+        return False
+    if not service.running:
+        return age > SLACK
+    return service.since is not None and age > service.since + SLACK
+
+
+def _counted(orphans: tuple[docker.Container, ...]) -> str:
+    return "a build container" if len(orphans) == 1 else f"{len(orphans)} build containers"
+
+
+def remove(machine: Target, orphans: tuple[docker.Container, ...]) -> Fix:
+    """Removes exactly these containers, by their ids."""
+    ids = tuple(sorted(each.id for each in orphans))
+    joined = ",".join(ids)
+    return Fix(
+        id="worker.remove-orphans",
+        title="Remove the build containers that were left behind",
+        target=machine,
+        steps=(
+            Change(
+                f"Remove {', '.join(sorted(each.name for each in orphans))}",
+                sh("docker", "rm", "-f", *ids).sudo(),
+                needed=docker.any_left(machine, joined),
+            ),
+            Wait(docker.containers_left(machine, joined), equals(0), timedelta(minutes=2)),
+        ),
+        risk=Risk.INTERRUPTS,
+        items=ids,
+        undo="cannot be undone, and nothing is lost: their builds were given to another container, or have ended",
+    )

@@ -1,0 +1,119 @@
+"""A worker runs and takes builds, but not all of it is there: some of its places for builds, or its ear for cancelling.
+
+RabbitMQ closes single channels (a queue's node stopped, an acknowledgement that took too long): the process stays up,
+says nothing, and never opens them again. Only a restart brings them back.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bot.core.finding import Finding, Severity
+from bot.core.fix import Fix, readable
+from bot.core.handler import diagnosis
+from bot.core.look import Look
+from bot.core.target import Role, Target
+from handlers.toolbox import pool, rabbitmq, worker
+from handlers.worker_lost_rabbitmq import JUST_STARTED
+
+RUNBOOK = "https://docs.travis-ci.com/user/enterprise/worker-cli-commands/"
+EXPLAINED = ("broker.down", "net.*", "docker.hung")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What RabbitMQ sees of a worker that is set to run `pool` builds at a time."""
+
+    seen: rabbitmq.Presence
+    pool: int
+    service: worker.Service
+
+
+@diagnosis(
+    "worker lost part of its pool",
+    of="builds not starting",
+    each=Role.WORKER,
+    says="Does the worker take as many builds at a time as it is set to?",
+    unless=EXPLAINED,
+    runbook=RUNBOOK,
+)
+def worker_pool_shrunk(look: Look, machine: Target) -> Iterator[Finding]:
+    part = _part(look, machine)
+    if part is None or part.seen.builds >= part.pool:
+        return
+    yield Finding(
+        "worker.pool-shrunk",
+        Severity.BROKEN,
+        machine,
+        f"{machine} takes only {_builds(part.seen.builds)} at a time, and is set to {part.pool}",
+        evidence=f"RabbitMQ sees {part.seen.builds} consumers from it on build queues; {_up(part.service)}",
+        fixes=_fixes(look, machine),
+    )
+
+
+@diagnosis(
+    "worker lost its canceller",
+    of="builds not starting",
+    each=Role.WORKER,
+    says="Does the worker hear when a build is cancelled?",
+    unless=EXPLAINED,
+    runbook=RUNBOOK,
+)
+def worker_canceller_lost(look: Look, machine: Target) -> Iterator[Finding]:
+    part = _part(look, machine)
+    if part is None or part.seen.cancels:
+        return
+    yield Finding(
+        "worker.canceller-lost",
+        Severity.WARN,
+        machine,
+        f"{machine} runs builds but hears no cancel: the cancel button does nothing there",
+        evidence=f"RabbitMQ sees {part.seen.builds} consumers from it on build queues, and no cancel queue "
+        f"({rabbitmq.CANCELS}*) of its own; {_up(part.service)}",
+        fixes=_fixes(look, machine),
+    )
+
+
+def _part(look: Look, machine: Target) -> Part | None:
+    """None for a worker of which nothing can be said here: it does not run, has just started, is draining, or RabbitMQ
+    sees nothing of it at all, which is another diagnosis's matter.
+    """
+    look.together(worker.init_system(machine), worker.addresses(machine))
+    init = look(worker.init_system(machine))
+    _ask(look, machine, init)
+    now = worker.service(look, machine)
+    if not now.running or (now.since is not None and now.since < JUST_STARTED):
+        return None
+    seen = _seen(look, machine)
+    if not seen.builds or look(pool.draining(machine, init)):
+        return None
+    return Part(seen, pool.pool(look(pool.lines(machine)), init).size, now)
+
+
+def _ask(look: Look, machine: Target, init: str) -> None:
+    """Everything that is needed from the machine, in one round."""
+    mine = (pool.lines(machine), pool.draining(machine, init))
+    if init == worker.UPSTART:
+        look.together(*mine, worker.upstart_status(machine), worker.process_age(machine), worker.upstart_conf(machine))
+    else:
+        look.together(*mine, worker.unit(machine), worker.uptime(machine))
+
+
+def _seen(look: Look, machine: Target) -> rabbitmq.Presence:
+    """What comes from any address of the machine, together."""
+    seen = rabbitmq.presences(look, rabbitmq.broker(look))
+    mine = [seen[address] for address in look(worker.addresses(machine)) if address in seen]
+    return rabbitmq.Presence(sum(each.builds for each in mine), sum(each.cancels for each in mine))
+
+
+def _fixes(look: Look, machine: Target) -> tuple[Fix, ...]:
+    """No reboot: a process that still takes builds shows that its machine works."""
+    on = worker.handle(look, machine)
+    return (worker.drain_and_restart(on), worker.restart(on))
+
+
+def _builds(count: int) -> str:
+    return "1 build" if count == 1 else f"{count} builds"
+
+
+def _up(service: worker.Service) -> str:
+    return "" if service.since is None else f"its process is up for {readable(service.since)}"
