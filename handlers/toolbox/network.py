@@ -17,7 +17,7 @@ from bot.core.fact import Fact, fact
 from bot.core.look import Look
 from bot.core.question import Output
 from bot.core.target import Role, Target
-from handlers.toolbox import rabbitmq, worker
+from handlers.toolbox import platform, rabbitmq, settings, worker
 
 AMQP, AMQPS, HTTPS, DASHBOARD = 5672, 4567, 443, 8800
 LOOPBACK = "127.0.0.1"
@@ -157,12 +157,23 @@ def endpoints(look: Look, machine: Target) -> tuple[Endpoint, Endpoint]:
     """Where the worker's configuration sends it for RabbitMQ and for build scripts; where that cannot be read, to the
     installation's own name.
     """
-    del machine
-    uris = ("", "")
+    look.together(*_first(look, machine))
+    try:
+        said = settings.settings(look(settings.written(machine)), look(worker.init_system(machine)))
+        uris = (said.value(settings.AMQP), said.value(settings.BUILD_API))
+    except Unknown:
+        uris = ("", "")
     return (
         endpoint(uris[0], RABBITMQ) or Endpoint(look.site.domain, AMQP, RABBITMQ),
         endpoint(uris[1], SCRIPTS) or Endpoint(look.site.domain, HTTPS, SCRIPTS),
     )
+
+
+def _first(look: Look, machine: Target) -> list[Fact[Any]]:
+    """What the first round asks: also what is wanted only where a way turns out to be bad, so that three rounds do."""
+    in_container = look.site.option("rabbitmq.via", "container") == "container"
+    there = (platform.main_container(),) if in_container and look.site.of(Role.PLATFORM) else ()
+    return [settings.written(machine), worker.init_system(machine), worker.addresses(machine), *there]
 
 
 def endpoint(uri: str, use: str) -> Endpoint | None:
@@ -232,8 +243,6 @@ def is_served(look: Look, machine: Target) -> bool:
     """Does RabbitMQ see consumers of this worker? When it cannot be asked, that it is not reached speaks for itself."""
     try:
         at = rabbitmq.broker(look)
-        seen_from = (rabbitmq.consumers(at.container, at.vhost), rabbitmq.channels(at.container))
-        look.together(worker.addresses(machine), *seen_from)
         seen = rabbitmq.presences(look, at)
     except Unknown:
         return False
