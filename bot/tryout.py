@@ -83,12 +83,13 @@ def started(port: int = 0, folder: Path | None = None, speed: float = 20.0) -> I
         home = folder or Path(stack.enter_context(_scratch()))
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         slack = _slack(stack, port)
+        stack.callback(_stop_database, home)
         machines = ("-m", "bot.sandbox.installation", "--folder", str(home / "machines"), "--speed", str(speed))
+        machines += ("--database", _travis_database(home))
         installation = stack.enter_context(_child("installation", home, *machines, "--fault", FAULT))
         config = home / "opsbot.yaml"
         config.write_text(yaml.safe_dump(_configuration(home, installation.ready["installation"]), sort_keys=False))
         words = ("-m", "bot.cli", "serve", "--config", str(config), "--simulator", slack.api_url)
-        stack.callback(_stop_database, home)
         serving = stack.enter_context(_child("serve", home, *words))
         slack.driver.wait_for_connection(READY_WITHIN)
         yield Trial(slack, installation, serving, home, config)
@@ -113,6 +114,20 @@ def _slack(stack: ExitStack, port: int) -> LocalSlack:
         raise Permanent(f"{taken} Name one with --port; without it, any that is free is taken.") from taken
     stack.callback(slack.stop)
     return slack
+
+
+def _travis_database(home: Path) -> str:
+    """The DSN of the simulated platform's own database: beside opsbot's, on the same server, which `serve` finds up."""
+    import psycopg
+    from psycopg.conninfo import make_conninfo
+
+    from bot.adapters import embedded
+
+    dsn = embedded.start(home / "state" / "database")
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        if not connection.execute("SELECT FROM pg_database WHERE datname = 'travis_production'").fetchall():
+            connection.execute("CREATE DATABASE travis_production")
+    return make_conninfo(dsn, dbname="travis_production")
 
 
 def _stop_database(home: Path) -> None:
