@@ -1,0 +1,94 @@
+"""Jobs say `queued` for an hour while their workers are idle: their messages are gone, and no worker will see them.
+
+A message is lost when its queue did not exist yet, or when a broker came back without it. Only jobs that were seen so
+twice are called lost, and only while nothing else could still hold or report them.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+
+from bot.core.errors import Refused, Unknown
+from bot.core.finding import Finding, Severity
+from bot.core.fix import Fix, Risk
+from bot.core.handler import action, diagnosis
+from bot.core.look import Look
+from bot.core.target import Role, Target
+from handlers.toolbox import jobs, rabbitmq
+from handlers.toolbox.jobs import Job, Waiting
+
+APART = timedelta(minutes=4)  # samples are taken every five
+REPORTS = "reporting.jobs.builds"  # what workers report comes in here
+
+
+@diagnosis(
+    "jobs lost",
+    of="builds not starting",
+    each=Role.PLATFORM,
+    says="Is there a message for every job that is queued?",
+    unless=("broker.*", "queue.absent", "sidekiq.no-process", "hub.*", "net.*"),
+    runbook=jobs.RUNBOOK,
+    once=True,
+)
+def jobs_lost(look: Look, machine: Target) -> Iterator[Finding]:
+    long = look(jobs.long_queued())
+    lost = _in_idle_queues(look, long) if long else []
+    if not lost:
+        return
+    before = look.earlier(jobs.long_queued(), APART)
+    if before is None:
+        raise Unknown(f"{len(lost)} jobs look lost; two looks five minutes apart will tell, so ask again in 5 min")
+    lost = _seen_before(lost, before)
+    if lost:
+        yield Finding(
+            "jobs.stuck-queued",
+            Severity.BROKEN,
+            machine,
+            f"{len(lost)} jobs are queued for over an hour although workers are idle: their messages are lost",
+            evidence=_evidence(look, lost),
+            fixes=(jobs.reset(machine, lost),),
+            link=jobs.RUNBOOK,
+        )
+
+
+def _in_idle_queues(look: Look, long: Sequence[Job]) -> list[Job]:
+    """Those whose queue is empty and has workers with nothing to do; raises Unknown where they may run unreported."""
+    idle = {each.name for each in jobs.waiting(look) if _idle(each)}
+    lost = [job for job in long if job.queue in idle]
+    at = rabbitmq.broker(look)
+    reports = next((each for each in look(rabbitmq.queues(at.container, at.vhost)) if each.name == REPORTS), None)
+    if lost and (reports is None or reports.ready or not reports.consumers):
+        raise Unknown(f"{len(lost)} jobs look lost, but what workers report waits in {REPORTS}: they may run after all")
+    return lost
+
+
+def _idle(each: Waiting) -> bool:
+    """No message waits, somebody listens with nothing to do, and whatever is taken belongs to a job that runs."""
+    if each.queue is None or each.queue.ready:
+        return False
+    return each.queue.unacked < each.queue.consumers and each.queue.unacked <= each.running
+
+
+def _seen_before(lost: Sequence[Job], before: Sequence[Job]) -> list[Job]:
+    known = {job.id for job in before}
+    return [job for job in lost if job.id in known]
+
+
+def _evidence(look: Look, lost: Sequence[Job]) -> str:
+    queues = {job.queue for job in lost}
+    shown = ", ".join(map(str, lost[:20])) + (f" and {len(lost) - 20} more" if len(lost) > 20 else "")
+    return f"{jobs.table(each for each in jobs.waiting(look) if each.name in queues)}\njobs {shown}"
+
+
+@action(
+    "reset lost jobs",
+    each=Role.PLATFORM,
+    says="Queue jobs once more whose messages are lost",
+    risk=Risk.DATA,
+    proof="jobs lost",
+)
+def reset_lost_jobs(look: Look, machine: Target) -> Fix:
+    long = look(jobs.long_queued())
+    lost = _in_idle_queues(look, long)
+    if not lost:
+        raise Refused("nothing to reset: no job is queued for over an hour on a queue whose workers are idle")
+    return jobs.reset(machine, lost)

@@ -1,0 +1,44 @@
+"""More builds wait than all workers of a queue can take at once: nothing is broken, there is too little of it."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from bot.core.finding import Finding, Severity
+from bot.core.handler import diagnosis
+from bot.core.look import Look
+from bot.core.target import Role, Target
+from handlers.toolbox import jobs
+from handlers.toolbox.jobs import Waiting
+
+LATELY = timedelta(hours=1)  # a busy queue starts a job whenever one ends, and the vendor's longest takes 50 minutes
+
+
+@diagnosis(
+    "queue saturated",
+    of="builds not starting",
+    each=Role.PLATFORM,
+    says="Have the workers room for the jobs that wait?",
+    unless=("broker.*", "net.*"),
+    runbook="https://docs.travis-ci.com/user/enterprise/worker-configuration/",
+    once=True,
+)
+def queue_saturated(look: Look, machine: Target) -> Iterator[Finding]:
+    full = [each for each in jobs.waiting(look) if _saturated(each)]
+    if not full:
+        return
+    names = ", ".join(each.name for each in full)
+    yield Finding(
+        "capacity.saturated",
+        Severity.INFO,
+        machine,
+        f"all workers of {names} are busy, and jobs wait their turn",
+        evidence=jobs.table(full),
+        person="Nothing is broken. When it stays so, add a worker, or raise POOL_SIZE where there is memory for it.",
+        link="https://docs.travis-ci.com/user/enterprise/worker-configuration/",
+    )
+
+
+def _saturated(each: Waiting) -> bool:
+    if each.queue is None or not each.queue.ready or not each.queue.consumers:
+        return False
+    return each.queue.unacked >= each.queue.consumers and each.began is not None and each.began <= LATELY

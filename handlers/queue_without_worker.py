@@ -1,0 +1,85 @@
+"""Jobs wait for a queue that no worker takes anything from.
+
+Which queue a job goes to is decided by its build environment; a worker listens to one queue alone. A queue that
+RabbitMQ does not even have is worse: what was sent there was dropped without a word.
+"""
+
+from collections.abc import Iterator
+
+from bot.core.finding import Finding, Severity
+from bot.core.handler import diagnosis
+from bot.core.look import Look
+from bot.core.target import Role, Target
+from handlers.toolbox import jobs, rabbitmq
+from handlers.toolbox.jobs import Waiting
+
+LINK = "https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/#builds-are-not-starting"
+
+
+@diagnosis(
+    "queue without worker",
+    of="builds not starting",
+    each=Role.PLATFORM,
+    says="Does a worker listen to every queue that jobs wait for?",
+    unless=("broker.*", "sidekiq.no-process", "net.*", "worker.*", "docker.*"),
+    runbook=LINK,
+    once=True,
+)
+def queue_without_worker(look: Look, machine: Target) -> Iterator[Finding]:
+    alone = [each for each in jobs.waiting(look) if each.consumers == 0 and each.oldest >= jobs.JUST_QUEUED]
+    if not alone:
+        return
+    blamed = _absent_workers(look)
+    known = [each for each in alone if each.queue is not None]
+    if known:
+        yield _no_consumers(look, machine, known, blamed)
+    unknown = [each for each in alone if each.queue is None]
+    if unknown:
+        yield _absent(look, machine, unknown, blamed)
+
+
+def _no_consumers(look: Look, machine: Target, queues: list[Waiting], blamed: tuple[Target, ...]) -> Finding:
+    return Finding(
+        "queue.no-consumers",
+        Severity.BROKEN,
+        machine,
+        f"jobs wait for {_names(queues)}, and no worker listens there",
+        evidence=jobs.table(queues),
+        person=f"{_attach(look, queues)} The jobs that wait start by themselves then.",
+        link=LINK,
+        blamed=blamed,
+    )
+
+
+def _absent(look: Look, machine: Target, queues: list[Waiting], blamed: tuple[Target, ...]) -> Finding:
+    return Finding(
+        "queue.absent",
+        Severity.BROKEN,
+        machine,
+        f"jobs were sent to {_names(queues)}, which RabbitMQ does not have: their messages are lost",
+        evidence=jobs.table(queues),
+        person=f"{_attach(look, queues)} These jobs do not start by themselves even then: "
+        f"`reset lost jobs {machine} because a worker listens now` has the scheduler queue them once more.",
+        link=LINK,
+        blamed=blamed,
+    )
+
+
+def _attach(look: Look, queues: list[Waiting]) -> str:
+    setting = " or ".join(f"`QUEUE_NAME='{each.name}'`" for each in queues)
+    elsewhere = jobs.where_else(look.site.version, look.site.domain)
+    return (
+        f"Attach a worker that has the image for these jobs, with {setting} in /etc/default/travis-worker; "
+        f"or choose an environment that a worker has, for jobs that name none: {elsewhere}."
+    )
+
+
+def _names(queues: list[Waiting]) -> str:
+    return ", ".join(each.name for each in queues)
+
+
+def _absent_workers(look: Look) -> tuple[Target, ...]:
+    """The workers that take builds from no queue at all: one of them may be the one that is missed here."""
+    seen = rabbitmq.presences(look, rabbitmq.broker(look))
+    taking = {address for address, presence in seen.items() if presence.builds}
+    return tuple(worker for worker in look.site.of(Role.WORKER) if worker.address not in taking)

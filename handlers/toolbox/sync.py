@@ -1,0 +1,177 @@
+"""Facts about accounts that are being synced with GitHub, and the fix for those that say so for ever.
+
+`users.is_syncing` is set when a sync is asked for and taken back when it ends; when the sync dies in between it stays,
+and every further sync is refused. No column tells since when: only two looks do. `is_syncing` may be NULL, which is
+false. Source: https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from bot.core.command import Command, sh
+from bot.core.errors import Unknown
+from bot.core.fact import Fact, fact
+from bot.core.fix import Change, Fix, Risk, Step, Wait, at_least
+from bot.core.look import Look
+from bot.core.question import Rows
+from bot.core.sql import Query, Statement
+from bot.core.target import Role, Target
+from handlers.toolbox import sidekiq
+
+RUNBOOK = "https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/#user-accounts-are-stuck-in-syncing-state"
+APART = timedelta(minutes=10)  # most syncs end within minutes; what has not moved for so long is worth a second look
+SHALLOW = 10  # fewer jobs than this wait for a moment only
+MOST_CLEARED = 1000  # users in one change
+MOST_SYNCED = 50  # users in one order to sync again: each asks GitHub for all that the user can see
+SYNCED_WITHIN = timedelta(minutes=15)
+_LOGIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # what may stand in --logins: no comma, no dash at the start
+
+SYNCING = "SELECT id, login, synced_at FROM users WHERE is_syncing ORDER BY id LIMIT 5000"
+MEMBERS = """
+SELECT o.login AS organization, u.id, u.login, u.synced_at
+  FROM users u JOIN memberships m ON m.user_id = u.id JOIN organizations o ON o.id = m.organization_id
+ WHERE u.is_syncing ORDER BY o.login, u.id LIMIT 5000
+"""
+CLEAR = "UPDATE users SET is_syncing = false WHERE is_syncing AND id = ANY(%s)"
+
+
+@dataclass(frozen=True)
+class User:
+    """One user who is being synced; `synced_at` is when the last sync ended, empty when none ever has."""
+
+    id: int
+    login: str
+    synced_at: str
+    organization: str = ""
+
+
+# ---------------------------------------------------------------- facts
+
+
+@fact
+def syncing() -> Fact[tuple[User, ...]]:
+    """The users who are being synced, by the database's word."""
+    return Fact("Who is being synced?", Role.PLATFORM, Query(SYNCING), _users, sampled=True)
+
+
+@fact
+def members() -> Fact[tuple[User, ...]]:
+    """The members of organizations who are being synced, once for each of their organizations."""
+    return Fact("Which members of organizations are being synced?", Role.PLATFORM, Query(MEMBERS), _users, sampled=True)
+
+
+@fact
+def still_syncing(ids: str) -> Fact[bool]:
+    """Does any of these users (comma-separated ids) still say so?"""
+    question = Query("SELECT count(*) AS users FROM users WHERE is_syncing AND id = ANY(%s)", (_numbers(ids),))
+    return Fact("some of them are still marked as syncing", Role.PLATFORM, question, lambda said: _count(said) > 0)
+
+
+@fact
+def synced_lately(ids: str) -> Fact[int]:
+    """How many of these users were synced to the end in the last quarter of an hour."""
+    text = (
+        "SELECT count(*) AS users FROM users WHERE id = ANY(%s) "
+        "AND synced_at > (now() AT TIME ZONE 'utc') - interval '15 minutes'"
+    )
+    question = Query(text, (_numbers(ids),))
+    return Fact("number of these users whose sync has ended", Role.PLATFORM, question, _count)
+
+
+@fact
+def marked(ids: str) -> Fact[str]:
+    """The ids, of these, that are marked as syncing: what a way back needs."""
+    question = Query("SELECT id FROM users WHERE is_syncing AND id = ANY(%s) ORDER BY id", (_numbers(ids),))
+    return Fact("these users who are marked as syncing", Role.PLATFORM, question, _ids)
+
+
+def _numbers(ids: str) -> tuple[int, ...]:
+    return tuple(int(each) for each in ids.split(","))
+
+
+def _users(said: Rows) -> tuple[User, ...]:
+    return tuple(
+        User(_id(row["id"]), str(row["login"] or ""), str(row["synced_at"] or ""), str(row.get("organization") or ""))
+        for row in said.rows
+    )
+
+
+def _id(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise Unknown(f"the database answered `{str(value)[:40]}` where a user's id was asked for")
+    return value
+
+
+def _count(said: Rows) -> int:
+    return _id(said.rows[0]["users"])
+
+
+def _ids(said: Rows) -> str:
+    return ", ".join(str(row["id"]) for row in said.rows)
+
+
+# ---------------------------------------------------------------- putting facts together
+
+
+def stuck(look: Look, fact: Callable[[], Fact[tuple[User, ...]]], now: Sequence[User]) -> tuple[User, ...]:
+    """Those who were being synced ten minutes ago as well, with no sync ended in between, and whom Sidekiq does not
+    have in hand; raises Unknown when nobody has looked so early.
+    """
+    before = look.earlier(fact(), APART)
+    if before is None:
+        raise Unknown(
+            f"{len({user.id for user in now})} users are being synced; whether they are stuck is known from two looks "
+            "ten minutes apart, so ask again in 10 min"
+        )
+    still = tuple(user for user in now if user in before)
+    if not still:
+        return ()
+    in_hand = sidekiq.numbers_in_hand(look, sidekiq.prefix(look))
+    return tuple(user for user in still if user.id not in in_hand)
+
+
+# ---------------------------------------------------------------- fixes
+
+
+def release(platform: Target, users: Sequence[User], version: str) -> Fix:
+    """Takes the mark from exactly these users, and syncs them again where the platform has a command for it."""
+    some = [user for _, user in sorted({user.id: user for user in users}.items())][:MOST_CLEARED]
+    ids = tuple(user.id for user in some)
+    named = ",".join(map(str, ids))
+    logins = [user.login for user in some if _LOGIN.fullmatch(user.login)][:MOST_SYNCED]
+    again = _again(named, logins) if logins and version.startswith("2.") else ()
+    return Fix(
+        id="users.release",
+        title=f"Release {len(ids)} stuck {'user' if len(ids) == 1 else 'users'}{', then sync again' if again else ''}",
+        target=platform,
+        steps=(Change("Take the mark `is_syncing` from them", clear(ids), needed=still_syncing(named)), *again),
+        risk=Risk.DATA,
+        saves=(marked(named),),
+        undo=f"UPDATE users SET is_syncing = true WHERE id IN ({named})",
+        items=(*map(str, ids), *logins),
+    )
+
+
+def _again(named: str, logins: Sequence[str]) -> tuple[Step, ...]:
+    order = Change(f"Sync {len(logins)} of them again", sync_users(logins))
+    return (order, Wait(synced_lately(named), at_least(1), SYNCED_WITHIN))
+
+
+def clear(ids: tuple[int, ...]) -> Statement:
+    """Without ids there is no such statement: it would be about everybody."""
+    if not ids or len(ids) > MOST_CLEARED:
+        raise ValueError(f"the mark is taken from 1 to {MOST_CLEARED} users at a time, not from {len(ids)}")
+    return Statement(CLEAR, (ids,), rows=len(ids))
+
+
+def sync_users(logins: Sequence[str]) -> Command:
+    """Sync exactly these users. The platform's command syncs every user when it is given none: then there is none.
+
+    Two ASCII hyphens: the vendor's page has a dash there that the command does not understand.
+    """
+    wrong = [login for login in logins if not _LOGIN.fullmatch(login)]
+    if not logins or wrong:
+        raise ValueError(f"sync_users needs the logins it is about{f', and {wrong[0]!r} is none' if wrong else ''}")
+    return sh("replicated", "admin", "--no-tty", "sync_users", f"--logins={','.join(logins)}").sudo()

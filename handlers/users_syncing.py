@@ -1,0 +1,58 @@
+"""Users whose account says for ever that it is being synced: they see no new repositories, and cannot sync again.
+
+A count alone cannot tell stuck from busy. Stuck is who was syncing ten minutes ago as well, with no sync ended in
+between, while Sidekiq has next to nothing to sync and does not have this user in hand.
+"""
+
+from collections.abc import Iterator
+
+from bot.core.finding import Finding, Severity
+from bot.core.handler import diagnosis
+from bot.core.look import Look
+from bot.core.target import Role, Target
+from handlers.toolbox import sidekiq, sync
+
+SHOWN = 20
+
+
+@diagnosis(
+    "users stuck syncing",
+    of="users syncing",
+    each=Role.PLATFORM,
+    says="Do accounts that are being synced come to an end?",
+    unless=("sidekiq.no-process", "redis.*"),
+    runbook=sync.RUNBOOK,
+    once=True,
+)
+def users_stuck_syncing(look: Look, machine: Target) -> Iterator[Finding]:
+    look.together(sync.syncing(), *sidekiq.doors())
+    now = look(sync.syncing())
+    if not now:
+        return
+    waiting = sidekiq.sync_depth(sidekiq.depths(look))
+    if waiting >= sync.SHALLOW:
+        yield Finding(
+            "users.sync-backlog",
+            Severity.INFO,
+            machine,
+            f"{len(now)} users are being synced, and {waiting} syncs wait in Sidekiq: they take their turn",
+            evidence=f"{waiting} jobs in the queues sync, sync.low and user_sync",
+            link=sync.RUNBOOK,
+        )
+        return
+    if stuck := sync.stuck(look, sync.syncing, now):
+        yield Finding(
+            "users.sync-stuck",
+            Severity.BROKEN,
+            machine,
+            f"{len(stuck)} users are stuck in syncing",
+            evidence=_evidence(stuck, waiting),
+            fixes=(sync.release(machine, stuck, look.site.version),),
+            link=sync.RUNBOOK,
+        )
+
+
+def _evidence(stuck: tuple[sync.User, ...], waiting: int) -> str:
+    shown = ", ".join(f"{user.login} (last synced {user.synced_at or 'never'})" for user in stuck[:SHOWN])
+    more = f" and {len(stuck) - SHOWN} more" if len(stuck) > SHOWN else ""
+    return f"unchanged for over 10 min, while {waiting} syncs wait in Sidekiq: {shown}{more}"
