@@ -23,7 +23,8 @@ from bot.core.fix import Change, Fix, Wait, differs
 from bot.core.target import Role, Target
 from bot.core.wire import KILL_AFTER
 from bot.engine.discovery import discover
-from handlers.toolbox import platform, replicated, worker
+from handlers.toolbox import broker as rabbit
+from handlers.toolbox import platform, replicated, tls, worker
 
 TIMEOUT: Final = "/usr/bin/timeout"
 UNIT_WITHIN: Final = timedelta(seconds=30)  # for systemd-run and what cleans up after it
@@ -42,11 +43,14 @@ _UNKNOWN: Final = {  # what stands for a value that is not known beforehand -> t
 
 @dataclass(frozen=True)
 class Broker:
-    """Where an installation's rabbitmqctl runs, for which vhost, and in which folders its platforms keep their data."""
+    """Where an installation's rabbitmqctl runs, for which vhost, in which folders its platforms keep their data, and
+    the name that builds know it by.
+    """
 
     in_container: bool = True
     vhost: str = "travis"
     data_dirs: tuple[str, ...] = ("/var/travis",)
+    domain: str = "travis.example.com"
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,8 @@ def rooted(brokers: Iterable[Broker]) -> tuple[list[Rooted], list[str]]:
                 left_out.append(name)
             else:
                 asked += _questions(make, arguments)
-    changes = (each for fix in _fixes() for each in _changes(fix))
+    fixes = (*_fixes(), *(fix for broker in brokers for fix in _fixes_by_name(broker)))
+    changes = (each for fix in fixes for each in _changes(fix))
     return list(dict.fromkeys((*asked, *changes))), list(dict.fromkeys(left_out))
 
 
@@ -124,6 +129,8 @@ def _arguments(make: Any, broker: Broker) -> Iterable[tuple[Any, ...]] | None:
         "addresses": (MACHINE.address,),
         "container": (CONTAINER if broker.in_container else "",),
         "vhost": (broker.vhost,),
+        "domain": (broker.domain,),
+        "ids": ("1",),
         "host": ("travis.example.com",),
         "port": (5672,),
     }
@@ -138,6 +145,12 @@ def _fixes() -> Iterator[Fix]:
     for init in (worker.SYSTEMD, worker.UPSTART):
         on = worker.Handle(MACHINE, init, PID, "any", True, back)
         yield from (*on.fixes(), worker.drain(on), worker.start(MACHINE, init, back))
+
+
+def _fixes_by_name(broker: Broker) -> Iterator[Fix]:
+    """Fixes of the platform in which a container or the domain is named."""
+    yield rabbit.start_app(PLATFORM, CONTAINER if broker.in_container else "")
+    yield from (tls.renew(PLATFORM, broker.domain, as_unit) for as_unit in (True, False))
 
 
 def _changes(fix: Fix) -> Iterator[Rooted]:
