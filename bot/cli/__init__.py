@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, NoReturn
@@ -122,7 +122,7 @@ def show(context: typer.Context, number: RunNumber, json: Json = False, config: 
 @app.command()
 def watch(context: typer.Context, number: RunNumber, json: Json = False, config: Config = None) -> None:
     """Follow a run until its outcome."""
-    _follow(_screen(json), _client(context, config).watch(number))
+    _follow(_screen(json, _folders(context, config)), _client(context, config).watch(number))
 
 
 @app.command()
@@ -319,6 +319,7 @@ def manifest_sudoers(context: typer.Context, config: Config = None) -> None:
             each.rabbitmq.via == "container",
             each.rabbitmq.vhost,
             tuple(sorted({machine.data_dir.rstrip("/") for machine in each.platforms})),
+            each.domain,
         )
         for each in settings.installations
     }
@@ -338,7 +339,7 @@ def _say(
     detach: bool = False,
 ) -> NoReturn:
     """Say it to `serve`, print the answer, exit with what it means."""
-    _follow(_screen(json), _client(context, config).say(text, played, detach))
+    _follow(_screen(json, _folders(context, config)), _client(context, config).say(text, played, detach))
 
 
 def _follow(screen: "Screen", lines: Iterator["Line"]) -> NoReturn:
@@ -389,10 +390,15 @@ def _places(environment: Mapping[str, str]) -> tuple[Path, ...]:
     return Path("opsbot.yaml"), Path("/etc/opsbot/opsbot.yaml")
 
 
-def _screen(as_json: bool = False) -> "Screen":
+def _screen(as_json: bool = False, folders: Sequence[Path] = ()) -> "Screen":
     from bot.cli.screen import Screen
 
-    return Screen(as_json)
+    return Screen(as_json, folders)
+
+
+def _folders(context: typer.Context, config: Path | None) -> tuple[Path, ...]:
+    """Where archives are kept: beside what `serve` keeps, and here for one who may not write there."""
+    return (_settings(context, config).state_dir / "files", Path.cwd())
 
 
 def _complain(text: str) -> None:

@@ -2,14 +2,16 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bot.cli.kept import keep
 from bot.core.story import KINDS, Event
 from bot.engine.answers import event_line
 
@@ -32,8 +34,9 @@ TROUBLE: Final = "bold red"
 class Screen:
     """Prints the lines of an answer as they come, and knows the exit status that they mean."""
 
-    def __init__(self, as_json: bool = False) -> None:
+    def __init__(self, as_json: bool = False, folders: Sequence[Path] = ()) -> None:
         self.as_json = as_json
+        self.folders = folders  # where archives are kept, the first that can be written
         self.run = 0  # the one that is followed
         self._out = Console(highlight=False, markup=False, soft_wrap=True)
         self._errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
@@ -92,6 +95,8 @@ class Screen:
         else:
             for each in story(line):
                 self.say(each)
+            if line.get("files"):
+                self.say(f"    {keep(self.folders, line.get('run', 0), line['file'], line['files'])}")
 
     def _answer(self, line: Line) -> None:
         if line.get("runs"):

@@ -5,7 +5,7 @@ is found by scanning a folder; nothing else has to be edited.
 """
 
 import fnmatch
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -27,6 +27,18 @@ class Steps(Protocol):
         ...
 
     def say(self, text: str) -> None: ...
+
+    def masked(self, text: str) -> tuple[str, Mapping[str, int]]:
+        """The text without secrets, and how often which kind was masked: all that a step may record of a log."""
+        ...
+
+    def attach(self, name: str, files: Mapping[str, str], says: str) -> None:
+        """One archive `name`.tar.gz of these files, path to text, for whoever ordered the job."""
+        ...
+
+    def findings(self) -> Sequence[str]:
+        """What all diagnoses together see now, and what they could not tell, a text each."""
+        ...
 
 
 JobFunction = Callable[[Steps, Look], str]

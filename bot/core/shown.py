@@ -11,7 +11,8 @@ import re
 import shlex
 import threading
 import unicodedata
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import quote
 
@@ -19,16 +20,24 @@ MASK: Final = "•••"
 SHORTEST_SECRET: Final = 4  # shorter values would mask half of every sentence
 _MINT: Final = object()
 
+CONFIGURED: Final = "a configured secret"
+
+# What a pattern finds, the pattern, and what stands there afterwards.
 _PATTERNS: Final = (
-    (re.compile(r"\bx(?:ox[a-z]|app)-[\w-]{6,}"), MASK),
-    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S), MASK),
-    (re.compile(r"\bAGE-SECRET-KEY-1[A-Z0-9]+", re.I), MASK),
-    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), MASK),
-    (re.compile(r"\bgh[pousr]_[A-Za-z0-9]{20,}"), MASK),
-    (re.compile(r"--ENCR--[A-Za-z0-9+/=]+"), f"--ENCR--{MASK}"),
-    (re.compile(r"(?<=://)([^\s/:@]*):([^\s/@]+)(?=@)"), rf"\1:{MASK}"),
-    (re.compile(r"(?i)\b(bearer|basic)(\s+)[\w.+/=~-]{8,}"), rf"\1\2{MASK}"),
+    ("a Slack token", re.compile(r"\bx(?:ox[a-z]|app)-[\w-]{6,}"), MASK),
     (
+        "a private key",
+        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S),
+        MASK,
+    ),
+    ("an age key", re.compile(r"\bAGE-SECRET-KEY-1[A-Z0-9]+", re.I), MASK),
+    ("an AWS key id", re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), MASK),
+    ("a GitHub token", re.compile(r"\bgh[pousr]_[A-Za-z0-9]{20,}"), MASK),
+    ("an encrypted column", re.compile(r"--ENCR--[A-Za-z0-9+/=]+"), f"--ENCR--{MASK}"),
+    ("a password in a URL", re.compile(r"(?<=://)([^\s/:@]*):([^\s/@]+)(?=@)"), rf"\1:{MASK}"),
+    ("an authorization header", re.compile(r"(?i)\b(bearer|basic)(\s+)[\w.+/=~-]{8,}"), rf"\1\2{MASK}"),
+    (
+        "a setting that is named like a secret",
         re.compile(
             r"(?i)((?:[\w-]*(?:password|passwd|secret|token|api_key|apikey|access_key|private_key))"
             r"[\"']?\s*[=:]\s*)(\"[^\"\n]*\"|'[^'\n]*'|[^\s,;&\"']+)"
@@ -68,15 +77,24 @@ class Redactor:
 
     def show(self, text: object) -> Shown:
         """The text with secrets masked and control characters removed; showing it twice changes nothing more."""
-        plain = str(text)
+        return self.counted(text)[0]
+
+    def counted(self, text: object) -> tuple[Shown, Mapping[str, int]]:
+        """The text as `show` gives it, and how often which kind of secret was masked in it."""
+        counts = Counter[str]()
+        plain = self._without_known(_printable(self._without_known(str(text), counts)), counts)
+        for kind, pattern, mask in _PATTERNS:
+            plain, found = pattern.subn(mask, plain)
+            counts[kind] += found
+        return Shown(plain, _MINT), +counts
+
+    def _without_known(self, plain: str, counts: Counter[str]) -> str:
+        """Called twice: taking control characters out may have joined the pieces of a secret."""
         for secret in self._spellings:
-            plain = plain.replace(secret, MASK)
-        plain = _printable(plain)
-        for secret in self._spellings:  # taking control characters out may have joined the pieces of one
-            plain = plain.replace(secret, MASK)
-        for pattern, mask in _PATTERNS:
-            plain = pattern.sub(mask, plain)
-        return Shown(plain, _MINT)
+            if secret in plain:
+                counts[CONFIGURED] += plain.count(secret)
+                plain = plain.replace(secret, MASK)
+        return plain
 
 
 def _spellings(secret: str) -> set[str]:

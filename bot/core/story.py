@@ -14,7 +14,7 @@ Every text in an event's data is Shown. Kinds and their data:
   `in doubt`), `said`
 - `step`: `fix`, `target`, `does`, `result` (`waiting`, `done`, `failed`)
 - `verified`: `target`, `fix`, `healed`
-- `note`: `text`; with `file` (name) and `content` it is a document
+- `note`: `text`; with `file` (name) and `content` it is a document, with `file` and `files` (path to text) an archive
 - `outcome`: `outcome` (name), `text`, `exit`
 """
 

@@ -1,15 +1,16 @@
 """The durable tasks: an order that becomes a run, a click that becomes a decision, a question that gets an answer."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
 from bot.core.approval import Verdict
+from bot.core.archive import SUFFIX
 from bot.core.errors import LeaseLost, NotUnderstood, OpsbotError, Refused, Unknown
 from bot.core.fact import Fact
-from bot.core.handler import Catalogue
+from bot.core.handler import Catalogue, Diagnosis
 from bot.core.look import CannotLook
 from bot.core.outcome import Outcome
 from bot.core.people import Actor
@@ -23,7 +24,7 @@ from bot.engine.journal import Cancelled, Journal
 from bot.engine.people import Gate
 from bot.engine.policy import Policy
 from bot.engine.recovery import Ending, Recovery, Terms
-from bot.engine.rounds import Cache, CachedLook, Diagnoser
+from bot.engine.rounds import Cache, CachedLook, Diagnoser, Found
 from bot.engine.stored import actor_from_json, click_from_json, place_from_json, request_from_json
 from bot.engine.words import listed
 
@@ -143,7 +144,8 @@ class Engine:
             return Ending(Outcome.FAILED, f"This opsbot knows no job called `{journal.run.order.subject}` any more.")
         diagnoser = self.diagnosers[journal.run.order.site]
         try:
-            return Ending(Outcome.DONE, job.work(JobSteps(journal, diagnoser), JobLook(journal, diagnoser)))
+            steps = JobSteps(journal, diagnoser, tuple(self.catalogue.diagnoses.values()))
+            return Ending(Outcome.DONE, job.work(steps, JobLook(journal, diagnoser)))
         except Cancelled:
             return Ending(Outcome.CANCELLED, "Cancelled; the steps that had finished stand.")
         except (CannotLook, Unknown) as why:
@@ -262,10 +264,11 @@ class JobLook:
 
 @dataclass(frozen=True)
 class JobSteps:
-    """What a job gets: steps recorded one by one, facts, and sentences for the thread."""
+    """What a job gets: steps recorded one by one, sentences and archives for the thread, findings."""
 
     journal: Journal
     diagnoser: Diagnoser
+    diagnoses: tuple[Diagnosis, ...] = ()
 
     def step(self, name: str, do: Callable[[], Any]) -> Any:
         self.journal.check_cancel()
@@ -277,3 +280,29 @@ class JobSteps:
             return True
 
         self.journal.write(f"said.{text[:80]}", keep)
+
+    def masked(self, text: str) -> tuple[str, Mapping[str, int]]:
+        return self.journal.redactor.counted(text)
+
+    def attach(self, name: str, files: Mapping[str, str], says: str) -> None:
+        def keep(tx: Tx) -> bool:
+            self.journal.tell(tx, "note", text=says, file=f"{name}{SUFFIX}", files=dict(files))
+            return True
+
+        self.journal.write(f"attached.{name}", keep)
+
+    def findings(self) -> Sequence[str]:
+        try:
+            report = self.diagnoser.look(self.diagnoses, self.diagnoser.site, self.journal.stop)
+        finally:
+            self.journal.heed_stop()
+        return [*map(_finding_text, report.findings), *(f"not known: {each}" for each in report.unknown)]
+
+
+def _finding_text(found: Found) -> str:
+    said = found.finding
+    under = f", a consequence of {found.under}" if found.under else ""
+    lines = [f"{said.severity.name} {said.target}: {said.title} [{said.cause}]{under}"]
+    lines += [f"  evidence: {said.evidence}"] if said.evidence else []
+    lines += [f"  for a person: {said.person}"] if said.person else []
+    return "\n".join(lines)

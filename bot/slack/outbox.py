@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
 
+from bot.core.archive import archive
 from bot.core.errors import OpsbotError
 from bot.core.outbox import Letter, Outbox
 from bot.slack import blocks, check, mrkdwn, questions, status
@@ -197,9 +198,9 @@ class Sender:
 
     def _note(self, letter: Letter) -> Said:
         text, known = str(letter.body.get("text", "")), self._known(letter)
-        if content := letter.body.get("content"):
+        if content := _document(letter.body):
             name = str(letter.body.get("file") or f"note-{letter.id}.txt")
-            self._file(letter, name, str(content), letter.thread, text)
+            self._file(letter, name, content, letter.thread, text)
             return Said(None)
         if blocks.too_long(text):
             first = text.strip().splitlines()[0] if text.strip() else ""
@@ -215,13 +216,13 @@ class Sender:
 
     # ------------------------------------------------------------ files
 
-    def _file(self, letter: Letter, name: str, content: str, thread: str | None, says: str = "") -> None:
+    def _file(self, letter: Letter, name: str, content: str | bytes, thread: str | None, says: str = "") -> None:
         """A document in the thread, under a line that names it and its size."""
         self._upload(
             letter.channel, name, content, thread, blocks.fitted(says, 600, self._known(letter)) if says else ""
         )
 
-    def _upload(self, channel: str, name: str, content: str, thread: str | None, says: str) -> None:
+    def _upload(self, channel: str, name: str, content: str | bytes, thread: str | None, says: str) -> None:
         safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)[:100] or "text.txt"
         line = f"{safe}, {_size(content)}"
         self._client.files_upload_v2(
@@ -326,7 +327,16 @@ def _whole(letter: Letter) -> str:
     return str(letter.body.get("text", ""))
 
 
-def _size(content: str) -> str:
-    size = len(content.encode())
-    lines = content.count("\n") + (not content.endswith("\n"))
-    return f"{size:,} bytes, {lines:,} lines" if size < 10_000 else f"{size / 1000:,.0f} kB, {lines:,} lines"
+def _document(body: Mapping[str, Any]) -> str | bytes:
+    """What a note brings along: a text, an archive of several, or nothing."""
+    if files := body.get("files"):
+        return archive({str(path): str(text) for path, text in files.items()})
+    return str(body.get("content") or "")
+
+
+def _size(content: str | bytes) -> str:
+    size = len(content.encode() if isinstance(content, str) else content)
+    said = f"{size:,} bytes" if size < 10_000 else f"{size / 1000:,.0f} kB"
+    if isinstance(content, bytes):
+        return said
+    return f"{said}, {content.count(chr(10)) + (not content.endswith(chr(10))):,} lines"

@@ -98,3 +98,16 @@ def test_a_secret_word_is_a_reference_until_it_is_sent(secret: str) -> None:
 def test_a_secret_cannot_be_the_word_of_a_program() -> None:
     with pytest.raises(ValueError, match="printf"):
         sh("rabbitmqctl", "authenticate_user", "travis", Secret("broker password"))
+
+
+def test_what_was_masked_is_counted_by_kind_and_never_told() -> None:
+    said = "amqp://travis:Pa55word@h hunter2222 hunter2222 token=abc ghp_" + "a" * 30
+    shown, counts = Redactor(["hunter2222"]).counted(said)
+    assert counts == {
+        "a configured secret": 2,
+        "a password in a URL": 1,
+        "a GitHub token": 1,
+        "a setting that is named like a secret": 1,
+    }
+    assert shown == Redactor(["hunter2222"]).show(said)
+    assert Redactor().counted("nothing here") == ("nothing here", {})

@@ -24,11 +24,18 @@ def unwilling(steps: Steps, look: Look) -> str:
     raise Refused("not today")
 
 
+def bundling(steps: Steps, look: Look) -> str:
+    text, counts = steps.masked("the lamp's password=hunter2")
+    steps.attach("bundle", {"lamp.txt": text, "again.txt": "token=abc"}, "what was collected")
+    return f"{counts}; {'; '.join(steps.findings())}"
+
+
 @pytest.fixture
 def working(database: str) -> Iterator[Room]:
     with room(database) as made:
         made.engine.catalogue.add(Job("state", "Say how it is", state), "e")
         made.engine.catalogue.add(Job("unwilling", "Never", unwilling), "f")
+        made.engine.catalogue.add(Job("bundle", "Collect", bundling), "g")
         made.set_to_work()
         yield made
 
@@ -62,3 +69,13 @@ def test_a_job_that_refuses_is_refused(working: Room) -> None:
     ended = working.ended(working.order("unwilling", "job"))
     assert ended.outcome is Outcome.REFUSED
     assert "not today" in ended.summary
+
+
+def test_a_job_attaches_an_archive_of_shown_texts(working: Room) -> None:
+    run = working.order("bundle", "job")
+    ended = working.ended(run)
+    assert ended.outcome is Outcome.DONE
+    assert "BROKEN hall: " in ended.summary
+    [note] = [event.data for event in working.story(run) if event.kind == "note"]
+    assert (note["text"], note["file"]) == ("what was collected", "bundle.tar.gz")
+    assert note["files"] == {"lamp.txt": "the lamp's password=•••", "again.txt": "token=•••"}

@@ -14,6 +14,7 @@ from bot.sandbox.slack import Limits, LocalSlack
 from bot.slack import app as slack_app
 from bot.slack.outbox import Sender
 from bot.slack.refusals import RULES
+from tests.core.test_archive import unpacked
 from tests.slack.conftest import BOT_TOKEN
 from tests.slack.fakes import ANA, BO, NOW, OPS, FakeOutbox, approval, run, story, until
 
@@ -93,6 +94,14 @@ class TestNotes:
         message = slack.driver.messages("ops")[-1]
         assert message.files[0]["name"] == "..-evidence-run-12.txt"
         assert message.text == "Evidence of run 12\n..-evidence-run-12.txt, 7 bytes, 1 lines"
+
+    def test_several_files_are_one_archive(self, slack: LocalSlack, outbox: FakeOutbox, sender: Sender) -> None:
+        files = {"worker-1/log.txt": "started\n", "mail.txt": "Dear support\n"}
+        outbox.put(letter(7, body={"text": "The bundle", "file": "support-bundle.tar.gz", "files": files}))
+        sender.step()
+        message = slack.driver.messages("ops")[-1]
+        assert message.text.startswith("The bundle\nsupport-bundle.tar.gz, ")
+        assert unpacked(slack.driver.file(message.files[0]["id"])) == files
 
 
 class TestStatus:
