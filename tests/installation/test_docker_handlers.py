@@ -13,7 +13,7 @@ from bot.engine.rounds import Report
 from bot.sandbox.installation import FAULTS
 from bot.sandbox.installation.faults import inject
 from tests.installation.console import pass_time
-from tests.installation.test_handlers import CATALOGUE, Practice
+from tests.installation.practice import CATALOGUE, Practice
 from tests.installation.tripwires import Tripwires
 
 LOOKED_WITH = (
@@ -95,6 +95,7 @@ class Spoken:
 
 @pytest.fixture
 def practice() -> Docker:
+    """Without a database: none of this asks one."""
     return Docker()
 
 
