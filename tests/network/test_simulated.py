@@ -1,22 +1,21 @@
 """The diagnoses of the network, and those that they explain, on the simulated machines."""
 
-from collections.abc import Sequence
 from threading import Event as Flag
 
 import pytest
 
 from bot.core.finding import Finding, Severity
-from bot.core.question import Answer, Question, Unanswered
-from bot.core.target import Target
+from bot.engine.discovery import discover
 from bot.engine.rounds import Report
 from bot.sandbox.installation import FAULTS
 from bot.sandbox.installation.faults import SUSPICIOUS, inject
 from bot.sandbox.installation.faults.network import OTHER_NAME, SLOW
 from handlers.toolbox import network
 from tests.installation.console import pass_time
-from tests.installation.test_handlers import CATALOGUE, Practice
 from tests.installation.tripwires import Tripwires
+from tests.network.machines import Simulated
 
+CATALOGUE = discover()
 OURS = ("network name", "network ports", "network listeners", "network dashboard")
 EXPLAINED = ("worker lost rabbitmq", "worker keeps ending")
 BROKER = "rabbitmq down"
@@ -37,13 +36,13 @@ ODD = (
 
 
 @pytest.fixture
-def practice() -> Practice:
-    return Practice()
+def simulated() -> Simulated:
+    return Simulated()
 
 
-def look(practice: Practice, *more: str) -> Report:
+def look(simulated: Simulated, *more: str) -> Report:
     names = (*OURS, *EXPLAINED, *more)
-    return practice.diagnoser.look([CATALOGUE.diagnoses[name] for name in names], practice.site, Flag())
+    return simulated.diagnoser.look([CATALOGUE.diagnoses[name] for name in names], simulated.site, Flag())
 
 
 def troubles(report: Report) -> list[Finding]:
@@ -51,162 +50,154 @@ def troubles(report: Report) -> list[Finding]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_else_happens(practice: Practice, tripwires: Tripwires) -> object:
+def nothing_else_happens(simulated: Simulated, tripwires: Tripwires) -> object:
     with tripwires.across():
         yield
-    assert practice.machines.unknown() == tripwires.tripped == []
-    assert practice.machines.changes() == []
+    assert simulated.unknown() == tripwires.tripped == []
+    assert simulated.changes() == []
 
 
-def test_a_healthy_network_is_silent(practice: Practice) -> None:
-    report = look(practice)
+def test_a_healthy_network_is_silent(simulated: Simulated) -> None:
+    report = look(simulated)
     assert (report.findings, report.unknown) == ((), ())
 
 
 @BOTH
 @pytest.mark.parametrize("fault", OF_WORKERS)
-def test_each_fault_is_found_from_the_worker(practice: Practice, name: str, fault: str) -> None:
-    inject(practice.installation, f"{name} {fault}")
-    pass_time(practice.installation, 120)
-    [finding] = troubles(look(practice))
+def test_each_fault_is_found_from_the_worker(simulated: Simulated, name: str, fault: str) -> None:
+    inject(simulated.installation, f"{name} {fault}")
+    pass_time(simulated.installation, 120)
+    [finding] = troubles(look(simulated))
     assert (finding.cause, finding.target.name) == (OF_WORKERS[fault], name) == (FAULTS[fault.lower()].cause, name)
     assert finding.severity is Severity.BROKEN
     assert finding.person
     assert finding.fixes == ()
-    assert practice.installation.password not in repr(finding)
+    assert simulated.installation.password not in repr(finding)
 
 
 @BOTH
 @pytest.mark.parametrize("fault", set(OF_WORKERS) - {"cannot fetch build scripts"})
-def test_what_follows_is_shown_under_it(practice: Practice, name: str, fault: str) -> None:
-    inject(practice.installation, f"{name} {fault}")
+def test_what_follows_is_shown_under_it(simulated: Simulated, name: str, fault: str) -> None:
+    inject(simulated.installation, f"{name} {fault}")
     under = set()
     for _ in range(40):  # a worker that keeps ending looks different from second to second
-        pass_time(practice.installation, 3)
-        under |= {(found.by, found.under) for found in look(practice).findings if found.by in EXPLAINED}
+        pass_time(simulated.installation, 3)
+        under |= {(found.by, found.under) for found in look(simulated).findings if found.by in EXPLAINED}
     assert ("worker keeps ending", OF_WORKERS[fault]) in under
     assert {cause for _, cause in under} == {OF_WORKERS[fault]}
 
 
 @BOTH
-def test_a_lost_worker_is_shown_under_a_firewall(practice: Practice, name: str) -> None:
+def test_a_lost_worker_is_shown_under_a_firewall(simulated: Simulated, name: str) -> None:
     """It lives on without a connection, and a restart would not give it one."""
-    inject(practice.installation, f"{name} lost RabbitMQ")
-    inject(practice.installation, f"{name} has a firewall that came later")
-    pass_time(practice.installation, 300)
-    lost = [found for found in look(practice).findings if found.by == "worker lost rabbitmq"]
+    inject(simulated.installation, f"{name} lost RabbitMQ")
+    inject(simulated.installation, f"{name} has a firewall that came later")
+    pass_time(simulated.installation, 300)
+    lost = [found for found in look(simulated).findings if found.by == "worker lost rabbitmq"]
     assert [(found.under, found.finding.fixes) for found in lost] == [("net.port-blocked", ())]
 
 
 @BOTH
 @pytest.mark.parametrize("fault", ODD)
-def test_what_only_looks_odd_raises_no_alarm(practice: Practice, name: str, fault: str) -> None:
+def test_what_only_looks_odd_raises_no_alarm(simulated: Simulated, name: str, fault: str) -> None:
     assert FAULTS[fault.lower()].cause == SUSPICIOUS
-    inject(practice.installation, f"{name} {fault}")
-    pass_time(practice.installation, 300)
-    assert troubles(look(practice)) == []
-    assert practice.installation.worker(name).connection is not None
+    inject(simulated.installation, f"{name} {fault}")
+    pass_time(simulated.installation, 300)
+    assert troubles(look(simulated)) == []
+    assert simulated.installation.worker(name).connection is not None
 
 
-def test_a_slow_network_is_slow_and_answers(practice: Practice) -> None:
-    inject(practice.installation, "worker-1 has a slow network")
-    before = practice.installation.timeline.now()
-    assert troubles(look(practice)) == []
-    assert practice.installation.timeline.now() - before >= 2 * SLOW
+def test_a_slow_network_is_slow_and_answers(simulated: Simulated) -> None:
+    inject(simulated.installation, "worker-1 has a slow network")
+    before = simulated.installation.timeline.now()
+    assert troubles(look(simulated)) == []
+    assert simulated.installation.timeline.now() - before >= 2 * SLOW
 
 
-def test_a_network_that_is_too_slow_is_none(practice: Practice) -> None:
-    practice.installation.machine("worker-1").latency = 30
-    practice.installation.worker("worker-1").lose_power(practice.installation.worker("worker-1").unit)
-    assert [finding.cause for finding in troubles(look(practice))] == ["net.port-blocked"]
+def test_a_network_that_is_too_slow_is_none(simulated: Simulated) -> None:
+    simulated.installation.machine("worker-1").latency = 30
+    simulated.installation.worker("worker-1").lose_power(simulated.installation.worker("worker-1").unit)
+    assert [finding.cause for finding in troubles(look(simulated))] == ["net.port-blocked"]
 
 
 @BOTH
-def test_a_firewall_is_opened_and_all_is_well(practice: Practice, name: str) -> None:
-    inject(practice.installation, f"{name} cannot reach RabbitMQ")
-    pass_time(practice.installation, 120)
-    assert troubles(look(practice))
-    practice.installation.machine(name).blocked.clear()
-    pass_time(practice.installation, 120)
-    assert troubles(look(practice)) == []
+def test_a_firewall_is_opened_and_all_is_well(simulated: Simulated, name: str) -> None:
+    inject(simulated.installation, f"{name} cannot reach RabbitMQ")
+    pass_time(simulated.installation, 120)
+    assert troubles(look(simulated))
+    simulated.installation.machine(name).blocked.clear()
+    pass_time(simulated.installation, 120)
+    assert troubles(look(simulated)) == []
 
 
-def test_the_person_is_told_the_exact_rule(practice: Practice) -> None:
-    inject(practice.installation, "worker-2 cannot reach RabbitMQ")
-    inject(practice.installation, "worker-2 cannot fetch build scripts")
-    pass_time(practice.installation, 60)
-    [finding] = troubles(look(practice))
+def test_the_person_is_told_the_exact_rule(simulated: Simulated) -> None:
+    inject(simulated.installation, "worker-2 cannot reach RabbitMQ")
+    inject(simulated.installation, "worker-2 cannot fetch build scripts")
+    pass_time(simulated.installation, 60)
+    [finding] = troubles(look(simulated))
     for words in ("5672", "443", "127.0.0.23/32", "travis.example.com (127.0.0.21)"):
         assert words in finding.person
     assert "5672 (RabbitMQ): no answer, 443 (build scripts): no answer" in finding.evidence
 
 
-def test_a_broker_that_is_down_explains_the_refused_ports(practice: Practice) -> None:
-    inject(practice.installation, "platform-1 has no RabbitMQ")
-    pass_time(practice.installation, 60)
-    report = look(practice, BROKER)
+def test_a_broker_that_is_down_explains_the_refused_ports(simulated: Simulated) -> None:
+    inject(simulated.installation, "platform-1 has no RabbitMQ")
+    pass_time(simulated.installation, 60)
+    report = look(simulated, BROKER)
     refused = [found for found in report.findings if found.by == "network listeners"]
     assert [found.under for found in refused] == ["broker.down"] * 3
     assert [finding.cause for finding in troubles(report)] == ["broker.down"]
 
 
-def test_a_broker_with_tls_alone_refuses_everybody(practice: Practice) -> None:
-    inject(practice.installation, "platform-1 offers RabbitMQ by TLS alone")
-    pass_time(practice.installation, 60)
-    found = troubles(look(practice, BROKER))
+def test_a_broker_with_tls_alone_refuses_everybody(simulated: Simulated) -> None:
+    inject(simulated.installation, "platform-1 offers RabbitMQ by TLS alone")
+    pass_time(simulated.installation, 60)
+    found = troubles(look(simulated, BROKER))
     assert [(finding.cause, finding.target.name) for finding in found] == [
         ("net.port-refused", f"worker-{no}") for no in (1, 2, 3)
     ]
     assert "amqps://" in found[0].person
 
 
-def test_a_platform_that_is_off_is_no_firewall(practice: Practice) -> None:
-    inject(practice.installation, "platform-1 is unreachable")
-    pass_time(practice.installation, 60)
-    assert not [finding for finding in troubles(look(practice)) if finding.cause.startswith("net.")]
+def test_a_platform_that_is_off_is_no_firewall(simulated: Simulated) -> None:
+    inject(simulated.installation, "platform-1 is unreachable")
+    pass_time(simulated.installation, 60)
+    assert not [finding for finding in troubles(look(simulated)) if finding.cause.startswith("net.")]
 
 
-def test_the_dashboard(practice: Practice) -> None:
-    inject(practice.installation, "platform-1 dashboard is down")
-    [finding] = troubles(look(practice))
+def test_the_dashboard(simulated: Simulated) -> None:
+    inject(simulated.installation, "platform-1 dashboard is down")
+    [finding] = troubles(look(simulated))
     assert (finding.cause, finding.severity) == ("platform.dashboard-unreachable", Severity.WARN)
     assert (finding.target.name, bool(finding.person)) == ("platform-1", True)
 
 
-def test_a_name_that_a_worker_in_its_container_still_knows(practice: Practice) -> None:
+def test_a_name_that_a_worker_in_its_container_still_knows(simulated: Simulated) -> None:
     """Its machine does not resolve it, and it is connected: worth a word, but nothing is broken."""
-    practice.installation.machine("worker-1").names.clear()
-    [finding] = troubles(look(practice))
+    simulated.installation.machine("worker-1").names.clear()
+    [finding] = troubles(look(simulated))
     assert (finding.cause, finding.severity) == ("net.dns", Severity.WARN)
 
 
-def test_the_other_name_is_asked_for(practice: Practice) -> None:
+def test_the_other_name_is_asked_for(simulated: Simulated) -> None:
     """What the worker's own configuration names, and not what somebody would guess."""
-    inject(practice.installation, "worker-1 knows RabbitMQ by another name")
-    practice.installation.machine("worker-1").names.pop(OTHER_NAME)
-    worker = practice.installation.worker("worker-1")
+    inject(simulated.installation, "worker-1 knows RabbitMQ by another name")
+    simulated.installation.machine("worker-1").names.pop(OTHER_NAME)
+    worker = simulated.installation.worker("worker-1")
     worker.lose_power(worker.unit)
     worker.unit.start()
-    pass_time(practice.installation, 60)
-    [finding] = troubles(look(practice))
+    pass_time(simulated.installation, 60)
+    [finding] = troubles(look(simulated))
     assert finding.cause == "net.dns"
     assert OTHER_NAME in finding.title
     assert "travis.example.com" in finding.person
 
 
-def test_at_most_three_rounds(practice: Practice, monkeypatch: pytest.MonkeyPatch) -> None:
-    inject(practice.installation, "worker-1 cannot reach RabbitMQ")
-    turns: list[str] = []
-    asked = practice.machines.ask
-
-    def ask(target: Target, questions: Sequence[Question], abort: Flag) -> Sequence[Answer | Unanswered]:
-        turns.append(target.name)
-        return asked(target, questions, abort)
-
-    monkeypatch.setattr(practice.machines, "ask", ask)
+def test_at_most_three_rounds(simulated: Simulated) -> None:
+    inject(simulated.installation, "worker-1 cannot reach RabbitMQ")
     ours = [CATALOGUE.diagnoses[name] for name in OURS]
-    assert practice.diagnoser.look(ours, practice.site, Flag()).troubles()
-    assert max(turns.count(name) for name in turns) <= 3
+    assert simulated.diagnoser.look(ours, simulated.site, Flag()).troubles()
+    assert (simulated.asked.count("worker-1"), simulated.asked.count("platform-1")) == (2, 2)
 
 
 @pytest.mark.parametrize(
