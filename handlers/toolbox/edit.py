@@ -6,7 +6,7 @@ that sudo can be told beforehand which edits there may be.
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
@@ -19,10 +19,9 @@ from bot.core.target import Target
 from handlers.toolbox import settings, worker
 from handlers.toolbox.settings import Entry, Settings
 
-SETTLED: Final = timedelta(minutes=2)  # a worker that has been up for less may be one that keeps ending
 LOOPS_WITHIN: Final = timedelta(minutes=5)
 BRIEF: Final = timedelta(seconds=30)
-_PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")  # means itself to sed and to a shell
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:/-]*")  # means itself to sed and to a shell
 
 
 class Way(Enum):
@@ -51,7 +50,7 @@ class Edit:
         return {
             Way.HOST: rf"s|^(\s*(export\s+)?{key}=.?[a-z]+://(.*@)?)[A-Za-z0-9._-]+|\1{value}|",
             Way.VALUE: rf"s|^(\s*(export\s+)?{key}=).*|\1{value}|",
-            Way.UNCOMMENT: rf"s|^\s*#[#\s]*(export\s+)?{key}=.*|export {key}={value}|",
+            Way.UNCOMMENT: rf"s,^\s*#(#|\s)*(export\s+)?{key}=.*,export {key}={value},",
             Way.APPEND: f"$a export {key}={value}",
         }[self.way]
 
@@ -104,42 +103,59 @@ def source_of_host(written: Settings, entry: Entry) -> Entry | None:
 # ---------------------------------------------------------------- fixes
 
 
-def edit_and_restart(look: Look, machine: Target, edit: Edit | None, setting: str, value: str) -> tuple[Fix, ...]:
-    """Keep a copy, edit the line, restart; none when the edit cannot be made by machine.
-
-    `setting` is what must have `value` afterwards, as the worker reads it.
+@dataclass(frozen=True)
+class Wish:
+    """An edit, or None when it cannot be made by machine, and which setting has which value then, as a worker reads
+    it.
     """
-    if edit is None:
+
+    edit: Edit | None
+    setting: str
+    value: str
+
+    def __str__(self) -> str:
+        return str(self.edit or "")
+
+
+def edit_and_restart(look: Look, machine: Target, *wishes: Wish) -> tuple[Fix, ...]:
+    """Keep a copy of each file, edit the lines, restart; none when one of the edits cannot be made by machine."""
+    edits = tuple(wish.edit for wish in wishes if wish.edit is not None)
+    if len(edits) < len(wishes):
         return ()
     restart, back = taken_up(look, machine)
-    steps = (*_written(machine, edit, look(worker.init_system(machine)), setting, value), restart, back)
+    first = {each.file: each for each in reversed(edits)}  # the first copy of a file is how it was
+    steps = [step for wish in wishes for step in _written(machine, wish, look(worker.init_system(machine)), first)]
     return (
         Fix(
-            id=f"{edit.key}.edit",
-            title=f"Set {edit.key} in {edit.file} and restart travis-worker",
+            id=".".join((*dict.fromkeys(each.key for each in edits), "edit")),
+            title=f"Set {' and '.join(dict.fromkeys(each.key for each in edits))} and restart travis-worker",
             target=machine,
-            steps=steps,
+            steps=(*steps, restart, back),
             risk=Risk.INTERRUPTS,
-            undo=f"sudo cp {edit.copy} {edit.file}, then restart {machine}; builds that ran are queued again",
+            undo=f"{'; '.join(f'sudo cp {each.copy} {file}' for file, each in first.items())}; then restart {machine}",
         ),
     )
 
 
-def _written(machine: Target, edit: Edit, init: str, setting: str, value: str) -> Iterator[Change]:
-    missing = settings.still_says_otherwise(machine, init, setting, value)
-    keep = sh("install", "-m", "600", edit.file, edit.copy).sudo()
+def _written(machine: Target, wish: Wish, init: str, first: Mapping[str, Edit]) -> Iterator[Change]:
+    edit = wish.edit
+    if edit is None:
+        return
+    missing = settings.still_says_otherwise(machine, init, wish.setting, wish.value)
+    if first.get(edit.file) == edit:
+        keep = sh("install", "-m", "600", edit.file, edit.copy).sudo()
+        yield Change(f"Keep a copy, {edit.copy}", keep, needed=missing, within=BRIEF)
     write = sh("sed", "-i", "-E", "--follow-symlinks", "-e", edit.expression, edit.file).sudo()
-    yield Change(f"Keep a copy, {edit.copy}", keep, needed=missing, within=BRIEF)
     yield Change(f"Edit {edit}", write, needed=missing, within=BRIEF)
 
 
 def taken_up(look: Look, machine: Target) -> tuple[Step, Wait]:
     """The restart that makes the worker read its settings again, and how one knows that it is back."""
     init, now = look(worker.init_system(machine)), worker.service(look, machine)
-    if now.running and now.since is not None and now.since >= SETTLED:
+    if now.running and now.since is not None and now.since >= worker.SETTLED:
         restart = worker.restarted(machine, init, now.pid)
         return restart, Wait(worker.connected(look, machine), at_least(1), worker.BACK_WITHIN)
-    restart = worker.restarted_anyhow(machine, init)
+    restart = worker.restarted_anyhow(init)
     return restart, Wait(worker.connected(look, machine), at_least(1), LOOPS_WITHIN)
 
 
@@ -156,10 +172,13 @@ def possible(domain: str, queues: tuple[str, ...]) -> Iterator[Edit]:
         yield Edit(file, settings.HOST, domain, Way.VALUE)
         yield from (Edit(file, settings.ENDPOINT, "__build__", way) for way in (Way.VALUE, Way.UNCOMMENT, Way.APPEND))
         for queue in queues:
-            yield from (Edit(file, name, queue, Way.VALUE) for name in (settings.QUEUE, settings.PREFIX + settings.QUEUE))
+            yield from (
+                Edit(file, name, queue, Way.VALUE) for name in (settings.QUEUE, settings.PREFIX + settings.QUEUE)
+            )
             yield Edit(file, settings.QUEUE, queue, Way.APPEND)
 
 
 def steps_of(machine: Target, edit: Edit, init: str) -> tuple[Change, ...]:
-    """The changes of an edit alone, for whoever needs to know their commands."""
-    return (*_written(machine, edit, init, edit.key, edit.value), worker.restarted_anyhow(machine, init))
+    """The changes of one edit alone, for whoever needs to know their commands."""
+    written = _written(machine, Wish(edit, edit.key, edit.value), init, {edit.file: edit})
+    return (*written, worker.restarted_anyhow(init))

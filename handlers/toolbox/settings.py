@@ -7,7 +7,7 @@ travels. Source: https://docs.travis-ci.com/user/enterprise/worker-configuration
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -128,9 +128,8 @@ def entries(text: str) -> tuple[Entry, ...]:
     return tuple(Entry(f[1], int(f[2]), f[4], f[5], bool(f[3])) for f in found if f is not None)
 
 
-def settings(written: Iterable[Entry], init: str) -> Settings:
+def settings(every: tuple[Entry, ...], init: str) -> Settings:
     """Those that this machine reads: the snap's file alone, or the files of its generation."""
-    every = tuple(written)
     if any(each.file == SNAP for each in every):
         return Settings(tuple(each for each in every if each.file == SNAP), sourced=False)
     files = SOURCED if init == UPSTART else FILES
@@ -219,11 +218,19 @@ class Broken:
     sign: str
 
     @property
+    def surely(self) -> bool:
+        """Does it end the start? What a shell would fill in passes, and only the shell's own copy is another then."""
+        return self.sign not in _DOUBTFUL
+
+    @property
     def place(self) -> str:
         return f"{self.file} line {self.line}"
 
 
-def broken(shapes: Sequence[tuple[str, int, str]], sourced: bool) -> tuple[Broken, ...]:
+_DOUBTFUL: Final = ("`$`", "`\\`")
+
+
+def broken(shapes: tuple[tuple[str, int, str], ...], sourced: bool) -> tuple[Broken, ...]:
     """The lines that break the start, from their shapes: each run of plain characters is an `x` there."""
     found = ((file, line, text, _breaks(text, sourced)) for file, line, text in shapes)
     return tuple(Broken(file, line, text.partition("=")[0], sign) for file, line, text, sign in found if sign)
@@ -239,7 +246,8 @@ def _breaks(shape: str, sourced: bool) -> str:
 def _breaks_stripped(value: str) -> str:
     """Quotes do not help: they are taken away before the shell reads the line."""
     bare = value.replace('"', "").replace("'", "").strip()
-    return next((_spoken(sign) for sign in bare if sign in _UNSAFE or sign in " \t$\\"), "")
+    surely = (_sign(sign) for sign in bare if sign in _UNSAFE or sign in " \t")
+    return next(surely, next((_sign(sign) for sign in bare if sign in "$\\"), ""))
 
 
 def _breaks_sourced(value: str) -> str:
@@ -247,10 +255,10 @@ def _breaks_sourced(value: str) -> str:
     if any(sign in outside for sign in "\"'"):
         return "a quote that is not closed"
     outside = re.sub(r"\s+(#.*)?$", "", outside)
-    return next((_spoken(sign) for sign in outside if sign in _UNSAFE or sign in " \t"), "")
+    return next((_sign(sign) for sign in outside if sign in _UNSAFE or sign in " \t"), "")
 
 
-def _spoken(sign: str) -> str:
+def _sign(sign: str) -> str:
     return "a space" if sign in " \t" else f"`{sign}`" if sign != "`" else "a backtick"
 
 
@@ -274,7 +282,7 @@ def _masked() -> Command:
 def written(machine: Target) -> Fact[tuple[Entry, ...]]:
     """The lines of the settings files that matter, with passwords masked on the machine."""
     pattern = f"^[^=]*({_KEYS})="
-    question = sh("grep", "-nIHE", pattern, *FILES, SNAP).sudo() | _masked()
+    question = sh("grep", "-nHE", pattern, *FILES, SNAP).sudo() | _masked()
     return Fact(f"What do the settings files on {machine} say?", machine, question, _written)
 
 
@@ -330,10 +338,10 @@ def _shapes(said: Output) -> tuple[tuple[str, int, str], ...]:
 def places(machine: Target) -> Fact[dict[str, Place]]:
     """What `stat` says of the settings files and of the run directory; what is not there is left out."""
     question = sh("stat", "-c", "%n|%F|%U|%G|%a|%Y", RUN_DIR, EFFECTIVE, SNAP, *FILES).sudo()
-    return Fact(f"Which settings files has {machine}?", machine, question, _places)
+    return Fact(f"Which settings files has {machine}?", machine, question, places_in)
 
 
-def _places(said: Output) -> dict[str, Place]:
+def places_in(said: Output) -> dict[str, Place]:
     _refuse_denied(said)
     rows = (line.split("|") for line in said.out.splitlines())
     return {row[0]: Place(row[1], row[2], row[3], int(row[4], 8), int(row[5])) for row in rows if len(row) == 6}
@@ -408,4 +416,3 @@ def _refusal(said: Output) -> str:
     tries = [line for line in since if "couldn't connect to AMQP" in line or "Exception (403)" in line]
     found = _REFUSED.search(tries[-1]) if tries else None
     return found[1] if found else ""
-

@@ -24,6 +24,7 @@ SYSTEMD, UPSTART = "systemd", "upstart"
 DOCKER = "172.17.0.1"  # every machine with Docker has it, so a consumer seen from there may be anybody's
 LONGEST_BUILD = timedelta(hours=3)  # the vendor's hard limit is 50 min, and installations raise it up to this
 BACK_WITHIN = timedelta(minutes=3)
+SETTLED = timedelta(minutes=2)  # a worker that has been up for less may be one that keeps ending
 REBOOT_WITHIN = timedelta(minutes=10)
 BROKER_PORTS = "( dport = :5672 or dport = :4567 or dport = :5671 )"
 SHOWN = "ActiveState,SubState,MainPID,UnitFileState,ExecMainStartTimestampMonotonic"
@@ -453,7 +454,7 @@ def restarted(machine: Target, init: str, pid: int) -> Change:
     )
 
 
-def restarted_anyhow(machine: Target, init: str) -> Change:
+def restarted_anyhow(init: str) -> Change:
     """Restart one that ends over and over: it has another process each time, and upstart's own `restart` refuses
     between two of them.
     """
