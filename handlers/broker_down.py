@@ -36,16 +36,20 @@ def broker_down(look: Look, machine: Target) -> Iterator[Finding]:
         machine,
         f"{title}: no build can start, and workers keep trying to connect",
         evidence=f"asked {where}: {now.said}",
-        fixes=_fixes(machine, at, stopped),
+        fixes=tuple(_fixes(look, machine, at, stopped)),
         person=_person(machine, at),
         link="https://www.rabbitmq.com/docs/troubleshooting",
     )
 
 
-def _fixes(machine: Target, at: rabbitmq.Broker, stopped: bool) -> tuple[Fix, ...]:
-    """Inside te-main nothing is known that could start RabbitMQ alone; the whole app can be restarted."""
-    start = (broker.start_app(machine, at.container),) if stopped else ()
-    return (*start, replicated.restart(machine)) if at.container else start
+def _fixes(look: Look, machine: Target, at: rabbitmq.Broker, stopped: bool) -> Iterator[Fix]:
+    """RabbitMQ alone where its container has a service manager that knows it; then the whole app."""
+    if stopped:
+        yield broker.start_app(machine, at.container)
+    if at.container:
+        known = [name for name in look(broker.services(at.container)) if name in broker.SERVERS]
+        yield from (broker.start_service(machine, at.container, name) for name in known[:1])
+        yield replicated.restart(machine)
 
 
 def _person(machine: Target, at: rabbitmq.Broker) -> str:

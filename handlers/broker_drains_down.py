@@ -15,11 +15,10 @@ from bot.core.target import Role, Target
 from handlers.toolbox import broker, rabbitmq
 
 RESTARTING = timedelta(minutes=1)  # a service that is started again takes seconds; sooner than this says nothing
-REPORTS, LOGS = "reporting.jobs.builds", "reporting.jobs.logs"
-# Queue -> cause, the service that should consume it, and what people see without it.
-DRAINS = {
-    REPORTS: ("platform.hub-drain-down", "travis-hub-drain", "builds look queued though they run and end"),
-    LOGS: ("broker.logs-drain-down", "travis-logs-drain", "the logs of builds stay empty"),
+# Queue -> cause, and what people see when nobody empties it.
+SEEN = {
+    broker.REPORTS: ("platform.hub-drain-down", "builds look queued though they run and end"),
+    broker.LOGS: ("broker.logs-drain-down", "the logs of builds stay empty"),
 }
 
 
@@ -41,21 +40,22 @@ def broker_drains_down(look: Look, machine: Target) -> Iterator[Finding]:
     before = look.earlier(rabbitmq.queues(at.container, at.vhost), RESTARTING)
     for queue in forsaken:
         if _had_consumers(before, queue.name):
-            service = DRAINS[queue.name][1]
+            service = broker.DRAINS[queue.name]
             raise Unknown(f"{service} went away within the last minutes, perhaps to be restarted; look again in 5 min")
-        yield _finding(machine, at, queue)
+        yield _finding(look, machine, at, queue)
 
 
 def _forsaken(queue: rabbitmq.Queue) -> bool:
-    return queue.name in DRAINS and queue.ready > 0 and queue.consumers == 0
+    return queue.name in SEEN and queue.ready > 0 and queue.consumers == 0
 
 
 def _had_consumers(before: Sequence[rabbitmq.Queue] | None, name: str) -> bool:
     return any(each.consumers for each in before or () if each.name == name)
 
 
-def _finding(machine: Target, at: rabbitmq.Broker, queue: rabbitmq.Queue) -> Finding:
-    cause, service, seen = DRAINS[queue.name]
+def _finding(look: Look, machine: Target, at: rabbitmq.Broker, queue: rabbitmq.Queue) -> Finding:
+    (cause, seen), service = SEEN[queue.name], broker.DRAINS[queue.name]
+    alone = bool(at.container) and service in look(broker.services(at.container))
     inside = f" inside container {at.container}" if at.container else ""
     return Finding(
         cause,
@@ -63,6 +63,7 @@ def _finding(machine: Target, at: rabbitmq.Broker, queue: rabbitmq.Queue) -> Fin
         machine,
         f"{service} takes nothing out of RabbitMQ: {seen}",
         evidence=f"{queue.name} holds {queue.ready} messages and has no consumer",
+        fixes=(broker.restart_drain(machine, at, queue.name),) if alone else (),
         person=f"Restart {service}{inside} on {machine}. When nobody knows how it is started there, restart the app in "
         "a quiet moment (`sudo replicatedctl app stop`, then `sudo replicatedctl app start`): running builds start "
         f"again. Nothing is lost, {queue.name} keeps the messages; it is right when they go down to 0.",

@@ -19,18 +19,22 @@ from bot.adapters.ssh.host import Limits
 from bot.core import unit
 from bot.core.command import Command
 from bot.core.fact import FACTS, Fact
-from bot.core.fix import Change, Fix, Wait, differs
+from bot.core.fix import Change, Fix, Risk, Wait, differs
 from bot.core.target import Role, Target
 from bot.core.wire import KILL_AFTER
 from bot.engine.discovery import discover
 from handlers.toolbox import broker as rabbit
-from handlers.toolbox import platform, replicated, tls, worker
+from handlers.toolbox import edit, platform, rabbitmq, replicated, run_directory, settings, sidekiq, sync, tls, worker
 
 TIMEOUT: Final = "/usr/bin/timeout"
 UNIT_WITHIN: Final = timedelta(seconds=30)  # for systemd-run and what cleans up after it
 MACHINE: Final = Target("worker-1", Role.WORKER, "sample", "10.0.0.11")
 PLATFORM: Final = Target("platform-1", Role.PLATFORM, "sample", "10.0.0.10")
 PID, RUN, CHANGE_NO, CONTAINER = 7_654_321, 8_765_432, 97, "c0ffee0ddba1"
+LOGIN: Final = "sample-login"
+LONGEST_LOGIN: Final = 39  # GitHub's own limit
+COPY_SHAPE: Final = ".opsbot-" + "[0-9a-f]" * 8  # a copy is named by what was edited then
+_COPY: Final = re.compile(r"\.opsbot-[0-9a-f]{8}$")
 BEGAN: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _UNKNOWN: Final = {  # what stands for a value that is not known beforehand -> the shapes that it can have
     f"{BEGAN:%y%m%d%H%M%S}": ["[0-9]" * 12],
@@ -38,19 +42,21 @@ _UNKNOWN: Final = {  # what stands for a value that is not known beforehand -> t
     str(PID): ["[0-9]" * length for length in range(1, len(str(PID)) + 1)],
     f"-{CHANGE_NO}-": [f"-{'[0-9]' * length}-" for length in (1, 2)],
     CONTAINER: ["[0-9a-f]" * len(CONTAINER)],
+    LOGIN: ["[A-Za-z0-9_.-]" * length for length in range(1, LONGEST_LOGIN + 1)],
 }
 
 
 @dataclass(frozen=True)
 class Broker:
-    """Where an installation's rabbitmqctl runs, for which vhost, in which folders its platforms keep their data, and
-    the name that builds know it by.
+    """Where an installation's rabbitmqctl runs, for which vhost, in which folders its platforms keep their data, the
+    name that builds know it by, and the queues of its workers.
     """
 
     in_container: bool = True
     vhost: str = "travis"
     data_dirs: tuple[str, ...] = ("/var/travis",)
     domain: str = "travis.example.com"
+    queues: tuple[str, ...] = ("builds.trusty",)
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Rooted:
             rule = line
             for sample, shape in zip(unknown, shapes, strict=True):
                 rule = rule.replace(sample, shape)
-            yield f"{TIMEOUT} {rule}"
+            yield f"{TIMEOUT} {_COPY.sub(COPY_SHAPE, rule)}"
 
 
 def sudoers(users: Iterable[str], brokers: Iterable[Broker] = (Broker(),), folders: Iterable[Path] = ()) -> str:
@@ -93,7 +99,7 @@ def rooted(brokers: Iterable[Broker]) -> tuple[list[Rooted], list[str]]:
                 left_out.append(name)
             else:
                 asked += _questions(make, arguments)
-    fixes = (*_fixes(), *(fix for broker in brokers for fix in _fixes_by_name(broker)))
+    fixes = (*_fixes(), *(fix for broker in brokers for fix in (*_fixes_by_name(broker), *_edits(broker))))
     changes = (each for fix in fixes for each in _changes(fix))
     return list(dict.fromkeys((*asked, *changes))), list(dict.fromkeys(left_out))
 
@@ -130,9 +136,16 @@ def _arguments(make: Any, broker: Broker) -> Iterable[tuple[Any, ...]] | None:
         "container": (CONTAINER if broker.in_container else "",),
         "vhost": (broker.vhost,),
         "domain": (broker.domain,),
+        "queue": tuple(rabbit.DRAINS),
         "ids": ("1",),
+        "prefix": (sidekiq.PREFIX, ""),
+        "process": ("any",),
+        "name": ("any",),
         "host": ("travis.example.com",),
         "port": (5672,),
+        "setting": (settings.QUEUE,),
+        "value": ("any",),
+        "cause": run_directory.CAUSES,
     }
     wanted = inspect.signature(make).parameters
     return itertools.product(*(samples[name] for name in wanted)) if set(wanted) <= set(samples) else None
@@ -141,6 +154,7 @@ def _arguments(make: Any, broker: Broker) -> Iterable[tuple[Any, ...]] | None:
 def _fixes() -> Iterator[Fix]:
     """Every fix of a worker, for both init systems, and those of a platform."""
     yield from (replicated.restart(PLATFORM), platform.remove_empty_folder(PLATFORM))
+    yield sync.release(PLATFORM, [sync.User(1, LOGIN, "")], "2.2")
     back = Wait(worker.boot_id(MACHINE), differs("any"), timedelta(minutes=1))
     for init in (worker.SYSTEMD, worker.UPSTART):
         on = worker.Handle(MACHINE, init, PID, "any", True, back)
@@ -149,8 +163,24 @@ def _fixes() -> Iterator[Fix]:
 
 def _fixes_by_name(broker: Broker) -> Iterator[Fix]:
     """Fixes of the platform in which a container or the domain is named."""
-    yield rabbit.start_app(PLATFORM, CONTAINER if broker.in_container else "")
+    container = CONTAINER if broker.in_container else ""
+    yield rabbit.start_app(PLATFORM, container)
+    if broker.in_container:
+        at = rabbitmq.Broker(container, broker.vhost)
+        yield from (rabbit.start_service(PLATFORM, container, name) for name in rabbit.SERVERS)
+        yield from (rabbit.restart_drain(PLATFORM, at, queue) for queue in rabbit.DRAINS)
     yield from (tls.renew(PLATFORM, broker.domain, as_unit) for as_unit in (True, False))
+    yield from (sidekiq.clear_archive(PLATFORM, CONTAINER, prefix) for prefix in (sidekiq.PREFIX, ""))
+
+
+def _edits(broker: Broker) -> Iterator[Fix]:
+    """Each line of a worker's settings that may be edited, and what puts its run directory right."""
+    steps = [
+        *(step for cause in run_directory.CAUSES for step in run_directory.changes(MACHINE, cause)),
+        *(step for each in edit.possible(broker.domain, broker.queues) for step in edit.steps_of(MACHINE, each)),
+        *(worker.restarted_anyhow(init) for init in (worker.SYSTEMD, worker.UPSTART)),
+    ]
+    yield Fix("worker.settings", "Edit a setting", MACHINE, tuple(steps), Risk.INTERRUPTS)
 
 
 def _changes(fix: Fix) -> Iterator[Rooted]:

@@ -6,19 +6,24 @@ https://www.rabbitmq.com/docs/monitoring and https://www.rabbitmq.com/docs/alarm
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
+from bot.core.command import Command, sh
 from bot.core.errors import Unknown
 from bot.core.fact import Fact, fact
-from bot.core.fix import Change, Fix, Risk, Wait, equals
+from bot.core.fix import Change, Fix, Risk, Wait, at_least, equals
 from bot.core.question import Output
 from bot.core.target import Role, Target
+from handlers.toolbox import rabbitmq
 from handlers.toolbox.rabbitmq import ctl
 
 RUNNING, STOPPED, DOWN = "running", "stopped", "down"
 START_WITHIN = timedelta(minutes=3)
+REPORTS, LOGS = "reporting.jobs.builds", "reporting.jobs.logs"
+DRAINS = {REPORTS: "travis-hub-drain", LOGS: "travis-logs-drain"}  # which service of the platform empties which queue
+SERVERS = ("rabbitmq", "rabbitmq-server")  # what RabbitMQ may be called among the services of te-main
 RESOURCES = {"memory": "memory", "free disk space": "disk", "disk": "disk", "file descriptor": "file descriptors"}
 
 # The node is not there: its port mapper says so, or there is no port mapper. A wrong cookie or a name that cannot be
@@ -83,6 +88,48 @@ def is_stopped(container: str) -> Fact[bool]:
 def room(container: str) -> Fact[Room]:
     """Memory and disk of the node, next to their limits."""
     return Fact("How much memory and disk has RabbitMQ left?", Role.PLATFORM, ctl(container, "status"), _room)
+
+
+@fact
+def services(container: str) -> Fact[tuple[str, ...]]:
+    """Which of RabbitMQ and the drains the container's own service manager (runit) knows; none when it has another."""
+    question = _inside(container, "sv", "status", *SERVERS, *DRAINS.values())
+    return Fact("Which services can be started alone?", Role.PLATFORM, question, _services)
+
+
+@fact
+def is_away(container: str) -> Fact[bool]:
+    """Does RabbitMQ not run? Asked just before it is started."""
+    question = ctl(container, "cluster_status")
+    return Fact("RabbitMQ does not run", Role.PLATFORM, question, lambda said: _cluster(said).state != RUNNING)
+
+
+@fact
+def takers(container: str, vhost: str, queue: str) -> Fact[int]:
+    """How many consumers a queue of the platform has."""
+    question = rabbitmq.queues(container, vhost).question
+    return Fact(f"consumers of {queue}", Role.PLATFORM, question, _takers(queue))
+
+
+@fact
+def untaken(container: str, vhost: str, queue: str) -> Fact[bool]:
+    """Does nobody take messages from it?"""
+    asked = takers(container, vhost, queue)
+    return Fact(f"{queue} has no consumer", Role.PLATFORM, asked.question, lambda said: asked.parse(said) == 0)
+
+
+def _takers(queue: str) -> Callable[[Output], int]:
+    return lambda said: sum(each.consumers for each in rabbitmq.read_queues(said) if each.name == queue)
+
+
+def _inside(container: str, *words: str) -> Command:
+    return sh("docker", "exec", container, *words).sudo()
+
+
+def _services(said: Output) -> tuple[str, ...]:
+    if said.exit is None:
+        raise Unknown("the platform's container did not answer in time")
+    return tuple(re.findall(r"^(?:run|down|finish): (?:\S*/)?([\w.-]+):", said.out, re.M))
 
 
 def _cluster(said: Output) -> Cluster:
@@ -223,6 +270,43 @@ def _bytes(digits: str) -> str:
 
 
 # ---------------------------------------------------------------- fixes
+
+
+def start_service(platform: Target, container: str, name: str) -> Fix:
+    """For a RabbitMQ that has ended, by the service manager of its container: nothing else is touched."""
+    command = _inside(container, "sv", "restart", name)
+    return Fix(
+        id="broker.start-service",
+        title="Start RabbitMQ inside the platform's container",
+        target=platform,
+        steps=(
+            Change(f"Start {name}", command, needed=is_away(container), within=START_WITHIN),
+            Wait(state(container), equals(RUNNING), START_WITHIN),
+        ),
+        risk=Risk.INTERRUPTS,
+        undo="nothing to undo: no worker was connected",
+    )
+
+
+def restart_drain(platform: Target, at: rabbitmq.Broker, queue: str) -> Fix:
+    """Starts the service that should empty a queue of the platform; builds go on meanwhile."""
+    name = DRAINS[queue]
+    return Fix(
+        id=f"broker.restart-{name.removeprefix('travis-')}",
+        title=f"Restart {name}",
+        target=platform,
+        steps=(
+            Change(
+                f"Restart {name}",
+                _inside(at.container, "sv", "restart", name),
+                needed=untaken(at.container, at.vhost, queue),
+                within=START_WITHIN,
+            ),
+            Wait(takers(at.container, at.vhost, queue), at_least(1), START_WITHIN),
+        ),
+        risk=Risk.INTERRUPTS,
+        undo="nothing to undo: the messages waited in RabbitMQ",
+    )
 
 
 def start_app(platform: Target, container: str) -> Fix:

@@ -77,7 +77,7 @@ def queues(container: str, vhost: str) -> Fact[tuple[Queue, ...]]:
     """Every queue of the vhost with its messages and consumers."""
     columns = ("name", "messages_ready", "messages_unacknowledged", "consumers")
     question = ctl(container, "list_queues", "-p", vhost, *columns)
-    return Fact("What waits in which queue?", Role.PLATFORM, question, _queues, sampled=True)
+    return Fact("What waits in which queue?", Role.PLATFORM, question, read_queues, sampled=True)
 
 
 @fact
@@ -104,7 +104,8 @@ def _consumers(said: Output) -> tuple[Consumer, ...]:
     return tuple(Consumer(row[0], row[1]) for row in _rows(said, 3) if row[0] != "queue_name")
 
 
-def _queues(said: Output) -> tuple[Queue, ...]:
+def read_queues(said: Output) -> tuple[Queue, ...]:
+    """The rows of `list_queues` whose numbers are known: a queue that is down has none."""
     rows = (row for row in _rows(said, 4) if all(cell.isdigit() for cell in row[1:4]))
     return tuple(Queue(row[0], int(row[1]), int(row[2]), int(row[3])) for row in rows)
 
