@@ -24,9 +24,9 @@ RUNBOOK = "https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x
 APART = timedelta(minutes=10)  # most syncs end within minutes; what has not moved for so long is worth a second look
 SHALLOW = 10  # fewer jobs than this wait for a moment only
 MOST_CLEARED = 1000  # users in one change
-MOST_SYNCED = 50  # users in one order to sync again: each asks GitHub for all that the user can see
+MOST_SYNCED = 10  # users whom opsbot syncs again itself; the others may press the button again, or wait for tonight
 SYNCED_WITHIN = timedelta(minutes=15)
-_LOGIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # what may stand in --logins: no comma, no dash at the start
+_LOGIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,38}")  # what may stand in --logins: no comma, no dash at the start
 
 SYNCING = "SELECT id, login, synced_at FROM users WHERE is_syncing ORDER BY id LIMIT 5000"
 MEMBERS = """
@@ -141,7 +141,7 @@ def release(platform: Target, users: Sequence[User], version: str) -> Fix:
     ids = tuple(user.id for user in some)
     named = ",".join(map(str, ids))
     logins = [user.login for user in some if _LOGIN.fullmatch(user.login)][:MOST_SYNCED]
-    again = _again(named, logins) if logins and version.startswith("2.") else ()
+    again = _again(named, logins) if logins and version.startswith("2.") else ()  # 3.x: in its own pod
     return Fix(
         id="users.release",
         title=f"Release {len(ids)} stuck {'user' if len(ids) == 1 else 'users'}{', then sync again' if again else ''}",
@@ -150,13 +150,14 @@ def release(platform: Target, users: Sequence[User], version: str) -> Fix:
         risk=Risk.DATA,
         saves=(marked(named),),
         undo=f"UPDATE users SET is_syncing = true WHERE id IN ({named})",
-        items=(*map(str, ids), *logins),
+        items=tuple(map(str, ids)),
     )
 
 
 def _again(named: str, logins: Sequence[str]) -> tuple[Step, ...]:
-    order = Change(f"Sync {len(logins)} of them again", sync_users(logins))
-    return (order, Wait(synced_lately(named), at_least(1), SYNCED_WITHIN))
+    """One order for each user, so that sudo can be told exactly what may be ordered."""
+    orders = (Change(f"Sync {login} again", sync_user(login)) for login in logins)
+    return (*orders, Wait(synced_lately(named), at_least(1), SYNCED_WITHIN))
 
 
 def clear(ids: tuple[int, ...]) -> Statement:
@@ -166,12 +167,11 @@ def clear(ids: tuple[int, ...]) -> Statement:
     return Statement(CLEAR, (ids,), rows=len(ids))
 
 
-def sync_users(logins: Sequence[str]) -> Command:
-    """Sync exactly these users. The platform's command syncs every user when it is given none: then there is none.
+def sync_user(login: str) -> Command:
+    """Sync exactly this user. The platform's command syncs every user when it is given none: then there is none.
 
     Two ASCII hyphens: the vendor's page has a dash there that the command does not understand.
     """
-    wrong = [login for login in logins if not _LOGIN.fullmatch(login)]
-    if not logins or wrong:
-        raise ValueError(f"sync_users needs the logins it is about{f', and {wrong[0]!r} is none' if wrong else ''}")
-    return sh("replicated", "admin", "--no-tty", "sync_users", f"--logins={','.join(logins)}").sudo()
+    if not _LOGIN.fullmatch(login):
+        raise ValueError(f"sync_users needs the login it is about, and {login!r} is none")
+    return sh("replicated", "admin", "--no-tty", "sync_users", f"--logins={login}").sudo()
