@@ -1,5 +1,6 @@
 """The `opsbot` command. Everything heavy is imported by the verb that needs it, so that `--help` is there at once."""
 
+import json as jsonlib
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,7 +55,7 @@ def main() -> NoReturn:
         app(prog_name="opsbot")
     except OpsbotError as error:
         _complain(str(error))
-        sys.exit(USAGE)
+        sys.exit(_status(error))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
@@ -178,6 +179,17 @@ def can(
 ) -> None:
     """Whether somebody may do something, and which rule says so."""
     _say(context, config, f"can {who} {' '.join(text)}", json, played)
+
+
+@app.command(name="help")
+def help_with(
+    context: typer.Context,
+    text: Annotated[list[str] | None, typer.Argument(metavar="[TEXT…]", help="What about.")] = None,
+    json: Json = False,
+    config: Config = None,
+) -> None:
+    """What can be asked of the opsbot that serves, in the words of the chat."""
+    _say(context, config, " ".join(("help", *(text or ()))), json)
 
 
 # ---------------------------------------------------------------- without `serve`
@@ -320,6 +332,7 @@ def manifest_sudoers(context: typer.Context, config: Config = None) -> None:
             each.rabbitmq.vhost,
             tuple(sorted({machine.data_dir.rstrip("/") for machine in each.platforms})),
             each.domain,
+            tuple(sorted({worker.queue for worker in each.workers if worker.queue})),
         )
         for each in settings.installations
     }
@@ -402,7 +415,17 @@ def _folders(context: typer.Context, config: Path | None) -> tuple[Path, ...]:
 
 
 def _complain(text: str) -> None:
+    """On standard error for people; a script that reads JSON lines finds it among them, too."""
     sys.stderr.write(f"{text}\n")
+    if "--json" in sys.argv[1:]:
+        sys.stdout.write(jsonlib.dumps({"event": "error", "text": text}) + "\n")
+
+
+def _status(error: OpsbotError) -> int:
+    """Nobody who serves is nobody who could look: no fault of the words or of the configuration."""
+    from bot.cli.client import Lost, NotServing
+
+    return FAILED if isinstance(error, NotServing | Lost) else USAGE
 
 
 def _count(number: int, what: str) -> str:

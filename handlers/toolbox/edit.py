@@ -178,7 +178,6 @@ def possible(domain: str, queues: tuple[str, ...]) -> Iterator[Edit]:
             yield Edit(file, settings.QUEUE, queue, Way.APPEND)
 
 
-def steps_of(machine: Target, edit: Edit, init: str) -> tuple[Change, ...]:
+def steps_of(machine: Target, edit: Edit) -> tuple[Change, ...]:
     """The changes of one edit alone, for whoever needs to know their commands."""
-    written = _written(machine, Wish(edit, edit.key, edit.value), init, {edit.file: edit})
-    return (*written, worker.restarted_anyhow(init))
+    return tuple(_written(machine, Wish(edit, edit.key, edit.value), worker.SYSTEMD, {edit.file: edit}))

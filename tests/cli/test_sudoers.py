@@ -102,7 +102,7 @@ def _pattern(rule: str) -> str:
     assert program == "/usr/bin/timeout"
     for sign in ",:=#!":
         words = words.replace(f"\\{sign}", sign)
-    return words.replace("\\[", "[[]").replace("\\*", "[*]").replace("\\?", "[?]").replace("\\\\", "\\")
+    return words.replace("\\]", "]").replace("\\[", "[[]").replace("\\*", "[*]").replace("\\?", "[?]").replace("\\\\", "\\")
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
@@ -141,7 +141,7 @@ def test_nothing_else_is_allowed(role: Role, command: Command, seconds: int) -> 
 def test_no_rule_matches_any_text() -> None:
     for role in Role:
         for rule in rules_of(EVERY, role):
-            assert "*" not in rule
+            assert "*" not in rule.replace("\\*", "")
 
 
 def test_every_fact_of_ours_is_known_to_it() -> None:
