@@ -15,7 +15,7 @@ from bot.engine.rounds import Diagnoser, Report
 from tests.rigs.rabbitmq import Broker
 from tests.rigs.worker import Installation
 
-SITUATION = "builds not starting"
+ABOUT = ("worker lost rabbitmq", "worker keeps ending", "worker stopped")  # what these machines can be asked about
 Look = Callable[[], Report]
 
 
@@ -29,7 +29,7 @@ def look(prod: Installation) -> Iterator[Look]:
 def looking(prod: Installation) -> Iterator[Look]:
     ssh = Ssh(prod.hosts)
     diagnoser = Diagnoser(prod.site, ssh, lambda target, question, span: None)
-    diagnoses = discover().about(SITUATION)
+    diagnoses = [discover().diagnoses[name] for name in ABOUT]
     try:
         yield lambda: diagnoser.look(diagnoses, prod.site, Event())
     finally:
