@@ -146,8 +146,7 @@ def _connected(url: str, to: int | None) -> Iterator[Connection]:
         "socket_connect_timeout": CONNECT_WITHIN,
         "socket_timeout": WITHIN,
         "protocol": 2,  # answers as redis-cli shows them: a mapping is a flat list
-        "lib_name": None,
-        "lib_version": None,
+        "driver_info": None,  # nothing is told but what is asked
     }
     made = redis.ConnectionPool.from_url(url, **options)
     kind = _Tls if issubclass(made.connection_class, SSLConnection) else _Plain
@@ -166,19 +165,24 @@ def _answer(connection: Connection, read: RedisRead, where: str) -> Answer | Una
         connection.send_command(*read.words)  # type: ignore[no-untyped-call]
         lines = "\n".join(_lines(connection.read_response()))
     except redis.ResponseError as error:
-        return _judged(Output(1, err=f"{error}\n"), where)
+        return _judged(Output(1, err=f"{_as_sent(error).strip()}\n"), where)
     return Output(0, lines[:LONGEST] + "\n", truncated=len(lines) > LONGEST)
 
 
 def _lines(said: Any) -> Iterator[str]:
     """As `redis-cli` prints it when nobody watches: a line per element, nothing for nil."""
     if isinstance(said, list):
-        for each in said:
+        for each in said or [""]:
             yield from _lines(each)
     elif isinstance(said, redis.ResponseError):
-        yield str(said)
+        yield _as_sent(said)
     else:
         yield said.decode(errors="replace") if isinstance(said, bytes) else "" if said is None else str(said)
+
+
+def _as_sent(error: redis.ResponseError) -> str:
+    """With the word in front that the client takes away: `ERR …`."""
+    return f"{error.status_code} {error}" if error.status_code else str(error)
 
 
 def _from_program(said: Output | Unanswered, where: str) -> Answer | Unanswered:
@@ -208,12 +212,18 @@ def _trouble(error: Exception, where: str) -> Unanswered:
         return Unanswered(f"Redis {where} refuses the user or the password.", REFUSED)
     if isinstance(error, ValueError):
         return Unanswered(f"Redis {where} cannot be asked: its URL cannot be read.", NOT_CONFIGURED)
+    if "certificate verify failed" in str(error):
+        return Unanswered(f"Redis {where} cannot be asked: its certificate is not trusted ({_first(error)}).", REFUSED)
     if isinstance(error, redis.BusyLoadingError):
         return Unanswered(f"Redis {where} cannot be reached: it is still loading its data.", AWAY)
     late = isinstance(error, redis.TimeoutError | TimeoutError)
-    why = "it did not answer in time" if late else str(error)[:300].rstrip(".") or type(error).__name__
+    why = "it did not answer in time" if late else _first(error)
     return Unanswered(f"Redis {where} cannot be reached: {why}.", AWAY)
 
 
 def _refused(question: Question) -> Unanswered:
     return Unanswered(f"`{question}` may change something or is not known here, so redis was not asked.", REFUSED)
+
+
+def _first(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300].rstrip(".")
