@@ -271,10 +271,19 @@ def test_what_is_not_understood_says_what_would_be(served: Terminal) -> None:
 
 def test_without_serve_it_says_where_and_how(terminal: Terminal) -> None:
     ran = terminal.run("runs")
-    assert (ran.status, ran.err) == (
-        2,
+    assert (ran.status, ran.out, ran.err) == (
+        3,
+        "",
         f"no opsbot serves at {terminal.socket}; start one with `opsbot serve --config FILE`\n",
     )
+
+
+def test_trouble_is_among_the_json_lines_too(terminal: Terminal) -> None:
+    ran = terminal.run("help", "--json")
+    assert ran.status == 3
+    said = json.loads(ran.out)
+    assert said["event"] == "error"
+    assert said["text"] in ran.err
 
 
 def test_without_a_configuration_it_says_where_it_looked(terminal: Terminal, tmp_path: Path) -> None:
@@ -302,7 +311,7 @@ def test_a_serve_that_dies_before_it_answers_is_no_success(terminal: Terminal, d
         time.sleep(0.02)
     console.close()
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 2
+    assert process.returncode == 3
     assert "stopped" in err
     assert "`opsbot runs` says what it took" in err
 
