@@ -9,7 +9,7 @@ from bot.core.outcome import Outcome
 from tests.e2e.opsbot import Opsbot
 from tests.rigs.worker import POOL, Installation
 
-QUESTION = "diagnose builds not starting"
+QUESTION = "diagnose worker lost rabbitmq"
 
 
 def sent(prod: Installation, name: str) -> list[str]:
