@@ -1,5 +1,7 @@
 """Errors that are sentences for the person in the thread, and the signals between a handler and the engine."""
 
+from datetime import timedelta
+
 
 class OpsbotError(Exception):
     """Base of every error of ours; its text is shown as it is."""
@@ -22,7 +24,14 @@ class NotUnderstood(OpsbotError):
 
 
 class Unknown(OpsbotError):
-    """An answer came, but it does not say what was asked; the diagnosis claims nothing."""
+    """An answer came, but it does not say what was asked; the diagnosis claims nothing.
+
+    `again_in` says when the same look will tell, because two of them can be compared then: the run waits for it.
+    """
+
+    def __init__(self, why: str, again_in: timedelta | None = None) -> None:
+        super().__init__(why)
+        self.again_in = again_in
 
 
 class LeaseLost(OpsbotError):

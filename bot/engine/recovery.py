@@ -81,6 +81,8 @@ class Recovery:
         for no in range(1, MOST_PLANS + 1):
             report = self._look(no)
             fixes = [] if self.journal.run.order.look_only else self._chosen(no, report)
+            if not fixes and self._waits(no, report):
+                continue
             if not fixes:
                 return self._verdict(report)
             result = self._go(no, fixes, {fix.id + fix.target.key: self._way(found) for found, fix in fixes})
@@ -93,6 +95,21 @@ class Recovery:
             if result is Result.HEALED and self._covered(report, fixes):
                 return self._all_fixed()
         return Ending(Outcome.UNFIXED, f"Gave up after {MOST_PLANS} plans. {self._done_so_far()}")
+
+    def _waits(self, no: int, report: Report) -> bool:
+        """Wait once, durably, for what only a later look can tell; nothing else is left to do meanwhile."""
+        wait = report.again_in
+        if wait is None or self.journal.run.order.look_only or any(self.journal.recorded(f"again.{before}") for before in range(1, no)):
+            return False
+
+        def keep(tx: Tx) -> Json:
+            until = (self.journal.clock.now() + wait).isoformat()
+            self.journal.tell(tx, "waiting", **{"for": "a second look, to compare with this one", "until": until})
+            return {"until": until}
+
+        until = datetime.fromisoformat(self.journal.write(f"again.{no}", keep)["until"])
+        self.journal.wait(f"waited.{no}", lambda _: self.journal.clock.now() >= until or None, until)
+        return True
 
     def _covered(self, report: Report, fixes: Sequence[tuple[Found, Fix]]) -> bool:
         """Whether these fixes were for everything that was wrong, and nothing was left unseen."""
@@ -466,6 +483,7 @@ def _report_to_json(report: Report) -> Json:
         "asked": list(report.asked),
         "checked": list(report.checked),
         "unknown": list(report.unknown),
+        "again_in": None if report.again_in is None else report.again_in.total_seconds(),
     }
 
 
@@ -473,4 +491,6 @@ def _report_from_json(stored: Json, diagnoser: Diagnoser) -> Report:
     findings = tuple(
         Found(finding_from_json(each, diagnoser.site), each["by"], each["under"]) for each in stored["findings"]
     )
-    return Report(findings, tuple(stored["asked"]), tuple(stored["checked"]), tuple(stored["unknown"]))
+    again_in = None if stored.get("again_in") is None else timedelta(seconds=stored["again_in"])
+    words = (tuple(stored["asked"]), tuple(stored["checked"]), tuple(stored["unknown"]))
+    return Report(findings, *words, again_in=again_in)

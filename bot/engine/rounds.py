@@ -41,7 +41,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Report:
-    """What one look saw. `unknown` are sentences: what could not be told, and why."""
+    """What one look saw. `unknown` are sentences: what could not be told, and why; `again_in`: when it may be."""
 
     findings: tuple[Found, ...] = ()
     asked: tuple[str, ...] = ()
@@ -49,6 +49,7 @@ class Report:
     unknown: tuple[str, ...] = ()
     answers: tuple[tuple[Target, Question, Answer], ...] = ()
     sampled: tuple[Question, ...] = ()
+    again_in: timedelta | None = None
 
     def troubles(self) -> tuple[Found, ...]:
         """What is wrong by itself, worst first: WARN and above, not a consequence of something else."""
@@ -122,10 +123,11 @@ class Pair:
     findings: tuple[Finding, ...] = ()
     wants: tuple[Fact[Any], ...] = ()
     unknown: str = ""
+    again_in: timedelta | None = None
     cannot: CannotLook | None = None
 
     def run(self, cache: Cache) -> None:
-        self.findings, self.wants, self.unknown, self.cannot = (), (), "", None
+        self.findings, self.wants, self.unknown, self.again_in, self.cannot = (), (), "", None, None
         try:
             self.findings = tuple(self.diagnosis.look(CachedLook(cache), self.machine))
         except NotYet as stopped:
@@ -133,7 +135,7 @@ class Pair:
         except CannotLook as failure:
             self.cannot = failure
         except Unknown as why:
-            self.unknown = f"{self.machine}: {why}"
+            self.unknown, self.again_in = f"{self.machine}: {why}", why.again_in
         except Exception as error:  # one handler's mistake must not hide what the others saw
             self.unknown = f"{self.machine}: `{self.diagnosis.name}` failed: {type(error).__name__}: {error}"
 
@@ -221,6 +223,7 @@ def _report(pairs: Sequence[Pair], cache: Cache) -> Report:
             (target, asked, said) for (target, asked), said in cache.answers.items() if not isinstance(said, Unanswered)
         ),
         sampled=tuple(cache.sampled),
+        again_in=max((pair.again_in for pair in pairs if pair.again_in), default=None),
     )
 
 
