@@ -7,6 +7,7 @@ import pytest
 
 from bot.sandbox.installation import Installation, Running, settled, start
 from tests.installation.console import Console, standing_still
+from tests.installation.practice import Practice
 from tests.installation.tripwires import Tripwires
 from tests.rigs import postgres
 
@@ -41,3 +42,9 @@ def travis_dsn(running_servers: Callable[[str], postgres.Server]) -> Iterator[st
     """A database for the simulated platform; each installation that takes it empties and seeds it."""
     with running_servers("18").database() as dsn:
         yield dsn
+
+
+@pytest.fixture
+def practice(travis_dsn: str) -> Practice:
+    """Everything works, with a database, and time stands still until somebody waits."""
+    return Practice(travis_dsn)

@@ -1,0 +1,206 @@
+"""The simulated machines as opsbot's engine sees them, through the adapters that a real installation has: a look, an
+earlier look, and a fix carried out step by step, without approvals and journals.
+
+    practice.inject("platform-1 has no RabbitMQ"); practice.findings()
+    practice.look_twice(minutes=15)     a sample for `look.earlier`, and a look so much later
+    practice.apply(finding.fixes[0])
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from threading import Event as Flag
+from urllib.parse import urlsplit
+
+from bot.adapters.containers import Containers
+from bot.adapters.database import Database, Location
+from bot.adapters.redis import Redis, Server
+from bot.adapters.router import Router
+from bot.core import unit
+from bot.core.command import Command
+from bot.core.finding import Finding
+from bot.core.fix import Change, Fix, Step, Wait
+from bot.core.ports import NotSent, Unreached
+from bot.core.question import Answer, HttpGet, Output, Question, Reached, RedisRead, Response, TcpProbe, Unanswered
+from bot.core.sql import Query, Statement
+from bot.core.target import Role, Site, Target
+from bot.engine.discovery import discover
+from bot.engine.rounds import Diagnoser, Report
+from bot.sandbox.installation import Installation, settled
+from bot.sandbox.installation.faults import Fault, inject
+from tests.installation.console import Console, pass_time, standing_still
+
+CATALOGUE = discover()
+ROLES = {True: Role.WORKER, False: Role.PLATFORM}
+SETTLED = 150  # seconds after which a worker no longer counts as just started
+SAMPLES_LAST = timedelta(hours=1)
+
+
+class Machines:
+    """What types into the machines; a machine that is down gives no answer."""
+
+    def __init__(self, installation: Installation) -> None:
+        self.installation = installation
+        self.consoles = {name: Console(installation, name) for name in installation.machines}
+
+    def ask(self, target: Target, questions: Sequence[Question], abort: Flag) -> Sequence[Answer | Unanswered]:
+        pass_time(self.installation, 0)
+        if not self.consoles[target.name].machine.up:
+            return [Unanswered(f"{target} is down") for _ in questions]
+        commands = [question for question in questions if isinstance(question, Command)]
+        assert len(commands) == len(questions)
+        return self.consoles[target.name].ask(*commands)
+
+    def identity(self, target: Target) -> str:
+        return target.address
+
+    def send(self, target: Target, command: Command, within: timedelta, abort: Flag) -> Output:
+        if not self.consoles[target.name].machine.up:
+            raise NotSent(f"{target} is down")
+        return self.consoles[target.name].ask(command, seconds=int(within.total_seconds()))[0]
+
+    def forward(self, target: Target, host: str, port: int) -> AbstractContextManager[int]:
+        raise Unreached(f"nothing is forwarded through {target} here")
+
+    def changes(self) -> list[str]:
+        return [sent.text for console in self.consoles.values() for sent in console.received if sent.changed]
+
+    def unknown(self) -> list[str]:
+        return [text for machine in self.installation.machines.values() for text in machine.unknown]
+
+
+@dataclass
+class Web:
+    """What opsbot itself reaches over the network: pages and ports of the platform."""
+
+    installation: Installation
+
+    def ask(self, target: Target, questions: Sequence[Question], abort: Flag) -> Sequence[Answer | Unanswered]:
+        return [self._answer(question) for question in questions]
+
+    def identity(self, target: Target) -> str:
+        return target.address
+
+    def _answer(self, question: Question) -> Answer | Unanswered:
+        if isinstance(question, TcpProbe):
+            return Reached("open" if self._listens(question.host, question.port) else "refused")
+        assert isinstance(question, HttpGet)
+        url = urlsplit(question.url)
+        if not self._listens(url.hostname or "", url.port or 443):
+            return Unanswered(f"{question.url} refuses connections")
+        return Response(*self.installation.app.page(url.path))
+
+    def _listens(self, host: str, port: int) -> bool:
+        platform = self.installation.platform
+        return port in self.installation.listening(platform, self.installation.resolve(platform, host))
+
+
+@dataclass
+class Samples:
+    """The answers of earlier looks, for `look.earlier`; kept as the store keeps them, for the sampled facts only."""
+
+    installation: Installation
+    kept: list[tuple[float, Target, Question, Answer]] = field(default_factory=list)
+
+    def keep(self, report: Report) -> None:
+        now = self.installation.timeline.now()
+        self.kept += [(now, *each) for each in report.answers if each[1] in report.sampled]
+
+    def __call__(self, target: Target, question: Question, at_least: timedelta) -> Answer | None:
+        """The newest answer that is old enough."""
+        now = self.installation.timeline.now()
+        ages = [(now - at, said) for at, whom, asked, said in self.kept if (whom, asked) == (target, question)]
+        old = [each for each in ages if at_least.total_seconds() <= each[0] <= SAMPLES_LAST.total_seconds()]
+        return min(old, key=lambda each: each[0])[1] if old else None
+
+
+class Practice:
+    """An installation with a database of its own, and what looks at it and repairs it."""
+
+    def __init__(self, dsn: str | None = None) -> None:
+        self.installation = settled(standing_still(), dsn=dsn)
+        self.machines = Machines(self.installation)
+        workers = self.installation.workers()
+        targets = tuple(
+            Target(machine.name, ROLES[machine in workers], "try", machine.address)
+            for machine in self.installation.machines.values()
+        )
+        self.site = Site("try", "travis.example.com", "2.2", targets)
+        self.samples = Samples(self.installation)
+        containers, web = Containers(self.machines), Web(self.installation)
+        database = Database({("try", "main"): Location()}, self.machines, containers)
+        redis = Redis({"try": Server()}, self.machines, containers)
+        others = {Query: database, RedisRead: redis, HttpGet: web, TcpProbe: web}
+        self.router = Router(self.machines, others, database)
+        self.diagnoser = Diagnoser(self.site, self.router, self.samples)
+        self._target = targets[0]
+
+    def inject(self, text: str) -> Fault:
+        return inject(self.installation, text)
+
+    def pass_time(self, seconds: float) -> None:
+        pass_time(self.installation, seconds)
+
+    def look(self) -> Report:
+        report = self.diagnoser.look(tuple(CATALOGUE.diagnoses.values()), self.site, Flag())
+        self.samples.keep(report)
+        return report
+
+    def look_twice(self, minutes: float = 15) -> Report:
+        self.look()
+        self.pass_time(minutes * 60)
+        return self.look()
+
+    def findings(self) -> list[Finding]:
+        return [found.finding for found in self.look().troubles()]
+
+    def carry_out(self, steps: Sequence[Step]) -> bool:
+        """Whether every step came to its end."""
+        return all(self._wait(step) if isinstance(step, Wait) else self._change(step) for step in steps)
+
+    def _change(self, change: Change) -> bool:
+        if change.needed is not None and not self.diagnoser.answer(change.needed, Flag()):
+            return True
+        target = self._target
+        if isinstance(change.command, Statement):
+            return self.router.execute(target, change.command, change.within, Flag()).ok
+        if not change.slow:
+            return self.machines.send(target, change.command, change.within, Flag()).ok
+        return self._as_a_unit(change.command, change.within)
+
+    def _as_a_unit(self, command: Command, within: timedelta) -> bool:
+        name = f"opsbot-1-{len(self.machines.changes())}-261122"
+        started = self._send(unit.start(command, name, within))
+        again = self._send(unit.start(command, name, within))
+        assert unit.taken(again)
+        while (ended := self._unit(name)).state is unit.State.RUNNING:
+            self.pass_time(1)
+        for each in unit.forget(name):
+            self._send(each)
+        assert self._unit(name).state is unit.State.NEVER_STARTED
+        return started.ok and ended.state is unit.State.DONE
+
+    def _send(self, command: Command) -> Output:
+        return self.machines.send(self._target, command, timedelta(seconds=30), Flag())
+
+    def _unit(self, name: str) -> unit.Ended:
+        return unit.ended(self._send(unit.asked(name)))
+
+    def _wait(self, wait: Wait) -> bool:
+        until = self.installation.timeline.now() + wait.within.total_seconds()
+        while self.installation.timeline.now() < until:
+            if self.installation.machine(self._target.name).up and wait.until.met_by(
+                self.diagnoser.answer(wait.fact, Flag())
+            ):
+                return True
+            self.pass_time(5)
+        return False
+
+    def apply(self, fix: Fix) -> bool:
+        self._target = fix.target
+        done = self.carry_out(fix.steps)
+        if not done:
+            self.carry_out(fix.ensure)
+        self.pass_time(SETTLED)
+        return done
