@@ -1,5 +1,6 @@
 """The whole installation: a platform, its broker, and the workers; where they are and what they can reach."""
 
+import itertools
 import pkgutil
 import random
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from bot.sandbox.installation.database import TravisDatabase
 from bot.sandbox.installation.platform import App, install
 from bot.sandbox.installation.programs import Context, Reply
 from bot.sandbox.installation.redis import Redis
+from bot.sandbox.installation.scheduler import REPOS, Scheduler
 from bot.sandbox.installation.state import Machine, Service, Unit
 from bot.sandbox.installation.timeline import Event, Timeline
 from bot.sandbox.installation.worker import RUN_DIR, SETTINGS, UNIT, UPSTART_LOG, TravisWorker
@@ -69,6 +71,7 @@ class Installation:
     shutdowns: dict[str, Event] = field(default_factory=dict)
     password: str = "0a1b2c3d4e5f"
     database: TravisDatabase | None = None  # a real PostgreSQL; without one, psql is refused
+    scheduler: Scheduler | None = None  # there when the database is
     redis: Redis = field(init=False)
     app: App = field(init=False)  # what Replicated runs on the platform: its docstring says how to change it
     _jobs: Iterator[int] = field(default_factory=lambda: iter(range(4711, 1_000_000, 3)))
@@ -131,9 +134,9 @@ class Installation:
 
     def push(self, count: int = 1, queue: str = QUEUE, seconds: float = 120.0) -> list[Job]:
         """Somebody pushes: so many build jobs are queued."""
-        rng = random.Random(len(self.broker.queues))
-        repos = ("octo-org/rockets", "octo-org/website", "acme/billing-service")
-        jobs = [Job(next(self._jobs), rng.choice(repos), seconds) for _ in range(count)]
+        repo = random.Random(len(self.broker.queues)).choice(REPOS)
+        numbers = self.scheduler.push(queue, count, repo) if self.scheduler else itertools.islice(self._jobs, count)
+        jobs = [Job(number, repo, seconds) for number in numbers]
         self.broker.publish(queue, *jobs)
         return jobs
 
@@ -219,6 +222,8 @@ def settled(
         if dsn is not None:
             installation.database = TravisDatabase(dsn, timeline=timeline)
             installation.database.reset()
+            installation.scheduler = Scheduler(timeline, installation.broker, installation.database, installation.redis)
+            installation.scheduler.start()
         for machine in installation.workers():
             worker = installation.worker(machine.name)
             worker.connect_at_once()

@@ -282,5 +282,6 @@ _COMMANDS: dict[str, Callable[[Redis, list[str]], Said]] = {
     "ZREM": lambda r, a: sum(_zset(r, a[0]).pop(member, None) is not None for member in a[1:]),
     "HGET": lambda r, a: _hash(r, a[0]).get(a[1]),
     "HGETALL": lambda r, a: [text for pair in _hash(r, a[0]).items() for text in pair],
+    "HVALS": lambda r, a: list(_hash(r, a[0]).values()),
     "HLEN": lambda r, a: len(_hash(r, a[0])),
 }

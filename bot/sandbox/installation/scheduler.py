@@ -1,0 +1,76 @@
+"""travis-scheduler and what follows from it in the database: jobs are routed, sent to RabbitMQ, run, and end.
+
+Only jobs that this scheduler has sent are followed; others stand in the database as somebody put them there.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from bot.sandbox.installation.broker import Broker, Job
+from bot.sandbox.installation.database import TravisDatabase
+from bot.sandbox.installation.redis import Redis
+from bot.sandbox.installation.timeline import Timeline
+
+EVERY = 300.0  # seconds between two looks for jobs that were overlooked
+FOLLOWS = 20.0  # seconds until what workers report is in the database, at most
+REPOS = ("octo-org/rockets", "octo-org/website", "acme/billing-service")  # in the order of their ids
+LASTS = 120.0  # seconds that a build takes
+TAKE = """
+UPDATE jobs SET state = 'queued', queued_at = now() AT TIME ZONE 'utc', queue = coalesce(queue, 'builds.trusty')
+  FROM queueable_jobs waiting, repositories r
+ WHERE waiting.job_id = jobs.id AND r.id = jobs.repository_id AND jobs.state = 'created'
+   AND jobs.created_at < (now() AT TIME ZONE 'utc') - interval '5 minutes'
+RETURNING jobs.id, jobs.queue, r.owner_name || '/' || r.name AS repo
+"""
+MOVE = """
+UPDATE jobs SET state = %s, received_at = coalesce(received_at, now() AT TIME ZONE 'utc'),
+       started_at = coalesce(started_at, now() AT TIME ZONE 'utc'),
+       finished_at = CASE WHEN %s THEN now() AT TIME ZONE 'utc' END
+ WHERE id = ANY(%s) AND state <> %s
+"""
+
+
+@dataclass(eq=False)
+class Scheduler:
+    """Works as long as the services that it needs are there."""
+
+    timeline: Timeline
+    broker: Broker
+    database: TravisDatabase
+    redis: Redis
+    sent: set[int] = field(default_factory=set)
+
+    def start(self) -> None:
+        self._again(EVERY, self._ping)
+        self._again(FOLLOWS, self._follow)
+
+    def push(self, queue: str, count: int, repo: str) -> list[int]:
+        """So many jobs are queued this moment; the ids under which they are sent."""
+        made = [self.database.add_job("queued", queue, 0.0, repository_id=REPOS.index(repo) + 1) for _ in range(count)]
+        self.sent.update(made)
+        return made
+
+    def _again(self, seconds: float, do: Callable[[], None]) -> None:
+        def turn() -> None:
+            self._again(seconds, do)
+            if self.database.running and not self.database.refuses and self.broker.serves:
+                do()
+
+        self.timeline.after(seconds, turn)
+
+    def _ping(self) -> None:
+        """Look for jobs that wait, and send them."""
+        for row in self.database.run(TAKE) if self.redis.alive("scheduler") else ():
+            self.database.run("DELETE FROM queueable_jobs WHERE job_id = %s", row["id"])
+            self.broker.publish(row["queue"], Job(row["id"], row["repo"], LASTS))
+            if self.broker.queue(row["queue"]) is not None:
+                self.sent.add(row["id"])
+
+    def _follow(self) -> None:
+        """What a worker holds has started; what no queue knows any more has ended."""
+        taken = {job.number for each in self.broker.consumers() for job in each.unacked}
+        ready = {job.number for queue in self.broker.queues for job in queue.ready}
+        for state, moved in (("started", self.sent & taken), ("passed", self.sent - taken - ready)):
+            if moved:
+                self.database.run(MOVE, state, state == "passed", sorted(moved), state)
+        self.sent &= taken | ready
