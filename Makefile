@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install dev try test check unit chaos bench pictures lock system-packages
+.PHONY: help install dev try test check unit chaos bench pictures runbooks accuracy lock system-packages
 
 help: ## This list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 26
@@ -43,6 +43,9 @@ bench: dev ## Measure speed (ARGS for its options)
 
 pictures: dev ## Take the README's screenshots anew, in a real browser
 	OPSBOT_PICTURES=docs/images $(BIN)/pytest -q tests/browser
+
+runbooks: dev ## Write docs/runbooks.md anew from the handlers and their cases
+	$(BIN)/python -m tests.docs.runbooks --write
 
 # --universal: the same lock for every platform and Python that pyproject.toml allows.
 lock: dev ## Write both lock files anew from pyproject.toml
