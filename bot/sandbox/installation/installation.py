@@ -15,6 +15,7 @@ from bot.sandbox.installation.redis import Redis
 from bot.sandbox.installation.scheduler import REPOS, Scheduler
 from bot.sandbox.installation.state import Machine, Service, Unit
 from bot.sandbox.installation.timeline import Event, Timeline
+from bot.sandbox.installation.tls import Tls
 from bot.sandbox.installation.worker import RUN_DIR, SETTINGS, UNIT, UPSTART_LOG, TravisWorker
 
 # Importing a family puts its programs into the table.
@@ -68,6 +69,7 @@ class Installation:
     timeline: Timeline
     broker: Broker
     machines: dict[str, Machine] = field(default_factory=dict)
+    tls: Tls = field(init=False)
     shutdowns: dict[str, Event] = field(default_factory=dict)
     password: str = "0a1b2c3d4e5f"
     database: TravisDatabase | None = None  # a real PostgreSQL; without one, psql is refused
@@ -78,6 +80,8 @@ class Installation:
 
     def __post_init__(self) -> None:
         self.redis = Redis(self.timeline)
+        self.tls = Tls(self.timeline, DOMAIN)
+        self.broker.distrusted = self.tls.refused_by_go
 
     def machine(self, name: str) -> Machine:
         return self.machines[name]

@@ -62,6 +62,7 @@ class Docker:
     version: str = "18.06.3-ce"
     api: str = "1.38"
     oldest_api: str = "1.12"
+    images: set[str] = field(default_factory=lambda: {"travis:default", "travis:ruby"})
     delay: float = 0.0
 
 
@@ -175,6 +176,7 @@ class Machine:
     blocked: set[int] = field(default_factory=set)  # ports that a firewall drops on the way out
     rejected: set[int] = field(default_factory=set)  # ports that a firewall refuses in the other side's name
     proxied: set[int] = field(default_factory=set)  # ports where a proxy takes every connection and passes nothing on
+    clock: float = 0.0  # seconds that its clock is ahead of the others'
     latency: float = 0.0  # seconds until the other side answers
     docker: Docker = field(default_factory=Docker)
     disks: list[Disk] = field(default_factory=lambda: [Disk()])  # the longest mount point that begins a path holds it

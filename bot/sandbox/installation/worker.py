@@ -189,6 +189,10 @@ class TravisWorker(Service):
         if not self.broker.serves or port not in self.broker.ports or port in self.machine.rejected:
             self._give_up(f"dial tcp {self.broker.host}:{port}: connect: connection refused")
             return
+        insecure = settings.get("AMQP_INSECURE", "") == "true"
+        if port == TLS_PORT and (why := self.broker.distrusted(host, insecure)):
+            self._give_up(why)
+            return
         try:
             self.connection = self.broker.connect(self.machine.seen_as or self.machine.address, user, password, vhost)
         except AmqpRefused as refused:

@@ -264,7 +264,32 @@ def _logs(call: Call, words: tuple[str, ...]) -> Reply:
     return Reply(err="".join(f"{line}\n" for line in (lines[-int(count) :] if count.isdigit() else lines)))
 
 
+def _run(call: Call, words: tuple[str, ...]) -> Reply:
+    """One program in an image, in a container of its own that leaves nothing behind."""
+    rest, entrypoint = list(words), ""
+    while rest and rest[0].startswith("-"):
+        option = rest.pop(0)
+        if option == "--entrypoint":
+            entrypoint = rest.pop(0)
+        elif option == "--network":
+            rest.pop(0)
+        elif option != "--rm":
+            return unsupported(call, f"run {option}")
+    image, *given = rest
+    if image not in call.machine.docker.images:
+        name = image.partition(":")[0]
+        why = f"pull access denied for {name}, repository does not exist or may require 'docker login'."
+        locally = f"Unable to find image '{image}' locally\n"
+        return Reply(125, err=f"{locally}docker: Error response from daemon: {why}\nSee 'docker run --help'.\n")
+    if "network" in call.machine.wedged:
+        call.pause(FOREVER)  # no new container gets a network
+    now = call.machine.timeline.now()
+    made = Container(f"{call.machine.random.getrandbits(256):064x}", "frosty_bose", image, now, now, None)
+    program = (entrypoint, *given) if entrypoint else tuple(given)
+    return call.run(program, inside=made, network=made, user="root")
+
+
 _VERBS: dict[str, Callable[[Call, tuple[str, ...]], Reply]] = {
     "ps": _ps, "inspect": _inspect, "exec": _exec, "kill": _kill, "stop": _remove, "rm": _remove,
-    "version": _version, "info": _info, "logs": _logs,
+    "run": _run, "version": _version, "info": _info, "logs": _logs,
 }  # fmt: skip

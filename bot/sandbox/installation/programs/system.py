@@ -23,7 +23,7 @@ def id(call: Call) -> Reply:
 
 @program("date")
 def date(call: Call) -> Reply:
-    now = call.machine.timeline.date().astimezone(UTC)
+    now = call.machine.timeline.date(call.machine.timeline.now() + call.machine.clock).astimezone(UTC)
     forms = [word[1:] for word in call.words if word.startswith("+")]
     if not forms:
         return Reply(out=now.strftime("%a %b %e %H:%M:%S UTC %Y\n"))

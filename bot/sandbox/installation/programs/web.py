@@ -28,6 +28,9 @@ def curl(call: Call) -> Reply:
     seconds = float(read.get("m", "max-time") or read.get("connect-timeout") or 130)
     port = url.port or _PORTS[url.scheme]
     status, body, exit, why = _fetched(call, url.hostname or "", port, url.path or "/", seconds)
+    if not exit and url.scheme == "https" and not {"k", "insecure"} & read.given.keys():
+        why = _distrust(call, url.hostname or "", port)
+        status, body, exit = (0, "", 60) if why else (status, body, 0)
     if not exit and ("f" in read or "fail" in read) and status >= 400:
         exit, why, body = 22, f"The requested URL returned error: {status}", ""
     return Reply(exit, _out(read.given, status, body), _err(read.given, exit, why))
@@ -48,6 +51,13 @@ def _fetched(call: Call, host: str, port: int, path: str, seconds: float) -> tup
         return 301, "", 0, ""
     status, body = installation.app.page(path)
     return status, body, 0, ""
+
+
+def _distrust(call: Call, host: str, port: int) -> str:
+    """Why the certificate is not trusted here: a build image knows other authorities than the machine."""
+    tls, inside = call.context.installation.tls, call.context.inside
+    in_image = inside is not None and inside.image.startswith("travis:")
+    return tls.complaint(port, host, tls.in_images if in_image else tls.on_hosts)
 
 
 def _connected(call: Call, host: str, port: int, seconds: float) -> tuple[int, str] | None:
