@@ -25,7 +25,9 @@ T = TypeVar("T")
 MOST_ROUNDS = 10  # a diagnosis that still asks after so many is broken
 MACHINES_AT_ONCE = 32
 # Causes of not knowing that say nothing about any machine: nobody to ask, no right to, or a question that does not fit.
-NOT_ITS_FAULT = ("absent", "not-configured", "container", "sql", "database-refused", "redis-refused", "http-refused")
+NOT_ITS_FAULT = (
+    "absent", "not-configured", "container", "sql", "database-refused", "redis-refused", "http", "name-server",
+)  # fmt: skip
 Earlier = Callable[[Target, Question, timedelta], Answer | None]
 Asked = tuple[Target, Question]
 
@@ -247,7 +249,7 @@ PERSON = {
     "sudo-denied": "Give opsbot's login the sudo rule that `opsbot manifest sudoers` prints.",
     "database-unreachable": "Check that PostgreSQL runs where the sentence says and takes connections, then ask again.",
     "redis-unreachable": "Check that redis runs where the sentence says and takes connections, then ask again.",
-    "http-unreachable": "Check that the server runs where the sentence says and answers there, then ask again.",
+    "rabbitmq-unreachable": "Check that RabbitMQ's management API runs where the sentence says, then ask again.",
     "auth": "Put opsbot's public key into the login's authorized_keys on that machine.",
 }
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from bot.adapters.ssh import Ssh
 from bot.core.question import Answer, Output, RedisRead, Unanswered
 from bot.core.target import Role, Target
 from tests.rigs import redis as rig
+from tests.rigs.certificate import localhost
 from tests.rigs.sshd import HostSpec, free_port, sshd
 from tests.rigs.te_main import Container
 
@@ -179,12 +179,7 @@ def test_an_installation_without_redis_is_not_broken(by: By) -> None:
 
 def test_a_certificate_is_that_of_the_name_in_the_url(by: By, tmp_path: Path) -> None:
     """Through a tunnel too, though the connection goes to a port of this machine."""
-    key, certificate = tmp_path / "key", tmp_path / "certificate"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
-        check=True, capture_output=True, timeout=60,
-    )  # fmt: skip
+    certificate, key = localhost(tmp_path)
     more = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-auth-clients", "no")
     port = str(free_port("127.0.0.1"))
     with rig.server("", "--tls-port", port, *more):

@@ -1,0 +1,140 @@
+"""GET requests to pages and to RabbitMQ's management API."""
+
+import ssl
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from threading import Event as Flag
+from threading import Thread
+from typing import Final
+
+import httpx
+
+from bot.core.ports import Asker
+from bot.core.question import Answer, HttpGet, Question, Response, Unanswered
+from bot.core.target import Target
+
+BROKER: Final = "rabbitmq:"  # what stands before a path of the installation's management API
+NOT_CONFIGURED: Final = "not-configured"
+AWAY: Final = "rabbitmq-unreachable"  # a finding: a page may be anybody's, the broker is the installation's
+NOT_SEEN: Final = "http"  # not known
+LARGEST: Final = 64 * 1024  # bytes of a body that are kept
+AT_ONCE: Final = 16
+WATCHED_EVERY: Final = 0.05  # seconds
+HEADERS: Final = {"user-agent": "opsbot", "accept-encoding": "identity"}  # what is packed could unpack to anything
+
+
+class Http:
+    """An `Asker` of `HttpGet`; `brokers` are the management APIs by installation, with user and password in the URL.
+
+    A question `rabbitmq:/api/overview` goes there, so that no handler and no plan sees the password.
+    """
+
+    def __init__(self, brokers: Mapping[str, str], machines: Asker, trust: ssl.SSLContext | None = None) -> None:
+        self._brokers = brokers
+        self._machines = machines
+        self._trust = trust or ssl.create_default_context()  # the system's certificates: a company has its own
+
+    def ask(self, target: Target, questions: Sequence[Question], abort: Flag) -> list[Answer | Unanswered]:
+        """One answer per question, asked side by side; redirects are answers."""
+
+        def answer(question: Question) -> Answer | Unanswered:
+            if not isinstance(question, HttpGet):
+                return Unanswered(f"`{question}` is no page.", NOT_CONFIGURED)
+            return self._answer(target, question, abort)
+
+        with ThreadPoolExecutor(min(AT_ONCE, len(questions) or 1), "get") as pool:
+            return list(pool.map(answer, questions))
+
+    def identity(self, target: Target) -> str:
+        return self._machines.identity(target)
+
+    def _answer(self, target: Target, asked: HttpGet, abort: Flag) -> Answer | Unanswered:
+        try:
+            url, login = self._resolved(target, asked.url)
+        except (ValueError, httpx.InvalidURL) as why:
+            return Unanswered(str(why), NOT_CONFIGURED)
+        cause = AWAY if asked.url.startswith(BROKER) else NOT_SEEN
+        return self._bounded(url, login, asked, cause, abort)
+
+    def _resolved(self, target: Target, asked: str) -> tuple[httpx.URL, httpx.BasicAuth | None]:
+        """The address without its user and password, and these apart."""
+        if not asked.startswith(BROKER):
+            url = httpx.URL(asked)
+            if url.scheme not in ("http", "https") or not url.host or url.userinfo:
+                raise ValueError(f"`{asked.partition('://')[0]}…` is no page that opsbot asks for.")
+            return url, None
+        path = asked.removeprefix(BROKER)
+        if (base := self._brokers.get(target.installation)) is None:
+            raise ValueError(f"opsbot is not set up to ask the management API of {target.installation}")
+        if not path.startswith("/") or path.startswith("//"):  # two would name another server
+            raise ValueError(f"`{asked}` is no path of the management API.")
+        known = httpx.URL(base)
+        login = httpx.BasicAuth(known.username, known.password) if known.userinfo else None
+        return known.copy_with(userinfo=b"", raw_path=f"{known.path.rstrip('/')}{path}".encode(), fragment=None), login
+
+    def _bounded(
+        self, url: httpx.URL, login: httpx.BasicAuth | None, asked: HttpGet, cause: str, abort: Flag
+    ) -> Answer | Unanswered:
+        """In a thread of its own: httpx bounds each read, and a server that drips would keep it for ever."""
+        said: SimpleQueue[Answer | Unanswered] = SimpleQueue()
+        within = asked.within.total_seconds()
+        client = httpx.Client(
+            auth=login, verify=self._trust, timeout=within, trust_env=False, follow_redirects=False, headers=HEADERS
+        )
+
+        def get() -> None:
+            said.put(_got(client, url, asked, cause))
+
+        Thread(target=get, name="get", daemon=True).start()
+        until = time.monotonic() + within
+        try:
+            while time.monotonic() < until and not abort.is_set():
+                with suppress(Empty):
+                    return said.get(timeout=WATCHED_EVERY)
+            return Unanswered(f"{asked} did not answer within {within:g} s.", cause)
+        finally:
+            client.close()
+
+
+def _got(client: httpx.Client, url: httpx.URL, asked: HttpGet, cause: str) -> Answer | Unanswered:
+    try:
+        with client.stream("GET", url) as response:
+            body = _first(response)
+            return Response(response.status_code, _text(body, response), _headers(response))
+    except httpx.TimeoutException:
+        return Unanswered(f"{asked} did not answer within {asked.within.total_seconds():g} s.", cause)
+    except httpx.HTTPError as error:
+        return _trouble(error, asked, cause)
+    except RuntimeError as error:  # closed by whoever waited for it
+        return Unanswered(f"{asked} was not answered: {error}.", cause)
+
+
+def _trouble(error: httpx.HTTPError, asked: HttpGet, cause: str) -> Unanswered:
+    said = (str(error).splitlines() or [type(error).__name__])[0][:300].rstrip(".")
+    if "CERTIFICATE_VERIFY_FAILED" in said or "certificate verify failed" in said:
+        why = said.partition("certificate verify failed: ")[2] or said
+        return Unanswered(f"{asked} was not asked: the certificate there is not trusted ({why}).", NOT_SEEN)
+    return Unanswered(f"{asked} was not answered: {said}.", cause)
+
+
+def _first(response: httpx.Response) -> bytes:
+    body = b""
+    for part in response.iter_raw():
+        body += part
+        if len(body) >= LARGEST:
+            break
+    return body[:LARGEST]
+
+
+def _text(body: bytes, response: httpx.Response) -> str:
+    try:
+        return body.decode(response.charset_encoding or "utf-8", errors="replace")
+    except LookupError:  # a charset that nobody knows
+        return body.decode(errors="replace")
+
+
+def _headers(response: httpx.Response) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.headers.items()}
