@@ -21,7 +21,7 @@ from bot.core import unit
 from bot.core.command import Command
 from bot.core.finding import Finding
 from bot.core.fix import Change, Fix, Step, Wait
-from bot.core.ports import NotSent, Unreached
+from bot.core.ports import Asker, NotSent, Unreached
 from bot.core.question import Answer, HttpGet, Output, Question, Reached, RedisRead, Response, TcpProbe, Unanswered
 from bot.core.sql import Query, Statement
 from bot.core.target import Role, Site, Target
@@ -131,7 +131,7 @@ class Practice:
         containers, web = Containers(self.machines), Web(self.installation)
         database = Database({("try", "main"): Location()}, self.machines, containers)
         redis = Redis({"try": Server()}, self.machines, containers)
-        others = {Query: database, RedisRead: redis, HttpGet: web, TcpProbe: web}
+        others: dict[type, Asker] = {Query: database, RedisRead: redis, HttpGet: web, TcpProbe: web}
         self.router = Router(self.machines, others, database)
         self.diagnoser = Diagnoser(self.site, self.router, self.samples)
         self._target = targets[0]
@@ -165,6 +165,7 @@ class Practice:
         target = self._target
         if isinstance(change.command, Statement):
             return self.router.execute(target, change.command, change.within, Flag()).ok
+        assert isinstance(change.command, Command)
         if not change.slow:
             return self.machines.send(target, change.command, change.within, Flag()).ok
         return self._as_a_unit(change.command, change.within)

@@ -109,15 +109,17 @@ def places(fault: Fault) -> tuple[str, ...]:
 
 
 PLACES = [pytest.param(name, each, id=f"{name} {each.name}") for each in FAULTS.values() for name in places(each)]
+RESTARTS = (1,) * 8  # seconds: a worker that ends is started again after five
 PROVOKED: dict[str, set[str]] = {}  # diagnosis -> the faults that it found
 
 
 def seen(practice: Practice, fault: Fault) -> list[Finding]:
-    """What a fault makes of two looks with a quarter of an hour between them; what keeps ending looks different from
-    second to second, so the first look is taken again for a while.
+    """What a fault makes of two looks with a quarter of an hour between them.
+
+    A worker that keeps ending looks different from second to second, so there the first look is taken several times.
     """
     practice.pass_time(200)
-    for seconds in (1, 1, 1, 1, 1, 1, 1, 900):
+    for seconds in (*RESTARTS, 900) if (fault.cause or "").startswith("worker.") else (1, 900):
         practice.pass_time(seconds)
         report = practice.look()
         for found in report.findings:
@@ -125,8 +127,6 @@ def seen(practice: Practice, fault: Fault) -> list[Finding]:
         named = [found.finding for found in report.findings if found.finding.cause == fault.cause]
         if named:
             return named
-        if not (fault.cause or "").startswith("worker.") and seconds == 1:
-            practice.pass_time(900)
     return [found.finding for found in report.troubles()] if fault.cause == SUSPICIOUS else []
 
 
