@@ -39,7 +39,7 @@ _PATTERNS: Final = (
     (
         "a setting that is named like a secret",
         re.compile(
-            r"(?i)((?:[\w-]*(?:password|passwd|secret|token|api_key|apikey|access_key|private_key))"
+            r"(?i)((?:password|passwd|secret|token|api_key|apikey|access_key|private_key)"
             r"[\"']?\s*[=:]\s*)(\"[^\"\n]*\"|'[^'\n]*'|[^\s,;&\"']+)"
         ),
         rf"\1{MASK}",
