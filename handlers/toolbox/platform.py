@@ -27,6 +27,7 @@ UPTIME = "https://localhost/api/uptime"
 LINES = 5000  # of the platform's log that are read: its end, since an old trouble is over
 REDIRECT, STATUSES = "redirect_uri_mismatch", "maximum number of statuses"
 SUPPORT = "enterprise@travis-ci.com"
+CONTAINERS = sh("docker", "ps", "-a", "--format", "{{.ID}}\t{{.Image}}\t{{.Status}}").sudo()
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,7 @@ def _main_container(said: Output) -> str:
 @fact
 def containers(platform: Target) -> Fact[tuple[Container, ...]]:
     """Every container of the platform's image, those that do not run too, the newest first."""
-    question = sh("docker", "ps", "-a", "--format", "{{.ID}}\t{{.Image}}\t{{.Status}}").sudo()
-    return Fact(f"Which containers of the platform are on {platform}?", platform, question, _containers)
+    return Fact(f"Which containers of the platform are on {platform}?", platform, CONTAINERS, _containers)
 
 
 def _containers(said: Output) -> tuple[Container, ...]:

@@ -1,0 +1,122 @@
+"""The support bundle of a whole installation: everything that is asked for, and no secret."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from threading import Event as Flag
+from typing import Any, TypeVar
+
+from bot.core.fact import Fact
+from bot.core.shown import Redactor
+from bot.core.target import Site
+from handlers import support_bundle as handler
+from handlers.support_bundle import support_bundle
+from tests.installation.practice import Practice
+
+T = TypeVar("T")
+
+
+@dataclass
+class Remembering:
+    """Steps that keep what was recorded, attached and said."""
+
+    redactor: Redactor
+    found: Sequence[str] = ()
+    recorded: dict[str, Any] = field(default_factory=dict)
+    attached: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+
+    def step(self, name: str, do: Callable[[], Any]) -> Any:
+        assert name not in self.recorded
+        self.recorded[name] = do()
+        return self.recorded[name]
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def masked(self, text: str) -> tuple[str, Mapping[str, int]]:
+        return self.redactor.counted(text)
+
+    def attach(self, name: str, files: Mapping[str, str], says: str) -> None:
+        self.attached[name] = files
+        self.said.append(says)
+
+    def findings(self) -> Sequence[str]:
+        return self.found
+
+
+@dataclass
+class Looking:
+    """Asks at once, as a job's look does."""
+
+    practice: Practice
+
+    @property
+    def site(self) -> Site:
+        return self.practice.site
+
+    def __call__(self, fact: Fact[T]) -> T:
+        return self.practice.diagnoser.answer(fact, Flag())
+
+    def together(self, *facts: Fact[Any]) -> None:
+        """Nothing is kept."""
+
+    def earlier(self, fact: Fact[T], at_least: timedelta) -> T | None:
+        return None
+
+
+def bundle(practice: Practice, *found: str) -> tuple[Mapping[str, str], Remembering, str]:
+    steps = Remembering(Redactor(), found)
+    ending = support_bundle(steps, Looking(practice))
+    return steps.attached["support-bundle"], steps, ending
+
+
+def test_it_has_what_support_asks_for(practice: Practice) -> None:
+    files, steps, ending = bundle(practice, "BROKEN worker-2: lost [worker.amqp-lost]\n  evidence: none")
+    for name in ("worker-1", "worker-2", "worker-3"):
+        assert {f"{name}/{each}" for each in ("system.txt", "docker.txt", "travis-worker.log", "settings.txt")} <= set(
+            files
+        )
+        assert "worker started" in files[f"{name}/travis-worker.log"]
+        assert "QUEUE_NAME='builds.trusty'" in files[f"{name}/settings.txt"]
+        assert "AMQP_URI=\n" in files[f"{name}/settings.txt"]  # the name alone
+    assert "te-main:2.2.19" in files["platform-1/docker.txt"]
+    assert '"State": "started"' in files["platform-1/replicated.txt"]
+    assert "builds.trusty" in files["rabbitmq.txt"]
+    assert "evidence: none" in files["findings.txt"]
+    assert "BROKEN worker-2: lost" in files["mail.txt"]
+    assert "1 platform machine and 3 worker machines" in steps.said[-1]
+    assert steps.said[-1].startswith("To: enterprise@travis-ci.com\n")
+    assert "4 machines" in ending
+    assert practice.machines.unknown() == practice.machines.changes() == []
+
+
+def test_no_secret_is_in_it_or_recorded_on_the_way(practice: Practice) -> None:
+    password = practice.installation.password
+    practice.installation.app.log(f"connecting to amqp://travis:{password}@localhost/travis")
+    practice.installation.app.log(
+        "GET https://5ecre7t0ken@travis.example.com/__build__ github_oauth_token=abcdef012345"
+    )
+    files, steps, ending = bundle(practice)
+    for where in (str(files), str(steps.recorded), str(steps.said)):
+        assert not any(secret in where for secret in (password, "5ecre7t0ken", "abcdef012345"))
+    assert "platform-1/travis.log: a password in a URL: 1" in files["masked.txt"]
+    assert "platform-1/travis.log: a name or token in a URL: 1" in files["masked.txt"]
+    assert "a setting that is named like a secret: 1" in files["masked.txt"]
+    assert "3 values in it were masked" in ending
+
+
+def test_a_machine_that_is_off_is_said_and_hides_nothing(practice: Practice) -> None:
+    practice.inject("worker-2 is unreachable")
+    files, _, _ = bundle(practice)
+    assert "worker-2 is down" in files["worker-2/not-read.txt"]
+    assert not any(path.startswith("worker-2/") for path in files if not path.endswith("not-read.txt"))
+    assert "worker-3/travis-worker.log" in files
+
+
+def test_a_long_log_is_cut_at_its_beginning_and_masked_before(practice: Practice) -> None:
+    secret = "password=" + "s3cret" * 20
+    practice.installation.app.log(f"{secret} {'x' * (handler.LONGEST - 60)}")
+    files, _, _ = bundle(practice)
+    assert "characters are left out" in files["platform-1/travis.log"]
+    assert "s3cret" not in files["platform-1/travis.log"]
