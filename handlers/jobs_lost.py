@@ -25,7 +25,7 @@ REPORTS = "reporting.jobs.builds"  # what workers report comes in here
     of="builds not starting",
     each=Role.PLATFORM,
     says="Is there a message for every job that is queued?",
-    unless=("broker.*", "queue.absent", "sidekiq.no-process", "hub.*", "net.*"),
+    unless=("broker.*", "platform.hub-drain-down", "sidekiq.no-process"),
     runbook=jobs.RUNBOOK,
     once=True,
 )
