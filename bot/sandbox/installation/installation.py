@@ -162,7 +162,7 @@ class Installation:
             return Reply(
                 1, err=f"bash: {host}: Name or service not known\nbash: /dev/tcp/{host}/{port}: Invalid argument\n"
             )
-        if port in machine.blocked or "network" in machine.wedged:
+        if port in machine.blocked:
             machine.timeline.pause(130, lambda: context.ended() or not machine.up)
             return Reply(
                 1, err=f"bash: connect: Connection timed out\nbash: /dev/tcp/{host}/{port}: Connection timed out\n"
