@@ -44,12 +44,11 @@ def worker_has_no_run_directory(look: Look, machine: Target) -> Iterator[Finding
 
 
 def _remedy(look: Look, machine: Target, cause: str, there: dict[str, Place]) -> Fix:
-    restart, back = edit.taken_up(look, machine)
     return Fix(
         id=cause,
         title=f"Put {RUN_DIR} right and restart travis-worker",
         target=machine,
-        steps=(*run_directory.changes(machine, cause), restart, back),
+        steps=(*run_directory.changes(machine, cause), *edit.taken_up(look, machine)),
         risk=Risk.INTERRUPTS,
         undo=_undo(cause, there),
     )

@@ -35,7 +35,8 @@ def worker_has_the_wrong_host(look: Look, machine: Target) -> Iterator[Finding]:
         Severity.BROKEN,
         machine,
         f"{machine} looks for the platform under {_host(written, entry)}, not {look.site.domain}",
-        evidence="; ".join(f"{each.key}, {each.place}" for _, each in wrong) + "".join(f"; {wish}" for wish in wishes),
+        evidence="; ".join(f"{each.key}, {each.place}" for _, each in wrong)
+        + "".join(f"; {wish}" for wish in wishes if wish.edit),
         fixes=edit.edit_and_restart(look, machine, *wishes),
         person=_by_hand(look, wishes, tuple(each for _, each in wrong)),
         link=PAGE,
@@ -47,8 +48,7 @@ def _host(written: Settings, entry: Entry) -> str:
 
 
 def _wish(look: Look, written: Settings, name: str, entry: Entry) -> edit.Wish:
-    line = edit.source_of_host(written, entry)
-    change = edit.host(line, look.site.domain) if line is not None else None
+    change = edit.host_behind(written, entry, look.site.domain)
     return edit.Wish(change, settings.HOST if change and change.key == settings.HOST else name, look.site.domain)
 
 
@@ -77,7 +77,7 @@ def _elsewhere(look: Look, machine: Target, written: Settings, name: str, entry:
 
 def _same_machine(look: Look, machine: Target, host: str) -> bool:
     here, there = settings.addresses_of(machine, host), settings.addresses_of(machine, look.site.domain)
-    look.together(here, there, *worker.asked(look, machine))
+    look.together(here, there, *worker.asked(look, machine), *edit.ahead(look))
     known = (*look(there), *(each.address for each in look.site.of(Role.PLATFORM)))
     return any(address in known for address in look(here))
 
@@ -133,7 +133,7 @@ def _remedy(look: Look, written: Settings) -> edit.Wish:
     address = _address(look)
     entry = written.winner(BUILD_API)
     if written.sourced and (entry is None or ENDPOINT in entry.text):
-        return edit.Wish(_endpoint(written), ENDPOINT, SCRIPTS)
+        return edit.Wish(edit.set_apart(written, ENDPOINT, SCRIPTS), ENDPOINT, SCRIPTS)
     if entry is None:
         amqp = written.winner(AMQP)
         return edit.Wish(edit.append(amqp.file if amqp else settings.MAIN, BUILD_API, address), BUILD_API, address)
@@ -142,12 +142,3 @@ def _remedy(look: Look, written: Settings) -> edit.Wish:
 
 def _address(look: Look) -> str:
     return f"https://{look.site.domain}/{SCRIPTS}/script"
-
-
-def _endpoint(written: Settings) -> edit.Edit | None:
-    if (entry := written.winner(ENDPOINT)) is not None:
-        return edit.value(entry, SCRIPTS)
-    comment = next((each for each in written.entries if each.key == ENDPOINT and each.comment), None)
-    if comment is not None:
-        return edit.uncomment(comment, SCRIPTS)
-    return edit.append(settings.ENTERPRISE, ENDPOINT, SCRIPTS)

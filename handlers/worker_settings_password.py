@@ -51,10 +51,10 @@ def _place(written: settings.Settings) -> str:
 
 
 def _line(written: settings.Settings) -> settings.Entry | None:
-    """Where the password stands: on 14.04 it is mostly a setting of its own."""
+    """Where the password stands: on 14.04 it is mostly a setting of its own, which the address is put together from."""
     address = written.winner(settings.AMQP)
-    apart = written.sourced and (address is None or written.winner(settings.TOKEN) is not None)
-    return written.winner(settings.TOKEN) if apart else address
+    apart = written.sourced and (address is None or written.from_parts(address))
+    return (written.winner(settings.TOKEN) if apart else None) or address
 
 
 def _password(look: Look, machine: Target, written: settings.Settings) -> str:

@@ -30,8 +30,8 @@ def worker_settings_cannot_be_read(look: Look, machine: Target) -> Iterator[Find
         return
     now = worker.service(look, machine)
     stays = now.running and now.since is not None and now.since >= worker.SETTLED
-    if stays and not _edited_since_start(look, machine, init):
-        return  # it has started with exactly these lines
+    if now.running and _started_with_these(look, machine, init, stays):
+        return  # what started once starts again
     surely = [each for each in lines if each.surely]
     first = surely[0] if surely else lines[0]
     yield Finding(
@@ -40,7 +40,7 @@ def worker_settings_cannot_be_read(look: Look, machine: Target) -> Iterator[Find
         machine,
         f"{_outcome(bool(surely), stays)} on {machine}: {first.place} cannot be read as it is meant",
         evidence="; ".join(f"{each.place}: {each.key} has {each.sign}" for each in lines[:MOST]),
-        person=_advice(first, init),
+        person=_advice(first, init) + ("" if stays else " Then it starts by itself."),
         link=PAGE,
     )
 
@@ -51,22 +51,30 @@ def _outcome(surely: bool, stays: bool) -> str:
     return "travis-worker would not start again" if stays else "travis-worker does not start"
 
 
-def _edited_since_start(look: Look, machine: Target, init: str) -> bool:
+def _started_with_these(look: Look, machine: Target, init: str, stays: bool) -> bool:
+    """Has it come up with exactly the lines that stand there now?"""
     if init == worker.UPSTART:
-        return False
-    look.together(settings.digest_of_files(machine), settings.digest_of_start(machine))
-    return look(settings.digest_of_files(machine)) != look(settings.digest_of_start(machine))
+        return stays
+    files, start, inside = (
+        settings.digest_of_files(machine),
+        settings.digest_of_start(machine),
+        settings.started_with(machine),
+    )
+    look.together(files, start, inside)
+    return look(inside) is not None and look(files) == look(start)
 
 
 def _advice(first: settings.Broken, init: str) -> str:
     if init == worker.UPSTART:
-        return (
-            f"Put the value of {first.key} in {first.file} (line {first.line}) between quotes, then start the worker."
-        )
+        return f"Put the value of {first.key} in {first.file} (line {first.line}) between quotes."
+    if first.sign == settings.NO_VALUE:
+        return f"Take line {first.line} out of {first.file}: Docker reads NAME=value there, and no shell."
+    if first.sign == settings.COMMENT:
+        return f"Put the comment of {first.key} in {first.file} (line {first.line}) on a line of its own."
     address = first.key.endswith("_URI")
     how = (
         "in a password, write such a sign as % and its number in hex (`&` is %26)"
         if address
         else "quotes do not help, since they are taken away: the value must have no spaces and none of & ; | < > ( ) $"
     )
-    return f"Rewrite {first.key} in {first.file} (line {first.line}): {how}. It starts again by itself."
+    return f"Rewrite {first.key} in {first.file} (line {first.line}): {how}."

@@ -5,6 +5,7 @@ line wins over it.
 from collections.abc import Iterator, Mapping
 
 from bot.core.finding import Finding, Severity
+from bot.core.fix import Fix, Risk
 from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
@@ -42,9 +43,20 @@ def worker_runs_with_old_settings(look: Look, machine: Target) -> Iterator[Findi
         machine,
         f"{machine} runs with settings from before they were edited",
         evidence="; ".join(_difference(written, inside, name) for name in differs) or _quietly(look, machine),
-        fixes=tuple(fix for fix in worker.handle(look, machine).fixes() if fix.id != "worker.reboot"),
+        fixes=_restarts(look, machine),
         link=PAGE,
     )
+
+
+def _restarts(look: Look, machine: Target) -> tuple[Fix, ...]:
+    """A reboot would do no more."""
+    if look.site.option("rabbitmq.via", "container") == "http":
+        undo = "nothing to undo: builds that ran are queued again"
+        steps = edit.taken_up(look, machine)
+        return (Fix("worker.restart", "Restart travis-worker", machine, steps, Risk.INTERRUPTS, undo=undo),)
+    look.together(worker.boot_id(machine), worker.is_worker_machine(machine), *edit.ahead(look))
+    on = worker.handle(look, machine)
+    return worker.drain_and_restart(on), worker.restart(on)
 
 
 def _inside(inside: Mapping[str, str], name: str) -> str:
@@ -112,7 +124,7 @@ def _hidden(written: Settings, name: str, meant: str) -> Entry | None:
 
 
 def _overridden(look: Look, machine: Target, written: Settings, winner: Entry, right: Entry, meant: str) -> Finding:
-    change = edit.value(winner, meant) if winner.name == QUEUE else _host(written, winner, meant)
+    change = edit.value(winner, meant) if winner.name == QUEUE else edit.host_behind(written, winner, meant)
     wish = edit.Wish(change, winner.name, meant)
     return Finding(
         "worker.config-overridden",
@@ -125,11 +137,6 @@ def _overridden(look: Look, machine: Target, written: Settings, winner: Entry, r
         person="" if change else f"Correct or delete {winner.key} in {winner.place}, then restart travis-worker.",
         link=PAGE,
     )
-
-
-def _host(written: Settings, winner: Entry, meant: str) -> edit.Edit | None:
-    line = edit.source_of_host(written, winner)
-    return None if line is None else edit.host(line, meant)
 
 
 def _why(winner: Entry, right: Entry) -> str:

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 from bot.core.command import sh
+from bot.core.fact import Fact
 from bot.core.fix import Change, Fix, Risk, Step, Wait, at_least
 from bot.core.look import Look
 from bot.core.target import Target
-from handlers.toolbox import settings, worker
+from handlers.toolbox import platform, settings, worker
 from handlers.toolbox.settings import Entry, Settings
 
 LOOPS_WITHIN: Final = timedelta(minutes=5)
@@ -51,7 +52,7 @@ class Edit:
             Way.HOST: rf"s|^(\s*(export\s+)?{key}=.?[a-z]+://(.*@)?)[A-Za-z0-9._-]+|\1{value}|",
             Way.VALUE: rf"s|^(\s*(export\s+)?{key}=).*|\1{value}|",
             Way.UNCOMMENT: rf"s,^\s*#(#|\s)*(export\s+)?{key}=.*,export {key}={value},",
-            Way.APPEND: f"$a export {key}={value}",
+            Way.APPEND: f"$a {self.after}",
         }[self.way]
 
     @property
@@ -63,8 +64,8 @@ class Edit:
     def after(self) -> str:
         if self.way is Way.HOST:
             return re.sub(r"(://(?:.*@)?)[A-Za-z0-9._-]+", rf"\g<1>{self.value}", self.before, count=1)
-        export = "export " if self.way in (Way.UNCOMMENT, Way.APPEND) else ""
-        return f"{export}{self.key}={self.value}"
+        new = self.way in (Way.UNCOMMENT, Way.APPEND) and self.file != settings.SNAP
+        return f"{'export ' if new else ''}{self.key}={self.value}"
 
     def __str__(self) -> str:
         return f"{self.file}: `{self.before or '(no line)'}` -> `{self.after}`"
@@ -73,8 +74,6 @@ class Edit:
 def host(entry: Entry, domain: str) -> Edit | None:
     """The host of the address that an entry holds; None when that cannot be done by one expression."""
     whole = re.fullmatch(r".?[a-z]+://(?:.*@)?[A-Za-z0-9._-]+(?:[:/].*)?", entry.text)
-    if entry.name == settings.HOST:
-        return value(entry, domain)
     return _edit(entry, domain, Way.HOST) if whole and "$" not in entry.text else None
 
 
@@ -95,9 +94,19 @@ def _edit(entry: Entry, wanted: str, way: Way) -> Edit | None:
     return Edit(entry.file, entry.key, wanted, way, before) if _PLAIN.fullmatch(wanted) else None
 
 
-def source_of_host(written: Settings, entry: Entry) -> Entry | None:
-    """The line to edit when an address has the wrong host: on 14.04 it is mostly put together from another setting."""
-    return written.winner(settings.HOST) if settings.HOST in entry.text and written.sourced else entry
+def host_behind(written: Settings, entry: Entry, domain: str) -> Edit | None:
+    """The edit that gives an address the right host: on 14.04 it is mostly put together from another setting."""
+    if settings.HOST not in entry.text or not written.sourced:
+        return host(entry, domain)
+    return set_apart(written, settings.HOST, domain)
+
+
+def set_apart(written: Settings, name: str, wanted: str) -> Edit | None:
+    """A setting of its own: corrected, or no longer a comment, or written anew."""
+    if (entry := written.winner(name)) is not None:
+        return value(entry, wanted)
+    comment = next((each for each in written.entries if each.key == name and each.comment), None)
+    return uncomment(comment, wanted) if comment is not None else append(settings.ENTERPRISE, name, wanted)
 
 
 # ---------------------------------------------------------------- fixes
@@ -122,7 +131,7 @@ def edit_and_restart(look: Look, machine: Target, *wishes: Wish) -> tuple[Fix, .
     edits = tuple(wish.edit for wish in wishes if wish.edit is not None)
     if len(edits) < len(wishes):
         return ()
-    restart, back = taken_up(look, machine)
+    restart = taken_up(look, machine)
     first = {each.file: each for each in reversed(edits)}  # the first copy of a file is how it was
     steps = [step for wish in wishes for step in _written(machine, wish, look(worker.init_system(machine)), first)]
     return (
@@ -130,7 +139,7 @@ def edit_and_restart(look: Look, machine: Target, *wishes: Wish) -> tuple[Fix, .
             id=".".join((*dict.fromkeys(each.key for each in edits), "edit")),
             title=f"Set {' and '.join(dict.fromkeys(each.key for each in edits))} and restart travis-worker",
             target=machine,
-            steps=(*steps, restart, back),
+            steps=(*steps, *restart),
             risk=Risk.INTERRUPTS,
             undo=f"{'; '.join(f'sudo cp {each.copy} {file}' for file, each in first.items())}; then restart {machine}",
         ),
@@ -149,14 +158,23 @@ def _written(machine: Target, wish: Wish, init: str, first: Mapping[str, Edit]) 
     yield Change(f"Edit {edit}", write, needed=missing, within=BRIEF)
 
 
-def taken_up(look: Look, machine: Target) -> tuple[Step, Wait]:
-    """The restart that makes the worker read its settings again, and how one knows that it is back."""
+def taken_up(look: Look, machine: Target) -> tuple[Step, ...]:
+    """The restart that makes the worker read its settings again, and how one knows that it is back.
+
+    Where RabbitMQ cannot be asked for a single worker, looking again is the only proof.
+    """
     init, now = look(worker.init_system(machine)), worker.service(look, machine)
-    if now.running and now.since is not None and now.since >= worker.SETTLED:
-        restart = worker.restarted(machine, init, now.pid)
-        return restart, Wait(worker.connected(look, machine), at_least(1), worker.BACK_WITHIN)
-    restart = worker.restarted_anyhow(init)
-    return restart, Wait(worker.connected(look, machine), at_least(1), LOOPS_WITHIN)
+    stays = now.running and now.since is not None and now.since >= worker.SETTLED
+    restart = worker.restarted(machine, init, now.pid) if stays else worker.restarted_anyhow(init)
+    if look.site.option("rabbitmq.via", "container") == "http":
+        return (restart,)
+    within = worker.BACK_WITHIN if stays else LOOPS_WITHIN
+    return restart, Wait(worker.connected(look, machine), at_least(1), within)
+
+
+def ahead(look: Look) -> tuple[Fact[Any], ...]:
+    """What asking the broker will need, so that it is asked in the same round as something else."""
+    return (platform.main_container(),) if look.site.option("rabbitmq.via", "container") == "container" else ()
 
 
 def possible(domain: str, queues: tuple[str, ...]) -> Iterator[Edit]:
@@ -171,6 +189,7 @@ def possible(domain: str, queues: tuple[str, ...]) -> Iterator[Edit]:
         yield Edit(file, settings.BUILD_API, build_api, Way.APPEND)
         yield Edit(file, settings.HOST, domain, Way.VALUE)
         yield from (Edit(file, settings.ENDPOINT, "__build__", way) for way in (Way.VALUE, Way.UNCOMMENT, Way.APPEND))
+        yield from (Edit(file, settings.HOST, domain, way) for way in (Way.UNCOMMENT, Way.APPEND))
         for queue in queues:
             yield from (
                 Edit(file, name, queue, Way.VALUE) for name in (settings.QUEUE, settings.PREFIX + settings.QUEUE)

@@ -37,6 +37,7 @@ PREFIX: Final = "TRAVIS_WORKER_"  # each setting is read under this name first
 AMQP, BUILD_API, QUEUE = "AMQP_URI", "BUILD_API_URI", "QUEUE_NAME"
 HOST, TOKEN, ENDPOINT = (f"TRAVIS_ENTERPRISE_{name}" for name in ("HOST", "SECURITY_TOKEN", "BUILD_ENDPOINT"))
 MASKED: Final = "[masked]"
+NO_VALUE: Final = "no NAME=value"
 ENDS_BY: Final = (  # causes that keep a worker from starting or from connecting
     "worker.amqp-auth",
     "worker.config-overridden",
@@ -227,27 +228,35 @@ class Broken:
         return f"{self.file} line {self.line}"
 
 
-_DOUBTFUL: Final = ("`$`", "`\\`")
+COMMENT: Final = "a comment behind its value, which Docker takes for a part of it"
+_DOUBTFUL: Final = ("`$`", "`\\`", COMMENT)
 
 
 def broken(shapes: tuple[tuple[str, int, str], ...], sourced: bool) -> tuple[Broken, ...]:
     """The lines that break the start, from their shapes: each run of plain characters is an `x` there."""
     found = ((file, line, text, _breaks(text, sourced)) for file, line, text in shapes)
-    return tuple(Broken(file, line, text.partition("=")[0], sign) for file, line, text, sign in found if sign)
+    return tuple(Broken(file, line, _key(text) or "the line", sign) for file, line, text, sign in found if sign)
+
+
+def _key(shape: str) -> str:
+    key, equals, _ = shape.partition("=")
+    return key if equals and re.fullmatch(r"[A-Za-z_]\w*", key) else ""
 
 
 def _breaks(shape: str, sourced: bool) -> str:
-    key, equals, value = shape.partition("=")
-    if not re.fullmatch(r"[A-Za-z_]\w*", key) or not equals:
-        return "" if sourced else "no NAME=value"  # a file that a shell sources may hold any shell
+    if not _key(shape):
+        return "" if sourced else NO_VALUE  # a file that a shell sources may hold any shell
+    value = shape.partition("=")[2]
     return _breaks_sourced(value) if sourced else _breaks_stripped(value)
 
 
 def _breaks_stripped(value: str) -> str:
     """Quotes do not help: they are taken away before the shell reads the line."""
     bare = value.replace('"', "").replace("'", "").strip()
-    surely = (_sign(sign) for sign in bare if sign in _UNSAFE or sign in " \t")
-    return next(surely, next((_sign(sign) for sign in bare if sign in "$\\"), ""))
+    plain = re.sub(r"\s#.*", "", bare).strip()
+    surely = next((_sign(sign) for sign in plain if sign in _UNSAFE or sign in " \t"), "")
+    doubtful = next((_sign(sign) for sign in plain if sign in "$\\"), "")
+    return surely or doubtful or (COMMENT if plain != bare else "")
 
 
 def _breaks_sourced(value: str) -> str:
