@@ -5,20 +5,15 @@ Docker 29 refuses what is older than 1.44, and travis-worker speaks 1.24 unless 
 """
 
 from collections.abc import Iterator
-from datetime import timedelta
 
-from bot.core.command import sh
 from bot.core.finding import Finding, Severity
-from bot.core.fix import Change, Fix, Risk
+from bot.core.fix import Fix, Risk
 from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
 from handlers.toolbox import docker, edit, pool, settings, worker
 from handlers.toolbox.edit import Edit
 from handlers.toolbox.pool import Pool
-
-KEY = f"{settings.PREFIX}{pool.API}"
-BRIEF = timedelta(seconds=30)
 
 
 @diagnosis(
@@ -50,7 +45,7 @@ def docker_api_too_new(look: Look, machine: Target) -> Iterator[Finding]:
         fixes=fixes,
         person=""
         if fixes
-        else f"Set {KEY}={found.oldest_api} in {settings.MAIN} on {machine}, and restart travis-worker.",
+        else f"Set {pool.API_KEY}={found.oldest_api} in {settings.MAIN} on {machine}, and restart travis-worker.",
         link="https://docs.docker.com/engine/deprecated/#deprecate-legacy-api-versions",
     )
 
@@ -66,47 +61,29 @@ def _fixes(look: Look, machine: Target, set_to: Pool, version: str) -> tuple[Fix
     """None where the line cannot be written by machine."""
     if not docker.older(set_to.next_api, version):
         return (_taken_up(look, machine),)
-    line = _line(set_to, version)
+    line = pool.api_line(set_to, version)
     return () if line is None else (_edited(look, machine, line, version),)
-
-
-def _line(set_to: Pool, version: str) -> Edit | None:
-    """The line that counts is changed where it has the worker's own prefix; otherwise one is added, which wins."""
-    winner = set_to.written.winner(pool.API)
-    if winner is not None and winner.key == KEY:
-        return edit.value(winner, version)
-    snap = any(each.file == settings.SNAP for each in set_to.written.entries)
-    return edit.append(settings.SNAP if snap else settings.MAIN, KEY, version)
 
 
 def _taken_up(look: Look, machine: Target) -> Fix:
     """The files say it already, and the process was started before."""
-    restart, back = edit.taken_up(look, machine)
     return Fix(
         id="worker.take-up-settings",
         title="Restart travis-worker, so that it takes up its settings",
         target=machine,
-        steps=(restart, back),
+        steps=edit.taken_up(look, machine),
         risk=Risk.INTERRUPTS,
         undo="nothing to undo: builds that ran are queued again",
     )
 
 
 def _edited(look: Look, machine: Target, line: Edit, version: str) -> Fix:
-    restart, back = edit.taken_up(look, machine)
-    other = pool.api_is_other(machine, look(worker.init_system(machine)), version)
-    keep = sh("install", "-m", "600", line.file, line.copy).sudo()
-    write = sh("sed", "-i", "-E", "--follow-symlinks", "-e", line.expression, line.file).sudo()
+    written = pool.api_written(machine, look(worker.init_system(machine)), line, version)
     return Fix(
-        id=f"{KEY}.edit",
-        title=f"Set {KEY} in {line.file} and restart travis-worker",
+        id=f"{pool.API_KEY}.edit",
+        title=f"Set {pool.API_KEY} in {line.file} and restart travis-worker",
         target=machine,
-        steps=(
-            Change(f"Keep a copy, {line.copy}", keep, needed=other, within=BRIEF),
-            Change(f"Edit {line}", write, needed=other, within=BRIEF),
-            restart,
-            back,
-        ),
+        steps=(*written, *edit.taken_up(look, machine)),
         risk=Risk.INTERRUPTS,
         undo=f"sudo cp {line.copy} {line.file}, then restart {machine}; builds that ran are queued again",
     )

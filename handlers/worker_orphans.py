@@ -6,9 +6,8 @@ A worker that was killed leaves them behind: RabbitMQ delivers the build again, 
 from collections.abc import Iterator
 from datetime import timedelta
 
-from bot.core.command import sh
 from bot.core.finding import Finding, Severity
-from bot.core.fix import Change, Fix, Risk, Wait, equals, readable
+from bot.core.fix import readable
 from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
@@ -17,6 +16,7 @@ from handlers.toolbox import docker, worker
 OLDEST = timedelta(seconds=12000)  # after so long the vendor's own cleaner removes them; no build may run so long
 SLACK = timedelta(minutes=2)  # the clocks of docker and of the init system are read one after the other
 SHOWN = 5
+TOO_MANY = f"More than {docker.TOO_MANY} at once are not removed by machine: find out first why nobody does"
 
 
 @diagnosis(
@@ -34,7 +34,7 @@ def worker_orphans(look: Look, machine: Target) -> Iterator[Finding]:
     orphans = _orphans(look, machine)
     if not orphans:
         return
-    now = look(docker.now(machine))
+    now, many = look(docker.now(machine)), len(orphans) > docker.TOO_MANY
     yield Finding(
         "worker.orphan-containers",
         Severity.WARN,
@@ -44,7 +44,8 @@ def worker_orphans(look: Look, machine: Target) -> Iterator[Finding]:
             f"{each.name} ({each.id[:12]}, {readable(now - each.created)} old)" for each in orphans[:SHOWN]
         )
         + (f"; and {len(orphans) - SHOWN} more" if len(orphans) > SHOWN else ""),
-        fixes=(remove(machine, orphans[: docker.TOO_MANY]),),
+        fixes=() if many else (docker.remove(machine, orphans),),
+        person=f"{TOO_MANY}; `docker ps -a --filter name={docker.JOB}` lists them." if many else "",
     )
 
 
@@ -76,25 +77,3 @@ def _orphaned(age: timedelta, service: worker.Service) -> bool:
 
 def _counted(orphans: tuple[docker.Container, ...]) -> str:
     return "a build container" if len(orphans) == 1 else f"{len(orphans)} build containers"
-
-
-def remove(machine: Target, orphans: tuple[docker.Container, ...]) -> Fix:
-    """Removes exactly these containers, by their ids."""
-    ids = tuple(sorted(each.id for each in orphans))
-    joined = ",".join(ids)
-    return Fix(
-        id="worker.remove-orphans",
-        title="Remove the build containers that were left behind",
-        target=machine,
-        steps=(
-            Change(
-                f"Remove {', '.join(sorted(each.name for each in orphans))}",
-                sh("docker", "rm", "-f", *ids).sudo(),
-                needed=docker.any_left(machine, joined),
-            ),
-            Wait(docker.containers_left(machine, joined), equals(0), timedelta(minutes=2)),
-        ),
-        risk=Risk.INTERRUPTS,
-        items=ids,
-        undo="cannot be undone, and nothing is lost: their builds were given to another container, or have ended",
-    )

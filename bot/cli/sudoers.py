@@ -24,7 +24,20 @@ from bot.core.target import Role, Target
 from bot.core.wire import KILL_AFTER
 from bot.engine.discovery import discover
 from handlers.toolbox import broker as rabbit
-from handlers.toolbox import edit, platform, rabbitmq, replicated, run_directory, settings, sidekiq, sync, tls, worker
+from handlers.toolbox import (
+    docker,
+    edit,
+    platform,
+    pool,
+    rabbitmq,
+    replicated,
+    run_directory,
+    settings,
+    sidekiq,
+    sync,
+    tls,
+    worker,
+)
 
 TIMEOUT: Final = "/usr/bin/timeout"
 UNIT_WITHIN: Final = timedelta(seconds=30)  # for systemd-run and what cleans up after it
@@ -32,6 +45,7 @@ MACHINE: Final = Target("worker-1", Role.WORKER, "sample", "10.0.0.11")
 PLATFORM: Final = Target("platform-1", Role.PLATFORM, "sample", "10.0.0.10")
 PID, RUN, CHANGE_NO, CONTAINER = 7_654_321, 8_765_432, 97, "c0ffee0ddba1"
 LOGIN: Final = "sample-login"
+DOCKER_API: Final = "1.97531"
 LONGEST_LOGIN: Final = 39  # GitHub's own limit
 COPY_SHAPE: Final = ".opsbot-" + "[0-9a-f]" * 8  # a copy is named by what was edited then
 _COPY: Final = re.compile(r"\.opsbot-[0-9a-f]{8}$")
@@ -42,6 +56,7 @@ _UNKNOWN: Final = {  # what stands for a value that is not known beforehand -> t
     str(PID): ["[0-9]" * length for length in range(1, len(str(PID)) + 1)],
     f"-{CHANGE_NO}-": [f"-{'[0-9]' * length}-" for length in (1, 2)],
     CONTAINER: ["[0-9a-f]" * len(CONTAINER)],
+    DOCKER_API: ["1.[0-9][0-9]"],
     LOGIN: ["[A-Za-z0-9_.-]" * length for length in range(1, LONGEST_LOGIN + 1)],
 }
 
@@ -138,6 +153,7 @@ def _arguments(make: Any, broker: Broker) -> Iterable[tuple[Any, ...]] | None:
         "domain": (broker.domain,),
         "queue": tuple(rabbit.DRAINS),
         "ids": ("1",),
+        "version": (DOCKER_API,),
         "prefix": (sidekiq.PREFIX, ""),
         "process": ("any",),
         "name": ("any",),
@@ -153,6 +169,8 @@ def _arguments(make: Any, broker: Broker) -> Iterable[tuple[Any, ...]] | None:
 
 def _fixes() -> Iterator[Fix]:
     """Every fix of a worker, for both init systems, and those of a platform."""
+    orphans = (docker.removal((CONTAINER,) * count) for count in range(1, docker.BATCH + 1))
+    yield Fix("worker.orphans", "Remove", MACHINE, tuple(Change("rm", each) for each in orphans), Risk.INTERRUPTS)
     yield from (replicated.restart(PLATFORM), platform.remove_empty_folder(PLATFORM))
     yield sync.release(PLATFORM, [sync.User(1, LOGIN, "")], "2.2")
     back = Wait(worker.boot_id(MACHINE), differs("any"), timedelta(minutes=1))
@@ -178,6 +196,11 @@ def _edits(broker: Broker) -> Iterator[Fix]:
     steps = [
         *(step for cause in run_directory.CAUSES for step in run_directory.changes(MACHINE, cause)),
         *(step for each in edit.possible(broker.domain, broker.queues) for step in edit.steps_of(MACHINE, each)),
+        *(
+            step
+            for each in pool.possible_api_lines(DOCKER_API)
+            for step in pool.api_written(MACHINE, worker.SYSTEMD, each, DOCKER_API)
+        ),
         *(worker.restarted_anyhow(init) for init in (worker.SYSTEMD, worker.UPSTART)),
     ]
     yield Fix("worker.settings", "Edit a setting", MACHINE, tuple(steps), Risk.INTERRUPTS)

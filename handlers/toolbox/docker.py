@@ -6,6 +6,7 @@ https://docs.travis-ci.com/user/enterprise/troubleshooting-guide/#docker-version
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
@@ -13,6 +14,7 @@ from itertools import zip_longest
 from bot.core.command import Command, sh
 from bot.core.errors import Unknown
 from bot.core.fact import Fact, fact
+from bot.core.fix import Change, Fix, Risk, Wait, equals
 from bot.core.question import Output
 from bot.core.target import Target
 from handlers.toolbox import worker
@@ -25,6 +27,7 @@ OLDEST = "17.06.2-ce"  # older ones do not work with travis-worker
 STUCK = "unregister_netdevice: waiting for lo to become free"
 STUCK_OFTEN = 9  # more of these in the kernel's log than this: only a reboot helps (the vendor's own limit)
 JOB = "travis-job-"  # what the names of build containers begin with
+BATCH = 10  # containers that one command removes: sudo needs a rule for each number of them
 TOO_MANY = 100  # containers that one fix removes; a plan with more would not be read
 _JOBS = ("ps", "-a", "--filter", f"name={JOB}", "--format")
 _ROW = "{{.ID}}\t{{.Names}}\t{{.CreatedAt}}\t{{.Status}}"
@@ -226,3 +229,34 @@ def any_left(machine: Target, ids: str) -> Fact[bool]:
     """Is any of these comma-separated containers still there?"""
     left = containers_left(machine, ids)
     return Fact(f"some of them are still there on {machine}", machine, left.question, lambda said: left.parse(said) > 0)
+
+
+# ---------------------------------------------------------------- fixes
+
+
+def remove(machine: Target, containers: Sequence[Container]) -> Fix:
+    """Removes exactly these containers, by their ids."""
+    names = {each.id: each.name for each in containers}
+    ids = tuple(sorted(names))
+    batches = [ids[at : at + BATCH] for at in range(0, len(ids), BATCH)]
+    return Fix(
+        id="worker.remove-orphans",
+        title="Remove the build containers that were left behind",
+        target=machine,
+        steps=(
+            *(_removed(machine, batch, [names[each] for each in batch]) for batch in batches),
+            Wait(containers_left(machine, ",".join(ids)), equals(0), timedelta(minutes=2)),
+        ),
+        risk=Risk.INTERRUPTS,
+        undo="cannot be undone, and nothing is lost: their builds were given to another container, or have ended",
+        items=ids,
+    )
+
+
+def _removed(machine: Target, ids: tuple[str, ...], names: list[str]) -> Change:
+    there = any_left(machine, ",".join(ids))
+    return Change(f"Remove {', '.join(names)}", removal(ids), needed=there)
+
+
+def removal(ids: tuple[str, ...]) -> Command:
+    return sh("docker", "rm", "-f", *ids).sudo()

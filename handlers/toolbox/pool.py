@@ -4,19 +4,23 @@ to take no more.
 Source: https://docs.travis-ci.com/user/enterprise/worker-configuration/
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from bot.core.command import sh
 from bot.core.errors import Unknown
 from bot.core.fact import Fact, fact
+from bot.core.fix import Change
 from bot.core.question import Output
 from bot.core.target import Target
-from handlers.toolbox import docker, settings, worker
+from handlers.toolbox import docker, edit, settings, worker
+from handlers.toolbox.edit import Edit
 from handlers.toolbox.settings import Entry, Settings
 
 SIZE: Final = "POOL_SIZE"
 API: Final = "DOCKER_API_VERSION"
+API_KEY: Final = f"{settings.PREFIX}{API}"
 DEFAULTS: Final = {SIZE: "1", API: "1.24"}  # what travis-worker takes when nothing is said
 _KEYS: Final = f"{settings.QUEUE}|{SIZE}|{API}"  # none of them is a secret
 
@@ -90,3 +94,36 @@ def _draining(said: Output) -> bool:
         raise Unknown(f"the worker's log cannot be read: {said.err.strip()[:200]}")
     since_start = said.out.rsplit("worker started", 1)[-1]
     return since_start.count("SIGUSR2 received") % 2 == 1 or "SIGINT received" in since_start
+
+
+# ---------------------------------------------------------------- the docker API's line
+
+
+def api_line(found: Pool, version: str) -> Edit | None:
+    """The line that counts is changed where it has the worker's own prefix; otherwise one is added, which wins. None
+    where that cannot be done by machine.
+    """
+    winner = found.written.winner(API)
+    if winner is not None and winner.key == API_KEY:
+        return edit.value(winner, version)
+    snap = any(each.file == settings.SNAP for each in found.written.entries)
+    return edit.append(settings.SNAP if snap else settings.MAIN, API_KEY, version)
+
+
+def possible_api_lines(version: str) -> Iterator[Edit]:
+    """Every edit that `api_line` can give."""
+    for file in (*settings.FILES, settings.SNAP):
+        yield Edit(file, API_KEY, version, edit.Way.VALUE)
+    for file in (settings.MAIN, settings.SNAP):
+        yield Edit(file, API_KEY, version, edit.Way.APPEND)
+
+
+def api_written(machine: Target, init: str, line: Edit, version: str) -> tuple[Change, ...]:
+    """A copy is kept, then the line is written; neither when the files say it already."""
+    other = api_is_other(machine, init, version)
+    keep = sh("install", "-m", "600", line.file, line.copy).sudo()
+    write = sh("sed", "-i", "-E", "--follow-symlinks", "-e", line.expression, line.file).sudo()
+    return (
+        Change(f"Keep a copy, {line.copy}", keep, needed=other, within=edit.BRIEF),
+        Change(f"Edit {line}", write, needed=other, within=edit.BRIEF),
+    )
