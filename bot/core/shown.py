@@ -34,12 +34,18 @@ _PATTERNS: Final = (
     ("an AWS key id", re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), MASK),
     ("a GitHub token", re.compile(r"\bgh[pousr]_[A-Za-z0-9]{20,}"), MASK),
     ("an encrypted column", re.compile(r"--ENCR--[A-Za-z0-9+/=]+"), f"--ENCR--{MASK}"),
+    (
+        "a password that nobody encoded",
+        re.compile(r"(?i)\b(amqps?://[^\s/:@]{0,80}:)[^\s/@]{0,300}[/@]\S{0,300}(?=@)"),
+        rf"\1{MASK}",
+    ),
     ("a password in a URL", re.compile(r"(?<=://)([^\s/:@]*):([^\s/@]+)(?=@)"), rf"\1:{MASK}"),
+    ("a token before a host", re.compile(r"(?i)\b((?:amqp|http)s?://)[^\s/:@]{1,300}(?=@)"), rf"\1{MASK}"),
     ("an authorization header", re.compile(r"(?i)\b(bearer|basic)(\s+)[\w.+/=~-]{8,}"), rf"\1\2{MASK}"),
     (
         "a setting that is named like a secret",
         re.compile(
-            r"(?i)((?:password|passwd|secret|token|api_key|apikey|access_key|private_key)"
+            r"(?i)((?:password|passwd|secret|token|api_key|apikey|access_key|private_key|_auth)"
             r"[\"']?\s*[=:]\s*)(\"[^\"\n]*\"|'[^'\n]*'|[^\s,;&\"']+)"
         ),
         rf"\1{MASK}",

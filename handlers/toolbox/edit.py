@@ -133,7 +133,7 @@ def edit_and_restart(look: Look, machine: Target, *wishes: Wish) -> tuple[Fix, .
         return ()
     restart = taken_up(look, machine)
     first = {each.file: each for each in reversed(edits)}  # the first copy of a file is how it was
-    steps = [step for wish in wishes for step in _written(machine, wish, look(worker.init_system(machine)), first)]
+    steps = [step for wish in wishes for step in written(machine, wish, look(worker.init_system(machine)), first)]
     return (
         Fix(
             id=".".join((*dict.fromkeys(each.key for each in edits), "edit")),
@@ -146,7 +146,7 @@ def edit_and_restart(look: Look, machine: Target, *wishes: Wish) -> tuple[Fix, .
     )
 
 
-def _written(machine: Target, wish: Wish, init: str, first: Mapping[str, Edit]) -> Iterator[Change]:
+def written(machine: Target, wish: Wish, init: str, first: Mapping[str, Edit]) -> Iterator[Change]:
     edit = wish.edit
     if edit is None:
         return
@@ -199,4 +199,4 @@ def possible(domain: str, queues: tuple[str, ...]) -> Iterator[Edit]:
 
 def steps_of(machine: Target, edit: Edit) -> tuple[Change, ...]:
     """The changes of one edit alone, for whoever needs to know their commands."""
-    return tuple(_written(machine, Wish(edit, edit.key, edit.value), worker.SYSTEMD, {edit.file: edit}))
+    return tuple(written(machine, Wish(edit, edit.key, edit.value), worker.SYSTEMD, {edit.file: edit}))

@@ -197,7 +197,7 @@ def _quoted(text: str, at: int, others: Mapping[str, str], depth: int) -> tuple[
     return out, at + 1
 
 
-_PARAMETER: Final = re.compile(r"\$(?:(\w+)|\{(\w+)(?::?-([^{}$`]*))?\})")
+_PARAMETER: Final = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?::-([^{}$`\"'\\]*))?\})", re.ASCII)
 
 
 def _parameter(text: str, at: int, others: Mapping[str, str], depth: int) -> tuple[str, int]:

@@ -57,6 +57,10 @@ def test_a_secret_split_by_an_invisible_character_is_masked() -> None:
         'token: "s3cr3tpw"',
         "Authorization: Bearer s3cr3tpw.s3cr3tpw",
         "export TRAVIS_ENTERPRISE_SECURITY_TOKEN='s3cr3tpw'",
+        "amqp://travis:a/s3cr3tpw@10.0.0.10/travis",
+        "amqps://travis:a@s3cr3tpw@10.0.0.10/travis",
+        "https://s3cr3tpw@travis.example.com/__build__/script",
+        "REMOTE_CONTROLLER_AUTH=user:s3cr3tpw",
         "xoxb-1234-s3cr3tpw-abcdef",
         "--ENCR--czNjcjN0cHc=s3cr3tpw",
         "-----BEGIN OPENSSH PRIVATE KEY-----\ns3cr3tpw\n-----END OPENSSH PRIVATE KEY-----",
@@ -69,7 +73,15 @@ def test_what_looks_like_a_secret_is_masked(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["worker-1 is up for 5 days", "4 tokens of bread", "https://example.com/a:b@c", "pass the salt"]
+    "text",
+    [
+        "worker-1 is up for 5 days",
+        "4 tokens of bread",
+        "https://example.com/a:b@c",
+        "pass the salt",
+        "ssh://ops@worker-1",
+        "author=ana",
+    ],
 )
 def test_ordinary_words_stay(text: str) -> None:
     assert Redactor().show(text) == text
