@@ -22,15 +22,21 @@ _GONE: Final = re.compile(
 
 @dataclass(frozen=True)
 class Program:
-    """A program with its words, and the environment variables that it reads; no secret may be among them."""
+    """A program with its words, the environment variables that it reads and its input; no secret may be among them.
+
+    What differs from question to question is input: so sudo can be given a rule that holds every word.
+    """
 
     words: tuple[str, ...]
     env: tuple[tuple[str, str], ...] = ()
+    stdin: str = ""
 
     def inside(self, container: str) -> Command:
         """As docker runs it there."""
         env = (word for name, value in self.env for word in ("-e", f"{name}={value}"))
-        return sh("docker", "exec", *env, container, *self.words).sudo()
+        asks = ("-i",) if self.stdin else ()
+        runs = sh("docker", "exec", *asks, *env, container, *self.words).sudo()
+        return sh("printf", "%s", self.stdin) | runs if self.stdin else runs
 
 
 def main_container(listing: Output) -> str:

@@ -23,6 +23,7 @@ ps)
 exec) shift ;;
 *) echo "docker: $1 is not known to this rig" >&2; exit 125 ;;
 esac
+case $1 in -i) shift ;; *) exec </dev/null ;; esac
 while [ "$1" = -e ]; do export "$2"; shift 2; done
 [ "$1" = "$id" ] || {{ echo "Error: No such container: $1" >&2; exit 1; }}
 shift

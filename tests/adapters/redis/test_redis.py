@@ -94,6 +94,17 @@ def test_every_way_answers_as_redis_cli_prints(by: By, server: rig.Server) -> No
     assert answers["LLEN text"] == Output(1, err="WRONGTYPE Operation against a key holding the wrong kind of value\n")
 
 
+@pytest.mark.parametrize(
+    "key", ["a key", 'quoted "so"', "back\\slash \\x41", "line\nPING", "ü", "", "'", "$(id)", "-x"]
+)
+def test_a_key_may_be_anything(by: By, server: rig.Server, key: str) -> None:
+    server.cli("SET", key, f"is {key}")
+    for via in WAYS:
+        (said,) = by(via, server.url).ask(PLATFORM, [RedisRead(("GET", key))], Flag())
+        assert said == Output(0, f"is {key}\n"), via
+    server.cli("DEL", key)
+
+
 def test_info_has_its_sections(by: By, server: rig.Server) -> None:
     for via in WAYS:
         (said,) = ask(by(via, server.url), "INFO memory")
