@@ -28,17 +28,21 @@ class ReceivedLog:
         self.path = path
         self._lines: list[Received] = []
         self._lock = threading.Lock()
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._file: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def write(self, sent: Sent) -> None:
         line = Received(datetime.now(UTC).isoformat(), sent.machine, sent.text, sent.changed)
         with self._lock:
             self._lines.append(line)
-            os.write(self._file, (json.dumps(asdict(line)) + "\n").encode())
+            if self._file is not None:  # a program may end after the log: its number is another file by then
+                os.write(self._file, (json.dumps(asdict(line)) + "\n").encode())
 
     def lines(self) -> Sequence[Received]:
         with self._lock:
             return tuple(self._lines)
 
     def close(self) -> None:
-        os.close(self._file)
+        with self._lock:
+            if self._file is not None:
+                os.close(self._file)
+            self._file = None
