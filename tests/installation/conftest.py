@@ -25,9 +25,9 @@ def on(healthy: Installation) -> Callable[[str], Console]:
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[Running]:
+def running(tmp_path: Path, travis_dsn: str) -> Iterator[Running]:
     """Servers up on loopback, fifty seconds pass for each one outside."""
-    installation = start(tmp_path / "machines", speed=50)
+    installation = start(tmp_path / "machines", speed=50, dsn=travis_dsn)
     yield installation
     installation.stop()
 

@@ -7,10 +7,15 @@ from threading import Timer
 
 import pytest
 
+from bot.adapters.containers import Containers
+from bot.adapters.database import Database, Location
+from bot.adapters.redis import Redis, Server
+from bot.adapters.router import Router
 from bot.adapters.ssh import Host, Ssh
 from bot.core import unit
 from bot.core.command import sh
-from bot.core.question import Output, Unanswered
+from bot.core.question import Output, RedisRead, Unanswered
+from bot.core.sql import Query
 from bot.core.target import Role, Site, Target
 from bot.engine.discovery import discover
 from bot.engine.rounds import Diagnoser
@@ -37,6 +42,13 @@ def ssh(running: Running) -> Iterator[Ssh]:
     adapter = Ssh(hosts)
     yield adapter
     adapter.close()
+
+
+def router(running: Running, ssh: Ssh) -> Router:
+    """Database and redis by the programs in the platform's container, as the vendor installs them."""
+    inside = Containers(ssh)
+    database = Database({(running.name, "main"): Location()}, ssh, inside)
+    return Router(ssh, {Query: database, RedisRead: Redis({running.name: Server()}, ssh, inside)}, database)
 
 
 def outputs(answers: list[object]) -> list[Output]:
@@ -95,7 +107,7 @@ def test_a_reboot_is_seen_as_one(running: Running, ssh: Ssh) -> None:
 def test_a_worker_is_lost_found_and_healed(running: Running, ssh: Ssh) -> None:
     targets = tuple(target_of(running, name) for name in running.servers)
     site = Site(running.name, "travis.example.com", "2.2", targets)
-    diagnoser = Diagnoser(site, ssh, lambda target, question, span: None)
+    diagnoser = Diagnoser(site, router(running, ssh), lambda target, question, span: None)
     diagnoses = discover().about("builds not starting")
 
     def causes() -> list[tuple[str, str]]:
