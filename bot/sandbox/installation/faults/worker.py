@@ -4,7 +4,7 @@ from bot.core.target import Role
 from bot.sandbox.installation.faults import SUSPICIOUS, fault, worker_of
 from bot.sandbox.installation.installation import Installation
 from bot.sandbox.installation.state import Machine
-from bot.sandbox.installation.worker import RUN_DIR, SETTINGS, UNIT
+from bot.sandbox.installation.worker import EFFECTIVE, RUN_DIR, SETTINGS, UNIT
 
 WAITING = 5  # builds that wait when nobody takes them
 
@@ -123,6 +123,7 @@ def no_run_directory(installation: Installation, machine: Machine) -> None:
     """/var/tmp/travis-run.d is missing, so that the worker's wrapper fails each time."""
     worker = worker_of(installation, machine)
     machine.files.pop(RUN_DIR, None)
+    machine.files.pop(EFFECTIVE, None)
     worker.lose_power(worker.unit)
     worker.unit.start()
 
