@@ -1,5 +1,6 @@
 """What handlers ask and tell the platform's database, on real PostgreSQL with the schemas of 2.2 and 3.0."""
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -10,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from bot.adapters.containers import Containers
 from bot.adapters.database import Database, Location, Way
+from bot.core.command import Command
 from bot.core.fact import Fact
 from bot.core.fix import Change, Fix, Risk, Wait
 from bot.core.plan import Plan, plan_from_json
@@ -50,7 +53,7 @@ class Platform:
         self.travis = TravisDatabase(dsn, version)
         self.travis.reset()
         places = {("prod", "main"): Location(Way.DIRECT, dsn, dsn)}
-        self.database = Database(places, Nobody(), Nobody())
+        self.database = Database(places, Nobody(), Containers(Nobody()))
 
     def __call__(self, fact: Fact[T]) -> T:
         (said,) = self.database.ask(PLATFORM, [fact.question], Flag())
@@ -206,16 +209,17 @@ JOBS = some.builds(jobs.Job, some.integers(1, 10**9), some.just("builds.x"), som
 
 @given(some.lists(USERS, min_size=1, max_size=30), some.sampled_from(["2.1.7", "2.2", "3.0"]))
 def test_no_user_is_synced_or_released_who_is_not_named(users: list[sync.User], version: str) -> None:
-    fix = sync.release(PLATFORM, users, version)
-    for change in fix.changes():
+    for change in sync.release(PLATFORM, users, version).changes():
         if isinstance(change.command, Statement):
-            assert change.command.parameters == (tuple(sorted({user.id for user in users})),)
-            assert change.command.rows == len(change.command.parameters[0])  # type: ignore[arg-type]
+            ids = tuple(sorted({user.id for user in users}))
+            assert (change.command.parameters, change.command.rows) == ((ids,), len(ids))
         else:
-            *_, words = change.command.words
-            login = str(words).removeprefix("--logins=")
-            assert login and login in {user.login for user in users}
-            assert "," not in login and "—" not in str(change.command) and not login.startswith("-")
+            assert isinstance(change.command, Command)
+            *before, last = change.command.words
+            assert before == ["replicated", "admin", "--no-tty", "sync_users"]
+            login = str(last).removeprefix("--logins=")
+            assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", login)
+            assert login in {user.login for user in users}
 
 
 @pytest.mark.parametrize("login", ["", "a,b", "-x", "--all", "a b", "a;b", "é", "a" * 40])
@@ -226,7 +230,7 @@ def test_no_order_to_sync_without_a_login(login: str) -> None:
 
 @pytest.mark.parametrize("statement", [sync.clear, jobs.reset_statement])
 def test_no_statement_without_ids(statement: Callable[[tuple[int, ...]], Statement]) -> None:
-    with pytest.raises(ValueError, match="jobs|users"):
+    with pytest.raises(ValueError, match=r"jobs|users"):
         statement(())
 
 
