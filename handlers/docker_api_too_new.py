@@ -26,7 +26,7 @@ from handlers.toolbox.pool import Pool
 )
 def docker_api_too_new(look: Look, machine: Target) -> Iterator[Finding]:
     look.together(docker.state(machine), worker.init_system(machine), worker.addresses(machine))
-    if look(docker.state(machine)) == docker.SILENT:
+    if look(docker.state(machine)) != docker.ANSWERS:
         return
     init = look(worker.init_system(machine))
     look.together(docker.versions(machine), docker.complaints(machine, init), pool.lines(machine))

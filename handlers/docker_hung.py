@@ -44,13 +44,8 @@ def docker_hangs(look: Look, machine: Target) -> Iterator[Finding]:
 def _ask_about(look: Look, machine: Target) -> None:
     """Everything else that is needed from the machine, in one round."""
     init = look(worker.init_system(machine))
-    service = (
-        (worker.upstart_status(machine), worker.process_age(machine), worker.upstart_conf(machine))
-        if init == worker.UPSTART
-        else (worker.unit(machine), worker.uptime(machine))
-    )
     more = (worker.boot_id(machine), worker.is_worker_machine(machine), docker.stuck_devices(machine))
-    look.together(*service, *more, docker.complaints(machine, init))
+    look.together(*worker.asked(look, machine), *more, docker.complaints(machine, init))
 
 
 def _reboot(look: Look, machine: Target) -> tuple[tuple[Fix, ...], str]:

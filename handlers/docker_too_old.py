@@ -27,7 +27,7 @@ IMAGES = ("trusty", "xenial", "bionic", "focal")  # the installer knows these bu
 )
 def docker_too_old(look: Look, machine: Target) -> Iterator[Finding]:
     look.together(docker.state(machine), worker.init_system(machine))
-    if look(docker.state(machine)) == docker.SILENT:
+    if look(docker.state(machine)) != docker.ANSWERS:
         return
     init = look(worker.init_system(machine))
     look.together(docker.versions(machine), docker.complaints(machine, init), pool.lines(machine))

@@ -29,7 +29,7 @@ TOO_MANY = f"More than {docker.TOO_MANY} at once are not removed by machine: fin
 )
 def worker_orphans(look: Look, machine: Target) -> Iterator[Finding]:
     look.together(worker.init_system(machine), docker.state(machine))
-    if look(docker.state(machine)) == docker.SILENT:
+    if look(docker.state(machine)) != docker.ANSWERS:
         return
     orphans = _orphans(look, machine)
     if not orphans:
@@ -51,17 +51,10 @@ def worker_orphans(look: Look, machine: Target) -> Iterator[Finding]:
 
 def _orphans(look: Look, machine: Target) -> tuple[docker.Container, ...]:
     """Older than any build may be, or made before the worker's present process, which knows nothing of them."""
-    _ask(look, machine)
+    about = worker.asked(look, machine)
+    look.together(docker.build_containers(machine), docker.now(machine), *about)
     now, service = look(docker.now(machine)), worker.service(look, machine)
     return tuple(each for each in look(docker.build_containers(machine)) if _orphaned(now - each.created, service))
-
-
-def _ask(look: Look, machine: Target) -> None:
-    mine = (docker.build_containers(machine), docker.now(machine))
-    if look(worker.init_system(machine)) == worker.UPSTART:
-        look.together(*mine, worker.upstart_status(machine), worker.process_age(machine), worker.upstart_conf(machine))
-    else:
-        look.together(*mine, worker.unit(machine), worker.uptime(machine))
 
 
 def _orphaned(age: timedelta, service: worker.Service) -> bool:

@@ -16,7 +16,7 @@ from handlers.toolbox import pool, rabbitmq, worker
 from handlers.worker_lost_rabbitmq import JUST_STARTED
 
 RUNBOOK = "https://docs.travis-ci.com/user/enterprise/worker-cli-commands/"
-EXPLAINED = ("broker.down", "net.*", "docker.hung")
+EXPLAINED = ("broker.down", "net.*", "docker.down", "docker.hung")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _part(look: Look, machine: Target) -> Part | None:
     """
     look.together(worker.init_system(machine), worker.addresses(machine))
     init = look(worker.init_system(machine))
-    _ask(look, machine, init)
+    look.together(pool.lines(machine), pool.draining(machine, init), *worker.asked(look, machine))
     now = worker.service(look, machine)
     if not now.running or (now.since is not None and now.since < JUST_STARTED):
         return None
@@ -87,15 +87,6 @@ def _part(look: Look, machine: Target) -> Part | None:
     if not seen.builds or look(pool.draining(machine, init)):
         return None
     return Part(seen, pool.pool(look(pool.lines(machine)), init).size, now)
-
-
-def _ask(look: Look, machine: Target, init: str) -> None:
-    """Everything that is needed from the machine, in one round."""
-    mine = (pool.lines(machine), pool.draining(machine, init))
-    if init == worker.UPSTART:
-        look.together(*mine, worker.upstart_status(machine), worker.process_age(machine), worker.upstart_conf(machine))
-    else:
-        look.together(*mine, worker.unit(machine), worker.uptime(machine))
 
 
 def _seen(look: Look, machine: Target) -> rabbitmq.Presence:

@@ -19,7 +19,7 @@ from bot.core.question import Output
 from bot.core.target import Target
 from handlers.toolbox import worker
 
-ANSWERS, SILENT = "answers", "silent"
+ANSWERS, SILENT, DOWN = "answers", "silent", "down"
 PATIENCE = timedelta(
     seconds=15
 )  # the vendor's own cron gives `docker info` 5 s and ends the machine; a busy one is slow
@@ -33,6 +33,7 @@ _JOBS = ("ps", "-a", "--filter", f"name={JOB}", "--format")
 _ROW = "{{.ID}}\t{{.Names}}\t{{.CreatedAt}}\t{{.Status}}"
 _OLD_SERVER = re.compile(r"daemon:\s*client and server don't have same version|client is newer than server")
 _OLD_CLIENT = re.compile(r"client version ([\d.]+) is too old(?:\. Minimum supported API version is ([\d.]+\d))?")
+_NO_DAEMON = "Cannot connect to the Docker daemon"
 _REQUEUE = "couldn't start instance, attempting requeue"
 
 
@@ -46,7 +47,7 @@ def bounded(*words: str) -> Command:
 
 @fact
 def state(machine: Target) -> Fact[str]:
-    """`answers`, or `silent` when the daemon gave nothing within its time; any other end is not known."""
+    """`answers`, `down` when there is no daemon, `silent` when it gave nothing within its time; else not known."""
     question = bounded("info", "-f", "{{.ServerVersion}}")
     return Fact(f"Does docker on {machine} answer?", machine, question, _state)
 
@@ -54,6 +55,8 @@ def state(machine: Target) -> Fact[str]:
 def _state(said: Output) -> str:
     if said.exit is None:
         return SILENT
+    if not said.out.strip() and _NO_DAEMON in said.err:
+        return DOWN
     if not said.ok or not said.out.strip():
         raise Unknown(f"docker said neither yes nor no: {(said.err or said.out).strip()[:200] or 'nothing'}")
     return ANSWERS
