@@ -5,8 +5,8 @@ BIN    := .venv/bin
 ARGS   ?=
 
 # What the tests start for real; scripts/debian-packages installs what is missing.
-DEBIAN := openssh-server rabbitmq-server postgresql redis-server redis-tools sudo chromium iproute2 util-linux \
-          fonts-dejavu-core fonts-noto-color-emoji
+DEBIAN := openssh-server rabbitmq-server postgresql redis-server redis-tools curl openssl sudo chromium iproute2 \
+          util-linux fonts-dejavu-core fonts-noto-color-emoji
 
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 
@@ -43,6 +43,9 @@ bench: dev ## Measure speed (ARGS for its options)
 
 pictures: dev ## Take the README's screenshots anew, in a real browser
 	OPSBOT_PICTURES=docs/images $(BIN)/pytest -q tests/browser
+
+accuracy: dev ## Break the simulated installation in every way and count what is named rightly (ARGS="--write")
+	@$(BIN)/python -m tests.accuracy $(ARGS)
 
 runbooks: dev ## Write docs/runbooks.md anew from the handlers and their cases
 	$(BIN)/python -m tests.docs.runbooks --write

@@ -17,6 +17,7 @@ from bot.adapters.containers import Containers
 from bot.adapters.database import Database, Location
 from bot.adapters.redis import Redis, Server
 from bot.adapters.router import Router
+from bot.adapters.ssh.transport import judged
 from bot.core import unit
 from bot.core.command import Command
 from bot.core.finding import Finding
@@ -27,8 +28,9 @@ from bot.core.sql import Query, Statement
 from bot.core.target import Role, Site, Target
 from bot.engine.discovery import discover
 from bot.engine.rounds import Diagnoser, Report
-from bot.sandbox.installation import Installation, settled
+from bot.sandbox.installation import SHAPES, Installation, Shape, settled
 from bot.sandbox.installation.faults import Fault, inject
+from bot.sandbox.installation.installation import QUEUE
 from tests.installation.console import Console, pass_time, standing_still
 
 CATALOGUE = discover()
@@ -50,7 +52,8 @@ class Machines:
             return [Unanswered(f"{target} is down") for _ in questions]
         commands = [question for question in questions if isinstance(question, Command)]
         assert len(commands) == len(questions)
-        return self.consoles[target.name].ask(*commands)
+        answers = self.consoles[target.name].ask(*commands)
+        return [judged(target, *each) for each in zip(commands, answers, strict=True)]
 
     def identity(self, target: Target) -> str:
         return target.address
@@ -118,15 +121,16 @@ class Samples:
 class Practice:
     """An installation with a database of its own, and what looks at it and repairs it."""
 
-    def __init__(self, dsn: str | None = None) -> None:
-        self.installation = settled(standing_still(), dsn=dsn)
+    def __init__(self, dsn: str | None = None, shapes: tuple[Shape, ...] = SHAPES) -> None:
+        self.installation = settled(standing_still(), shapes, dsn=dsn)
         self.machines = Machines(self.installation)
         workers = self.installation.workers()
         targets = tuple(
             Target(machine.name, ROLES[machine in workers], "try", machine.address)
             for machine in self.installation.machines.values()
         )
-        self.site = Site("try", "travis.example.com", "2.2", targets)
+        queues = tuple((f"queue.{machine.name}", QUEUE) for machine in workers)
+        self.site = Site("try", "travis.example.com", "2.2", targets, queues)
         self.samples = Samples(self.installation)
         containers, web = Containers(self.machines), Web(self.installation)
         database = Database({("try", "main"): Location()}, self.machines, containers)

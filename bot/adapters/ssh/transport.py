@@ -104,7 +104,7 @@ class Ssh:
                 answered, ending = self._converse(target, left, abort)
             except Unreached as error:
                 return [*answers, *(Unanswered(str(error), error.cause) for _ in left)]
-            answers += [_judged(target, *pair) for pair in zip(left, answered, strict=False)]
+            answers += [judged(target, *pair) for pair in zip(left, answered, strict=False)]
             if len(answers) == len(commands) or ending.how is not End.LOST:
                 break
         why = SAID.get(ending.how, "{0} ended the session before it had answered.")
@@ -146,7 +146,8 @@ class Ssh:
         return Output(known, out.text, err.text, out.truncated or err.truncated)
 
 
-def _judged(target: Target, command: Command, output: Output) -> Output | Unanswered:
+def judged(target: Target, command: Command, output: Output) -> Output | Unanswered:
+    """The answer, unless sudo refused to ask."""
     asks_root = any(part.as_root for part in command.parts())
     if asks_root and output.exit == 1 and DENIED.search(output.err):
         said = output.err.strip().splitlines()[-1][:200]

@@ -22,7 +22,8 @@ SUSPICIOUS = ""  # the cause of what looks odd and is healthy: no diagnosis may 
 class Fault:
     """One thing that can go wrong with machines of a role, and the cause that a diagnosis must name.
 
-    `cause` is SUSPICIOUS for a state that only looks wrong, None for what merely prepares another state.
+    `cause` is SUSPICIOUS for a state that only looks wrong, None for what merely prepares another state. `also` are
+    causes that are there with it.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Fault:
     apply: Apply
     role: Role
     cause: str | None
+    also: tuple[str, ...] = ()
 
 
 FAULTS: dict[str, Fault] = {}
@@ -40,11 +42,13 @@ class NoSuchFault(ValueError):
     """The text names no machine or no fault that is known; it says which there are."""
 
 
-def fault(name: str, *, on: Role = Role.WORKER, cause: str | None = None) -> Callable[[Apply], Apply]:
+def fault(
+    name: str, *, on: Role = Role.WORKER, cause: str | None = None, also: tuple[str, ...] = ()
+) -> Callable[[Apply], Apply]:
     """Register a fault under the words that people say after the machine's name."""
 
     def put(apply: Apply) -> Apply:
-        FAULTS[name.lower()] = Fault(name, (apply.__doc__ or "").strip().splitlines()[0], apply, on, cause)
+        FAULTS[name.lower()] = Fault(name, (apply.__doc__ or "").strip().splitlines()[0], apply, on, cause, also)
         return apply
 
     return put

@@ -17,7 +17,7 @@ def stuck(installation: Installation, _machine: Machine) -> None:
     database_of(installation).run(MARK, ["sam", "nils"])
 
 
-@fault("has an organization stuck in syncing", on=Role.PLATFORM, cause="orgs.sync-stuck")
+@fault("has an organization stuck in syncing", on=Role.PLATFORM, cause="orgs.sync-stuck", also=("users.sync-stuck",))
 def organization(installation: Installation, _machine: Machine) -> None:
     """All members of octo-org are stuck, so that it looks stuck itself."""
     members = "SELECT user_id FROM memberships WHERE organization_id = 1"

@@ -7,6 +7,7 @@ from bot.sandbox.installation.state import Machine
 from bot.sandbox.installation.worker import EFFECTIVE, RUN_DIR, SETTINGS, UNIT
 
 WAITING = 5  # builds that wait when nobody takes them
+LONG = 1800.0  # seconds that such a build takes
 
 
 @fault("lost RabbitMQ", cause="worker.amqp-lost")
@@ -167,7 +168,8 @@ def switched_on(installation: Installation, machine: Machine) -> None:
 @fault("has builds waiting", on=Role.PLATFORM, cause="capacity.saturated")
 def waiting(installation: Installation, _machine: Machine) -> None:
     """More builds are queued than all workers can take at once."""
-    installation.push(sum(len(q.consumers) for q in installation.broker.queues if q.name == "builds.trusty") + WAITING)
+    places = sum(len(queue.consumers) for queue in installation.broker.queues if queue.name == "builds.trusty")
+    installation.push(places + WAITING, seconds=LONG)
 
 
 def _edit(installation: Installation, machine: Machine, old: str, new: str) -> None:

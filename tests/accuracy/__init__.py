@@ -1,0 +1,1 @@
+"""How often the right cause is named: `python -m tests.accuracy`, every fault of the simulated installation at work."""

@@ -1,0 +1,157 @@
+"""`python -m tests.accuracy [--pairs N] [--seed N] [--only WORDS] [--write]`: the confusion table, and the gates.
+
+Every fault alone on a worker of each generation, every state that only looks wrong, and pairs of faults drawn by a
+seed. Exit 1 when a gate is missed.
+"""
+
+import argparse
+import multiprocessing
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+from bot.sandbox.installation import FAULTS, Shape
+from bot.sandbox.installation.faults import SUSPICIOUS
+from tests.accuracy.scenario import PLATFORM, Injected, Outcome, Verdict, play, singles
+from tests.bench.gates import Figure, at_least, exactly, info, missed, say, table, write
+from tests.installation.practice import Practice
+from tests.rigs import postgres
+
+SHAPES: Final = (
+    Shape(PLATFORM, "127.0.0.21", worker=False, release="16.04"),
+    Shape("worker-1", "127.0.0.22"),
+    Shape("worker-2", "127.0.0.23", release="16.04"),
+    Shape("worker-3", "127.0.0.24", systemd=False, release="14.04"),
+)
+WORKERS: Final = ("worker-1", "worker-2", "worker-3")
+PROCESSES: Final = 2
+RIGHT: Final = 98.0  # percent
+
+Scenario = tuple[Injected, ...]
+Played = list[tuple[Scenario, Outcome]]
+
+
+def main() -> int:
+    arguments = _arguments()
+    drawn = list(pairs(arguments.pairs, arguments.seed))
+    scenarios = [each for each in (*singles(WORKERS), *drawn) if arguments.only in _said(each)]
+    began = time.monotonic()
+    played = list(_all(scenarios))
+    figures = judged(played)
+    text = "\n".join((table("Naming the right cause", figures), "", confusion(played)))
+    say(text)
+    sys.stdout.write(f"\n{len(played)} scenarios in {time.monotonic() - began:.0f} s\n")
+    for line in complaints(played):
+        sys.stdout.write(f"{line}\n")
+    if arguments.write:
+        write("accuracy", text)
+    return missed(figures)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.accuracy", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--pairs", type=int, default=120, help="pairs of faults that are drawn")
+    parser.add_argument("--seed", type=int, default=1, help="of the draw")
+    parser.add_argument("--only", default="", help="scenarios with these words alone")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/measurements.md")
+    return parser.parse_args()
+
+
+def pairs(count: int, seed: int) -> Iterator[Scenario]:
+    """Two different causes, each on a machine of its role."""
+    rng = random.Random(seed)
+    broken = [fault for fault in FAULTS.values() if fault.cause]
+    for _ in range(count):
+        first, second = rng.sample(broken, 2)
+        while first.cause == second.cause:
+            second = rng.choice(broken)
+        yield tuple(Injected(rng.choice(_machines(fault.role.value)), fault) for fault in (first, second))
+
+
+def _machines(role: str) -> Sequence[str]:
+    return WORKERS if role == "worker" else (PLATFORM,)
+
+
+def _all(scenarios: Sequence[Scenario]) -> Iterator[tuple[Scenario, Outcome]]:
+    names = [[str(each) for each in scenario] for scenario in scenarios]
+    with _databases() as dsns, ProcessPoolExecutor(PROCESSES) as processes:
+        outcomes = processes.map(_one, names, [dsns] * len(names))
+        for scenario, outcome in zip(scenarios, outcomes, strict=True):
+            sys.stderr.write("." if not outcome.unhealed and not outcome.alarms else "x")
+            sys.stderr.flush()
+            yield scenario, outcome
+    sys.stderr.write("\n")
+
+
+@contextmanager
+def _databases() -> Iterator[tuple[str, ...]]:
+    """One for each process."""
+    with ExitStack() as stack:
+        server = stack.enter_context(postgres.server("18"))
+        yield tuple(stack.enter_context(server.database()) for _ in range(PROCESSES))
+
+
+def _one(names: Sequence[str], dsns: Sequence[str]) -> Outcome:
+    number = int(multiprocessing.current_process().name.rpartition("-")[2])  # they are counted from one
+    injected = [Injected(name.split(" ", 1)[0], FAULTS[name.split(" ", 1)[1].lower()]) for name in names]
+    return play(Practice(dsns[(number - 1) % PROCESSES], SHAPES), injected)
+
+
+def judged(played: Played) -> list[Figure]:
+    verdicts = Counter(verdict for _, outcome in played for verdict in outcome.verdicts.values())
+    faults = sum(verdicts.values())
+    right = faults - verdicts[Verdict.MISSED]
+    odd = [scenario for scenario, _ in played if all(each.expected == SUSPICIOUS for each in scenario)]
+    return [
+        info("faults injected, alone and in pairs", faults),
+        info("... healthy states that look wrong", len(odd)),
+        info("... pairs", sum(len(scenario) == 2 for scenario, _ in played)),
+        at_least("right cause", 100 * right / max(1, faults), RIGHT, " %"),
+        *(info(f"... {verdict.value}", verdicts[verdict]) for verdict in Verdict),
+        exactly("false alarms", sum(len(outcome.alarms) for _, outcome in played), 0),
+        info("automatic fixes carried out", sum(outcome.offered for _, outcome in played)),
+        exactly("findings with an automatic fix that did not end healed", _count(played, "unhealed"), 0),
+        exactly("changes that nobody had ordered", _count(played, "meddled"), 0),
+        exactly("programs asked for that do not exist", _count(played, "strange"), 0),
+    ]
+
+
+def _count(played: Played, what: str) -> int:
+    return sum(len(getattr(outcome, what)) for _, outcome in played)
+
+
+def confusion(played: Played) -> str:
+    """For each cause: how often it was there, what became of it, and what was said instead."""
+    rows: dict[str, Counter[str]] = {}
+    for scenario, outcome in played:
+        for each in scenario:
+            if str(each) in outcome.verdicts:
+                verdict = outcome.verdicts[str(each)]
+                said = f"missed, said: {outcome.instead[str(each)]}" if verdict is Verdict.MISSED else verdict.value
+                rows.setdefault(each.expected, Counter())[said] += 1
+    lines = [
+        f"| `{cause}` | {sum(seen.values())} | {'; '.join(f'{count} {said}' for said, count in seen.most_common())} |"
+        for cause, seen in sorted(rows.items())
+    ]
+    return "\n".join(("| cause | injected | what was said |", "|---|---|---|", *lines))
+
+
+def complaints(played: Played) -> Iterator[str]:
+    """What went wrong, scenario by scenario."""
+    for scenario, outcome in played:
+        for what in ("instead", "alarms", "unhealed", "meddled", "strange"):
+            if found := getattr(outcome, what):
+                yield f"{_said(scenario)}: {what}: {found}"
+
+
+def _said(scenario: Scenario) -> str:
+    return " + ".join(map(str, scenario))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
