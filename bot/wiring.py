@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
@@ -21,21 +21,35 @@ from bot.adapters.console import Console
 from bot.adapters.containers import Containers
 from bot.adapters.database import Database, Location, Way
 from bot.adapters.durable import Durable, Workers, clean_up
+from bot.adapters.http import Http
 from bot.adapters.redis import Redis, Server
 from bot.adapters.router import Router
 from bot.adapters.schedule import Schedule, Slot
 from bot.adapters.ssh import Host, Ssh
 from bot.adapters.store import Audit, Keep, Outbox, Pool, Store, forget, migrate
+from bot.adapters.tcp import Tcp
 from bot.core.approval import Approval, Click
+from bot.core.aws import AwsCall
 from bot.core.command import refuse_secrets, sh
 from bot.core.errors import NotUnderstood, OpsbotError, Permanent, Temporary
 from bot.core.people import Actor, Person, Place
-from bot.core.question import Answer, Question, RedisRead, Unanswered, answer_from_json
+from bot.core.ports import Asker
+from bot.core.question import (
+    Answer,
+    HttpGet,
+    Output,
+    Question,
+    RedisRead,
+    Response,
+    TcpProbe,
+    Unanswered,
+    answer_from_json,
+)
 from bot.core.request import Request, Vocabulary
 from bot.core.shown import SHORTEST_SECRET, Redactor
 from bot.core.sql import Query
 from bot.core.story import Event
-from bot.core.target import Site, Target
+from bot.core.target import Role, Site, Target
 from bot.engine.answers import Answers
 from bot.engine.changing import Pace
 from bot.engine.desk import Desk, vocabulary_of
@@ -51,6 +65,9 @@ from bot.slack.app import SLACK, Connection, client, connect
 from bot.slack.directory import SlackDirectory
 from bot.slack.intake import Receipt, Tenant, intake
 from bot.slack.outbox import Sender
+
+if TYPE_CHECKING:
+    from bot.adapters.aws import Aws
 
 log = logging.getLogger("opsbot")
 SENDERS = 4  # threads that say things in Slack, each in another channel
@@ -394,7 +411,27 @@ def router_of(settings: Settings, ssh: Ssh) -> Router:
     databases = {key: _location(each) for key, each in settings.databases().items()}
     database = Database(databases, ssh, containers)
     servers = {name: Server(each.via, each.url) for name, each in settings.redis_servers().items()}
-    return Router(ssh, {Query: database, RedisRead: Redis(servers, ssh, containers)}, database)
+    others: dict[type, Asker] = {
+        Query: database,
+        RedisRead: Redis(servers, ssh, containers),
+        HttpGet: Http(settings.broker_urls(), ssh),
+        TcpProbe: Tcp(ssh),
+    }
+    calls = _aws(settings)
+    return Router(ssh, others if calls is None else {**others, AwsCall: calls}, database, calls)
+
+
+def _aws(settings: Settings) -> "Aws | None":
+    """Its library is an extra that only those install who need it."""
+    if not (given := settings.aws()):
+        return None
+    try:
+        from bot.adapters.aws import Access, Aws
+    except ImportError as missing:
+        raise Permanent(
+            f"`aws` is configured for {', '.join(given)}, but AWS' library is missing; pip install 'opsbot[aws]'"
+        ) from missing
+    return Aws({name: Access(each.region, each.write) for name, each in given.items()})
 
 
 def _location(given: DatabaseSettings) -> Location:
@@ -453,6 +490,43 @@ def _greet(ssh: Ssh, target: Target) -> str:
     return answer.why if isinstance(answer, Unanswered) else ""
 
 
+def _check_services(settings: Settings) -> str:
+    """Asks each service of the installations that is set up to be asked, as a diagnosis would."""
+    ssh = Ssh(hosts_of(settings), refuse_secrets)
+    try:
+        router = router_of(settings, ssh)
+        answers = [(what, _asked(router, site, question)) for site in settings.sites() for what, question in SERVICES]
+    finally:
+        ssh.close()
+    said = [(what, answer) for what, answer in answers if getattr(answer, "cause", "") != "not-configured"]
+    if wrong := [why for what, answer in said if (why := _wrong(what, answer))]:
+        raise Permanent("; ".join(dict.fromkeys(wrong)))
+    return f"all answer: {', '.join(dict.fromkeys(what for what, _ in said)) or 'none is configured'}"
+
+
+def _asked(router: Router, site: Site, question: Question) -> Answer | Unanswered:
+    (answer,) = router.ask(site.of(Role.PLATFORM)[0], [question], threading.Event())
+    return answer
+
+
+def _wrong(what: str, answer: Answer | Unanswered) -> str:
+    if isinstance(answer, Unanswered):
+        return answer.why.rstrip(".")
+    if isinstance(answer, Output):
+        return "" if answer.ok else f"{what} says {(answer.err or answer.out).strip()[:200]}"
+    if isinstance(answer, Response):
+        return "" if answer.status == 200 else f"{what} answers with HTTP status {answer.status}"
+    return ""
+
+
+SERVICES: tuple[tuple[str, Question], ...] = (
+    ("database", Query("SELECT 1 AS one")),
+    ("logs' database", Query("SELECT 1 AS one", database="logs")),
+    ("redis", RedisRead(("PING",))),
+    ("RabbitMQ's management API", HttpGet("rabbitmq:/api/overview")),
+)
+
+
 def _check_slack(settings: Settings) -> str:
     if not settings.slack.connect:
         return "none, as configured: the command line does it all"
@@ -465,6 +539,7 @@ CHECKS = {
     "handlers": _check_handlers,
     "database": _check_database,
     "machines": _check_machines,
+    "their services": _check_services,
     "Slack": _check_slack,
 }
 

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 from bot.core.finding import Finding, Severity
+from bot.core.fix import Fix
 from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
-from handlers.toolbox import network
+from handlers.toolbox import network, security_group
 
 
 @diagnosis(
@@ -22,15 +23,32 @@ def network_ports(look: Look, machine: Target) -> Iterator[Finding]:
     if not blocked:
         return
     ports = " and ".join(str(road.port) for road in blocked)
+    fixes, person = _in_aws(look, machine, blocked)
     yield Finding(
         "net.port-blocked",
         Severity.BROKEN,
         machine,
         f"{machine} gets no answer from port {ports} of {blocked[0].host}",
         evidence=f"tried from {machine}: {network.listed(network.roads(look, machine))}",
-        person=_person(look, machine, blocked),
+        fixes=fixes,
+        person=" ".join((_person(look, machine, blocked), *person)),
         link=network.RUNBOOK,
     )
+
+
+def _in_aws(look: Look, machine: Target, blocked: tuple[network.Road, ...]) -> tuple[tuple[Fix, ...], tuple[str, ...]]:
+    """What the platform's security group says: the rule that is missing as a fix, or as the call for a person."""
+    if not (group := security_group.configured(look)):
+        return (), ()
+    verdict = security_group.verdict(look, machine, [road.port for road in blocked])
+    if not verdict.shut:
+        return (), (verdict.says,)
+    call = security_group.allow(group, machine, verdict.shut)
+    missing = f"{group} has no such rule for {' and '.join(map(str, verdict.shut))}; this adds it: `{call}`."
+    if look.site.option("aws.write", "no") != "yes":
+        return (), (missing,)
+    shut = [road for road in blocked if road.port in verdict.shut]
+    return (security_group.let_in(look, machine, shut),), (missing,)
 
 
 def _person(look: Look, machine: Target, blocked: tuple[network.Road, ...]) -> str:

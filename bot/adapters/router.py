@@ -6,6 +6,7 @@ from datetime import timedelta
 from threading import Event as Flag
 from typing import Protocol
 
+from bot.core.aws import AwsCall
 from bot.core.command import Command
 from bot.core.ports import Asker, NotSent
 from bot.core.question import Answer, Output, Question, Unanswered
@@ -25,13 +26,26 @@ class Writer(Protocol):
     def execute(self, target: Target, statement: Statement, within: timedelta, abort: Flag) -> Output: ...
 
 
+class Calls(Protocol):
+    """What sends calls of AWS' API, once."""
+
+    def call(self, target: Target, call: AwsCall, within: timedelta) -> Output: ...
+
+
 class Router:
     """An `Asker` and `Sender` made of several, by the type of question; what nobody answers is said so."""
 
-    def __init__(self, machines: Machines, others: Mapping[type, Asker], writer: Writer | None = None) -> None:
+    def __init__(
+        self,
+        machines: Machines,
+        others: Mapping[type, Asker],
+        writer: Writer | None = None,
+        calls: Calls | None = None,
+    ) -> None:
         self._machines = machines
         self._others = others
         self._writer = writer
+        self._calls = calls
 
     def ask(self, target: Target, questions: Sequence[Question], abort: Flag) -> Sequence[Answer | Unanswered]:
         """Answers in the order of the questions; each adapter is turned to once, all of them at the same time."""
@@ -59,10 +73,17 @@ class Router:
     def send(self, target: Target, command: Command, within: timedelta, abort: Flag) -> Output:
         return self._machines.send(target, command, within, abort)
 
-    def execute(self, target: Target, statement: Statement, within: timedelta, abort: Flag) -> Output:
+    def execute(self, target: Target, statement: Statement | AwsCall, within: timedelta, abort: Flag) -> Output:
+        if isinstance(statement, AwsCall):
+            return self._call(target, statement, within)
         if self._writer is None:
             raise NotSent(f"opsbot is not set up to write to the database of {target.installation}, nothing was sent")
         return self._writer.execute(target, statement, within, abort)
+
+    def _call(self, target: Target, call: AwsCall, within: timedelta) -> Output:
+        if self._calls is None:
+            raise NotSent(f"opsbot is not set up to call AWS for {target.installation}, nothing was sent")
+        return self._calls.call(target, call, within)
 
     def identity(self, target: Target) -> str:
         return self._machines.identity(target)

@@ -6,6 +6,7 @@ from datetime import timedelta
 from enum import Enum
 from typing import Any
 
+from bot.core.aws import AwsCall
 from bot.core.command import Command
 from bot.core.fact import Fact
 from bot.core.sql import Statement
@@ -74,13 +75,13 @@ def at_least(value: int) -> Until:
 class Change:
     """One thing that is done to a machine, at most once.
 
-    `command` is a program or a statement. `slow` programs run as a named systemd unit where there is one, so that a
-    lost connection neither stops nor doubles them. `needed` is asked just before: when it says False nothing is sent,
-    and the report says so. `breaks_connection` expects the machine to hang up (a reboot).
+    `command` is a program, a statement or a call of AWS' API. `slow` programs run as a named systemd unit where there
+    is one, so that a lost connection neither stops nor doubles them. `needed` is asked just before: when it says False
+    nothing is sent, and the report says so. `breaks_connection` expects the machine to hang up (a reboot).
     """
 
     does: str
-    command: Command | Statement
+    command: Command | Statement | AwsCall
     slow: bool = False
     needed: Fact[bool] | None = None
     breaks_connection: bool = False

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from bot.core.aws import AwsCall
 from bot.core.command import Command, command_from_json
 from bot.core.errors import Permanent
 from bot.core.fact import FACTS, Fact
@@ -145,9 +146,11 @@ def _step_to_json(step: Step) -> Json:
     }
 
 
-def _command_to_json(command: Command | Statement) -> Json:
+def _command_to_json(command: Command | Statement | AwsCall) -> Json:
     if isinstance(command, Command):
         return {"program": command.to_json(), "text": command.text(str)}
+    if isinstance(command, AwsCall):
+        return {"service": command.service, "operation": command.operation, "parameters": command.parameters}
     return {
         "sql": command.text,
         "parameters": list(command.parameters),
@@ -206,9 +209,11 @@ def _change(stored: Json, find: FindTarget) -> Change:
     )
 
 
-def _command(stored: Json) -> Command | Statement:
+def _command(stored: Json) -> Command | Statement | AwsCall:
     if "program" in stored:
         return command_from_json(stored["program"])
+    if "operation" in stored:
+        return AwsCall(stored["service"], stored["operation"], stored["parameters"])
     return Statement(
         stored["sql"],
         tuple(tuple(each) if isinstance(each, list) else each for each in stored["parameters"]),

@@ -7,6 +7,7 @@ from threading import Event as Flag
 from typing import Any, Protocol, TypeVar
 
 from bot.core.approval import Approval, Ask, Click
+from bot.core.aws import AwsCall
 from bot.core.command import Command
 from bot.core.docker import Program
 from bot.core.outcome import Outcome
@@ -54,7 +55,7 @@ class Sender(Protocol):
 
     def send(self, target: Target, command: Command, within: timedelta, abort: Flag) -> Output: ...
 
-    def execute(self, target: Target, statement: Statement, within: timedelta, abort: Flag) -> Output:
+    def execute(self, target: Target, statement: Statement | AwsCall, within: timedelta, abort: Flag) -> Output:
         """Exit 0 when it is committed, with the number of rows as text; 1 when it was rolled back, and why."""
         ...
 

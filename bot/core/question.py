@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from bot.core.aws import AwsCall
 from bot.core.command import Command
 from bot.core.sql import Parameter, Query
 
@@ -44,7 +45,7 @@ class RedisRead:
         return f"redis-cli {' '.join(self.words)}"
 
 
-Question = Command | Query | HttpGet | TcpProbe | RedisRead
+Question = Command | Query | HttpGet | TcpProbe | RedisRead | AwsCall
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from bot.engine.policy import Policy, Rule
 from bot.settings import checks, document, secrets
 from bot.settings.problems import BadSettings, sentences
 from bot.settings.secrets import Secrets
-from bot.settings.sections import File, Installation, Machine, PolicyRule, SiteDatabase, Ssh
+from bot.settings.sections import Aws, File, Installation, Machine, PolicyRule, SiteDatabase, Ssh
 
 __all__ = [
     "EMBEDDED",
@@ -105,6 +105,10 @@ class Settings(File):
         read, write = self._named(given.read_dsn_env), self._named(given.write_dsn_env)
         return DatabaseSettings(given.via, given.name, given.user, read, write)
 
+    def aws(self) -> dict[str, Aws]:
+        """Which AWS region and security group belong to an installation, where that is configured."""
+        return {each.name: each.aws for each in self.installations if each.aws is not None}
+
     def redis_servers(self) -> dict[str, RedisSettings]:
         """How redis of each installation is reached, by its name."""
         return {
@@ -176,6 +180,9 @@ def _options(given: Installation) -> Iterator[tuple[str, str]]:
     yield "rabbitmq.via", given.rabbitmq.via
     yield "rabbitmq.vhost", given.rabbitmq.vhost
     yield "redis.via", given.redis.via
+    if given.aws is not None:
+        yield "aws.security_group", given.aws.security_group
+        yield "aws.write", "yes" if given.aws.write else "no"
     yield from ((f"data_dir.{each.name}", each.data_dir) for each in given.platforms)
     yield from ((f"queue.{each.name}", each.queue) for each in given.workers if each.queue)
 

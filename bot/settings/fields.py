@@ -111,6 +111,9 @@ Name = Annotated[
 Host = Annotated[StrictStr, _matching(_HOST, "must be a host name or an address, without a user or a port")]
 UnixUser = Annotated[StrictStr, _matching(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", "must be the name of a user")]
 Word = Annotated[StrictStr, _matching(r"[^\s'\"`<>|;&$\\]+", "must be one word, without quotes or shell characters")]
+SecurityGroup = Annotated[
+    StrictStr, _matching(r"sg-[0-9a-f]{8,17}", "must be the id of a security group, such as sg-0123456789abcdef0")
+]
 Variable = Annotated[
     StrictStr,
     _matching(r"[A-Z][A-Z0-9_]*", "must name an environment variable, such as TRAVIS_READ_DSN"),

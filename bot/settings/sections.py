@@ -140,6 +140,18 @@ class Redis(Section):
     )
 
 
+class Aws(Section):
+    region: fields.Word = Field(description="The region that the platform runs in, such as eu-central-1. No default.")
+    security_group: fields.SecurityGroup = Field(
+        description="The security group of the platform's instance, by its id. No default."
+    )
+    write: StrictBool = Field(
+        default=False,
+        description="Whether a fix may add the inbound rule that is missing, once somebody has approved it. Default: "
+        "false, then the call is shown for a person.",
+    )
+
+
 class Installation(Section):
     name: fields.Name = Field(description="What people call it: `status on prod`. No default.")
     version: fields.Version = Field(
@@ -158,6 +170,11 @@ class Installation(Section):
     )
     rabbitmq: RabbitMq = Field(default=RabbitMq(), description="The broker.")
     redis: Redis = Field(default=Redis(), description="Redis, which holds the platform's background jobs.")
+    aws: Aws | None = Field(
+        default=None,
+        description="Where the platform runs, when that is AWS; credentials come from boto3's own chain. Default: "
+        "none.",
+    )
 
 
 class ApproverList(Section):

@@ -112,6 +112,14 @@ def port(machine: Target, host: str, port: int) -> Fact[Way]:
     return Fact(f"Does {machine} reach {host}:{port}?", machine, question, _way)
 
 
+@fact
+def lets_through(machine: Target, host: str, port: int) -> Fact[bool]:
+    """Does no firewall stop a connection from that machine? One that is refused has come through."""
+    question = sh("timeout", PORT_WITHIN, "bash", "-c", OPEN, "probe", host, str(port))
+    asks = f"{machine} gets through to {host}:{port}"
+    return Fact(asks, machine, question, lambda said: _way(said) in (Way.OPEN, Way.REFUSED))
+
+
 def _way(said: Output) -> Way:
     if said.ok:
         return Way.OPEN
