@@ -15,6 +15,7 @@ from handlers.toolbox import worker
     of="builds not starting",
     each=Role.WORKER,
     says="Is travis-worker running?",
+    unless=("docker.down",),
     runbook="https://docs.travis-ci.com/user/enterprise/worker-cli-commands/",
 )
 def worker_stopped(look: Look, machine: Target) -> Iterator[Finding]:

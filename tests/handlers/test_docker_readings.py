@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.core.errors import Unknown
+from bot.core.plan import narrows
 from bot.core.question import Output
 from bot.core.target import Role, Target
 from handlers.toolbox import docker, pool, settings, worker
@@ -92,6 +93,12 @@ def test_any_other_end_is_not_known(said: Output) -> None:
         docker.state(MACHINE).parse(said)
 
 
+def test_a_client_without_a_daemon_says_so() -> None:
+    gone = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?\n"
+    assert docker.state(MACHINE).parse(Output(1, "\n", gone)) == docker.DOWN
+    assert docker.state(MACHINE).parse(Output(0, "18.06.3-ce\n", "WARNING: No swap limit support")) == docker.ANSWERS
+
+
 def test_every_question_to_docker_is_bounded() -> None:
     """Those to a daemon that may hang; five of them have to fit into one round of ninety seconds."""
     asked = (docker.state(MACHINE), docker.versions(MACHINE), docker.build_containers(MACHINE))
@@ -136,6 +143,26 @@ def test_containers_that_are_left_are_counted_by_their_ids() -> None:
         assert any_left.parse(Output(0, said)) == (count > 0)
     with pytest.raises(Unknown):
         any_left.parse(Output(None))
+
+
+def containers(count: int) -> list[docker.Container]:
+    made = datetime(2026, 11, 22, 3, tzinfo=UTC)
+    return [docker.Container(f"{no:012x}", f"travis-job-octo-org-rockets-{no}", made, "Up") for no in range(count)]
+
+
+def test_ten_containers_are_removed_by_one_command() -> None:
+    """sudo has a rule for each number of them, and for no more."""
+    fix = docker.remove(MACHINE, containers(23))
+    assert [len(str(change.command).split()) - 5 for change in fix.changes()] == [10, 10, 3]
+    assert len(fix.items) == 23
+    assert "travis-job-octo-org-rockets-22" in fix.steps[2].does  # type: ignore[union-attr]
+
+
+def test_a_container_that_went_by_itself_needs_no_new_approval() -> None:
+    """What is left is a part of what was agreed to; a container more is not."""
+    agreed = docker.remove(MACHINE, containers(5))
+    assert narrows(docker.remove(MACHINE, containers(4)), agreed)
+    assert not narrows(docker.remove(MACHINE, containers(6)), agreed)
 
 
 # ---------------------------------------------------------------- settings

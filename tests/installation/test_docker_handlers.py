@@ -18,6 +18,7 @@ from tests.installation.tripwires import Tripwires
 
 LOOKED_WITH = (
     "docker hangs",
+    "docker down",
     "docker too old",
     "docker api too new",
     "worker has orphaned containers",
@@ -45,6 +46,7 @@ ODD = [
 HEALS = {
     "docker hangs": [True],
     "hangs in docker with a stuck network": [True],
+    "has no docker daemon": [True],
     "has a docker that is too old": [],
     "has a docker that wants a newer API": [True],
     "lost part of its pool": [True, True],

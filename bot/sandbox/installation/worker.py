@@ -77,6 +77,7 @@ class TravisWorker(Service):
         unit.turn("active", "running")
         unit.result, unit.started = "success", self.machine.timeline.now()
         if self.machine.systemd:
+            self.machine.units["docker"].start()  # its unit requires it
             self.machine.log("systemd", "Started Travis Worker.", "systemd")
             unit.main = self.machine.spawn("docker", f"docker run --rm --name {UNIT} {IMAGE} {UNIT}", "travis")
         self._later(WRAPPER if self.machine.systemd else 0.1, self._run)
@@ -247,6 +248,8 @@ class TravisWorker(Service):
     def _refused_by_docker(self) -> str:
         """What the daemon says to a client that it cannot or will not work with."""
         daemon, speaks = self.machine.docker, self.settings().get("DOCKER_API_VERSION", "1.24")
+        if self.machine.units["docker"].active != "active":
+            return " Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
         if _numbers(daemon.version) < (17, 6, 2):
             return f"client and server don't have same version (client : {speaks}, server: {daemon.api})"
         if _numbers(speaks) < _numbers(daemon.oldest_api):

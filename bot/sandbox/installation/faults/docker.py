@@ -19,6 +19,17 @@ def hung_by_the_kernel(_installation: Installation, machine: Machine) -> None:
         machine.log("kernel", STUCK, "kernel")
 
 
+@fault("has no docker daemon", cause="docker.down")
+def down(installation: Installation, machine: Machine) -> None:
+    """docker has stopped; where travis-worker runs in a container it stopped as well, for its unit requires docker."""
+    worker = worker_of(installation, machine)
+    if machine.systemd:
+        worker.lose_power(worker.unit)
+    for container in list(machine.containers):
+        machine.remove_container(container)
+    machine.units["docker"].turn("inactive", "dead")
+
+
 @fault("has a docker that is too old", cause="docker.too-old")
 def too_old(_installation: Installation, machine: Machine) -> None:
     """It was installed before November 2017, with a docker that travis-worker cannot work with."""

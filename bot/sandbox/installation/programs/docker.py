@@ -12,6 +12,7 @@ _DENIED = (
     'Get "http://%2Fvar%2Frun%2Fdocker.sock/v1.24/containers/json": dial unix /var/run/docker.sock: '
     "connect: permission denied\n"
 )
+_NO_DAEMON = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?\n"
 FOREVER = 24 * 3600.0
 
 
@@ -24,13 +25,22 @@ def docker(call: Call) -> Reply:
         return unsupported(call, call.words[0])
     if not call.root:
         return Reply(1, err=_DENIED)
+    daemon = call.machine.units.get("docker")
+    if daemon is not None and daemon.active != "active":
+        return Reply(1, err=_NO_DAEMON)
     if "docker" in call.machine.wedged:
-        call.pause(FOREVER)  # the daemon takes the request and never answers
+        _hang(call)  # the daemon takes the request and never answers
     call.pause(call.machine.docker.delay)
     try:
         return verb(call, call.words[1:])
     except Usage as usage:
         return unsupported(call, str(usage))
+
+
+def _hang(call: Call) -> None:
+    """In small steps, so that whoever waits with a time limit comes back when it is over, also where time is moved."""
+    for _ in range(int(FOREVER)):
+        call.pause(1)
 
 
 # ---------------------------------------------------------------- ps
@@ -282,7 +292,7 @@ def _run(call: Call, words: tuple[str, ...]) -> Reply:
         locally = f"Unable to find image '{image}' locally\n"
         return Reply(125, err=f"{locally}docker: Error response from daemon: {why}\nSee 'docker run --help'.\n")
     if "network" in call.machine.wedged:
-        call.pause(FOREVER)  # no new container gets a network
+        _hang(call)  # no new container gets a network
     now = call.machine.timeline.now()
     made = Container(f"{call.machine.random.getrandbits(256):064x}", "frosty_bose", image, now, now, None)
     program = (entrypoint, *given) if entrypoint else tuple(given)
