@@ -252,8 +252,8 @@ def _breaks(shape: str, sourced: bool) -> str:
 
 def _breaks_stripped(value: str) -> str:
     """Quotes do not help: they are taken away before the shell reads the line."""
-    bare = value.replace('"', "").replace("'", "").strip()
-    plain = re.sub(r"\s#.*", "", bare).strip()
+    bare = value.replace('"', "").replace("'", "").rstrip()
+    plain = re.sub(r"\s#.*", "", bare).rstrip()
     surely = next((_sign(sign) for sign in plain if sign in _UNSAFE or sign in " \t"), "")
     doubtful = next((_sign(sign) for sign in plain if sign in "$\\"), "")
     return surely or doubtful or (COMMENT if plain != bare else "")

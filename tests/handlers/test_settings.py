@@ -220,6 +220,7 @@ def test_what_may_be_shown_of_settings_has_no_secret(text: str) -> None:
         ("A='x' # x", settings.COMMENT, ""),
         ("A=x", "", ""),
         ("A=", "", ""),
+        ("A= x", "a space", "a space"),
         ('A="x', "", "a quote that is not closed"),
         ("A=x(x)", "`(`", "`(`"),
         ("A=`x`", "a backtick", "a backtick"),
