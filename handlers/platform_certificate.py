@@ -13,7 +13,7 @@ from bot.core.target import Role, Target
 from handlers.toolbox import platform
 
 LINK = "https://docs.travis-ci.com/user/enterprise/platform-tips-tcie-2.x/"
-REBOOT = "then reboot the platform machine, as the vendor advises; opsbot never does that"
+REBOOT = "reboot the platform machine, as the vendor advises; opsbot never does that"
 
 
 @diagnosis(
@@ -41,7 +41,7 @@ def rabbitmq_certificate(look: Look, machine: Target) -> Iterator[Finding]:
         f"{platform.CERTIFICATE} on {machine} is a directory, not a certificate",
         evidence=f"docker says: {error[:300]}" if error else _evidence(runs),
         fixes=(platform.remove_empty_folder(machine),) if empty else (),
-        person=f"When it is removed, {REBOOT}." if empty else _full(machine),
+        person=f"When it is removed, {REBOOT}. To start the app again may be enough." if empty else _full(machine),
         link=LINK,
     )
     yield replace(found, severity=Severity.WARN) if runs else found
@@ -56,5 +56,5 @@ def _evidence(runs: bool) -> str:
 def _full(machine: Target) -> str:
     return (
         f"Something lies in it, so opsbot does not touch it: look at `sudo ls -lA {platform.CERTIFICATE}` on "
-        f"{machine}, keep what is yours, `sudo rm -r {platform.CERTIFICATE}`, {REBOOT}."
+        f"{machine}, keep what is yours, `sudo rm -r {platform.CERTIFICATE}`, then {REBOOT}."
     )

@@ -72,7 +72,8 @@ def platform_not_ready(look: Look, machine: Target) -> Iterator[Finding]:
         Severity.BROKEN,
         machine,
         _title(machine, seen),
-        evidence=f"Replicated says: {seen.app}{seen.age}; {_containers(seen)}. {_ruled_out(look, machine, folder)}",
+        evidence=f"Replicated says: {seen.app.told(seen.age)}; {_containers(seen)}. "
+        f"{_ruled_out(look, machine, folder)}",
         fixes=_fixes(machine, seen),
         person=_person(look, seen),
         link=LINK,
@@ -120,7 +121,7 @@ def _seen_if_told(look: Look, machine: Target) -> Seen | None:
 
 
 def _told(seen: Seen | None) -> str:
-    return f"says: {seen.app}{seen.age}" if seen is not None else "cannot be asked"
+    return f"says: {seen.app.state}{seen.age}" if seen is not None else "cannot be asked"
 
 
 def _answered(answer: platform.Answer) -> str:

@@ -34,7 +34,9 @@ _WORDS = {  # what versions of Replicated call a state
     "error": "failed",
 }
 _NEVER = "0001-01-01"  # how Go writes a time that is not set
-_HOSTNAME = re.compile(r"^\s*:?[\"']?hostname[\"']?\s*[:=]\s*[\"']?([^\s\"',#]+)", re.M | re.I)
+# Of the license only these parts leave the machine: its id opens the vendor's registry.
+_PARTS = r"(expir|hostname)[^,\\]{0,90}"
+_MEMBER = re.compile(r"""(\w+)"?: *["']?([^"']*)""")
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,10 @@ class App:
         """On its way from one state to another, by itself."""
         return self.state in ("starting", "stopping", "updating", "restarting")
 
-    def __str__(self) -> str:
-        wanted = f", wanted {self.desired}" if self.desired else ""
-        return f"{self.state}{wanted}{f', error: {self.error}' if self.error else ''}"
+    def told(self, age: str = "") -> str:
+        """What Replicated says of it, in words."""
+        wanted = f", though it should be {self.desired}" if self.desired not in ("", self.state) else ""
+        return f"{self.state}{age}{wanted}{f', error: {self.error}' if self.error else ''}"
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,9 @@ def _needs_start(said: Output) -> bool:
 
 @fact
 def license(platform: Target) -> Fact[License]:
-    """For which host name and until when the license is."""
-    question = sh("replicatedctl", "license", "inspect", "-o", "json").sudo()
+    """For which host name and until when the license is; nothing else of it is read."""
+    whole = sh("replicatedctl", "license", "inspect", "-o", "json").sudo()
+    question = whole | sh("grep", "-ioE", _PARTS)
     return Fact(f"What does the license on {platform} allow?", platform, question, _license)
 
 
@@ -124,22 +128,19 @@ def _app(said: Output) -> App:
 
 
 def _license(said: Output) -> License:
-    told = _only(said, "license inspect")
-    fields = {_text(each, "fieldname", "field", "name"): _text(each, "value") for each in _fields(told)}
-    inner = fields.get("te_license", "")
-    named = fields.get("hostname") or fields.get("te_hostname") or _text(told, "hostname")
-    found = _HOSTNAME.search(inner)
+    if not said.out.strip():
+        why = said.err.strip()[:200] or "it names neither a host nor a date"
+        raise Unknown(f"`replicatedctl license inspect` does not say what the license allows: {why}")
+    found = [each for each in map(_MEMBER.match, said.out.splitlines()) if each]
+    told = [(each[1].lower().replace("_", ""), each[2].strip()) for each in found]
+    first = dict(reversed(told))
+    ends = [end for name, text in told if name == "expirationtime" and (end := _moment(text))]  # its own, and the app's
     return License(
-        hostname=found[1] if found else named,
-        expires=_moment(_text(told, "expirationtime")),
-        expired=_flag(told, "isexpired"),
-        enforced=_text(told, "expirationpolicy").lower() != "ignore",
+        hostname=first.get("hostname", ""),
+        expires=min(ends, default=None),
+        expired=first.get("expired", "").lower() == "true",
+        enforced=first.get("expirationpolicy", "").lower() != "ignore",
     )
-
-
-def _fields(told: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    given = told.get("fields")
-    return [_low(each) for each in given if isinstance(each, dict)] if isinstance(given, list) else []
 
 
 def _only(said: Output, what: str) -> Mapping[str, Any]:
@@ -166,10 +167,6 @@ def _low(told: Mapping[str, Any]) -> dict[str, Any]:
 
 def _text(told: Mapping[str, Any], *names: str) -> str:
     return next((value for name in names if isinstance(value := told.get(name.replace("_", "")), str)), "").strip()
-
-
-def _flag(told: Mapping[str, Any], name: str) -> bool:
-    return told.get(name) is True
 
 
 def _moment(text: str) -> datetime | None:
