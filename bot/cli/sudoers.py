@@ -188,7 +188,8 @@ def _fixes_by_name(broker: Broker) -> Iterator[Fix]:
         yield from (rabbit.start_service(PLATFORM, container, name) for name in rabbit.SERVERS)
         yield from (rabbit.restart_drain(PLATFORM, at, queue) for queue in rabbit.DRAINS)
     yield from (tls.renew(PLATFORM, broker.domain, as_unit) for as_unit in (True, False))
-    yield from (sidekiq.clear_archive(PLATFORM, CONTAINER, prefix) for prefix in (sidekiq.PREFIX, ""))
+    if broker.in_container:
+        yield from (sidekiq.clear_archive(PLATFORM, CONTAINER, prefix) for prefix in (sidekiq.PREFIX, ""))
 
 
 def _edits(broker: Broker) -> Iterator[Fix]:
