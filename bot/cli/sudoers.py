@@ -15,11 +15,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from bot.adapters import redis
+from bot.adapters.database import Location, inside
 from bot.adapters.ssh.host import Limits
+from bot.core import docker as containers
 from bot.core import unit
 from bot.core.command import Command
 from bot.core.fact import FACTS, Fact
 from bot.core.fix import Change, Fix, Risk, Wait, differs
+from bot.core.question import RedisRead
+from bot.core.sql import Query, Statement
 from bot.core.target import Role, Target
 from bot.core.wire import KILL_AFTER
 from bot.engine.discovery import discover
@@ -72,6 +77,17 @@ class Broker:
     data_dirs: tuple[str, ...] = ("/var/travis",)
     domain: str = "travis.example.com"
     queues: tuple[str, ...] = ("builds.trusty",)
+    databases: tuple[Location, ...] = (Location(),)  # those that psql in the container is asked for
+    redis_in_container: bool = True
+
+    def commands(self, question: object) -> Iterator[Command]:
+        """What a machine runs for a question, or for a statement."""
+        if isinstance(question, Command):
+            yield question
+        elif isinstance(question, Query):
+            yield from (inside.reading(each, question).inside(CONTAINER) for each in self.databases)
+        elif isinstance(question, RedisRead) and self.redis_in_container:
+            yield redis.program(question).inside(CONTAINER)
 
 
 @dataclass(frozen=True)
@@ -113,7 +129,8 @@ def rooted(brokers: Iterable[Broker]) -> tuple[list[Rooted], list[str]]:
             if (arguments := _arguments(make, broker)) is None:
                 left_out.append(name)
             else:
-                asked += _questions(make, arguments)
+                asked += _questions(make, arguments, broker)
+        asked += _services(broker)
     fixes = (*_fixes(), *(fix for broker in brokers for fix in (*_fixes_by_name(broker), *_edits(broker))))
     changes = (each for fix in fixes for each in _changes(fix))
     return list(dict.fromkeys((*asked, *changes))), list(dict.fromkeys(left_out))
@@ -131,11 +148,22 @@ def _part(users: tuple[str, ...], role: Role, wanted: list[Rooted]) -> str:
     )
 
 
-def _questions(make: Any, arguments: Iterable[tuple[Any, ...]]) -> Iterator[Rooted]:
+def _questions(make: Any, arguments: Iterable[tuple[Any, ...]], broker: Broker) -> Iterator[Rooted]:
     for each in arguments:
         fact: Fact[Any] = make(*each)
         role = fact.on if isinstance(fact.on, Role) else fact.on.role
-        yield from _as_root(role, fact.question, timedelta(seconds=Limits().program))
+        for command in broker.commands(fact.question):
+            yield from _as_root(role, command, timedelta(seconds=Limits().program))
+
+
+def _services(broker: Broker) -> Iterator[Rooted]:
+    """The container is looked for, and a statement is told to psql: which one, no rule can say."""
+    if broker.databases or broker.redis_in_container:
+        yield from _as_root(Role.PLATFORM, containers.LISTING, timedelta(seconds=Limits().program))
+    within = Change("any", Statement("SELECT 1")).within
+    for each in broker.databases:
+        written = inside.writing(each, Statement("SELECT 1"), within).inside(CONTAINER)
+        yield from _as_root(Role.PLATFORM, written, within + inside.GRACE)
 
 
 def _arguments(make: Any, broker: Broker) -> Iterable[tuple[Any, ...]] | None:
@@ -177,6 +205,7 @@ def _fixes() -> Iterator[Fix]:
     for init in (worker.SYSTEMD, worker.UPSTART):
         on = worker.Handle(MACHINE, init, PID, "any", True, back)
         yield from (*on.fixes(), worker.drain(on), worker.start(MACHINE, init, back))
+        yield docker.start(MACHINE, init, worker.Service(True, False, PID, "active", None, True))
 
 
 def _fixes_by_name(broker: Broker) -> Iterator[Fix]:

@@ -27,6 +27,7 @@ OLDEST = "17.06.2-ce"  # older ones do not work with travis-worker
 STUCK = "unregister_netdevice: waiting for lo to become free"
 STUCK_OFTEN = 9  # more of these in the kernel's log than this: only a reboot helps (the vendor's own limit)
 JOB = "travis-job-"  # what the names of build containers begin with
+UP_WITHIN = timedelta(minutes=2)
 BATCH = 10  # containers that one command removes: sudo needs a rule for each number of them
 TOO_MANY = 100  # containers that one fix removes; a plan with more would not be read
 _JOBS = ("ps", "-a", "--filter", f"name={JOB}", "--format")
@@ -235,6 +236,22 @@ def any_left(machine: Target, ids: str) -> Fact[bool]:
 
 
 # ---------------------------------------------------------------- fixes
+
+
+def start(machine: Target, init: str, now: worker.Service) -> Fix:
+    """The unit of travis-worker requires that of docker, so starting a worker that is down starts both."""
+    back = Wait(state(machine), equals(ANSWERS), UP_WITHIN)
+    if init == worker.SYSTEMD and not (now.running or now.turning):
+        return worker.start(machine, init, back)
+    words = ("start", "docker") if init == worker.UPSTART else ("systemctl", "start", "docker")
+    return Fix(
+        id="docker.start",
+        title="Start docker",
+        target=machine,
+        steps=(Change("Start docker", sh(*words).sudo(), slow=init == worker.SYSTEMD), back),
+        risk=Risk.INTERRUPTS,
+        undo="stop docker by hand",
+    )
 
 
 def remove(machine: Target, containers: Sequence[Container]) -> Fix:
