@@ -49,6 +49,11 @@ def certificate_wrong(look: Look, machine: Target) -> Iterator[Finding]:
         yield _missing_intermediate(look, machine, seen)
     elif verdict in tls.CAUSES:
         yield _wrong(look, machine, seen, verdict)
+    elif seen.own.ends < seen.now:
+        raise Unknown(
+            f"builds trust the certificate, though it ended on {seen.own.ends:%Y-%m-%d} and it is "
+            f"{seen.now:%Y-%m-%d %H:%M} on the platform; see which clock is wrong"
+        )
     elif seen.own.ends - seen.now < tls.SOON:
         yield _expiring(look, machine, seen)
 
