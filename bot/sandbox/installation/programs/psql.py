@@ -143,7 +143,8 @@ def _script(talk: Talk, text: str) -> int:
         if statement.startswith("\\"):
             return 3
         if not talk.run(_bound(statement, variables)):
-            talk.complaints[-1] = f"psql:<stdin>:{line}: {talk.complaints[-1]}"
+            where = f"psql:<stdin>:{line}: " if _given(talk.read, "f", "file") else ""
+            talk.complaints[-1] = f"{where}{talk.complaints[-1]}"
             if _stops(talk.read):
                 return 3
     return 0

@@ -1,5 +1,7 @@
 """redis-cli inside te-main, as it prints when nobody watches: a line per element, nothing around it."""
 
+import re
+
 from bot.sandbox.installation.programs import Call, Reply, in_te_main, program, unsupported
 from bot.sandbox.installation.redis import PORT, WRITES, RedisError, Said
 
@@ -16,10 +18,21 @@ def redis_cli(call: Call) -> Reply:
             given[option] = words.pop(0)
         elif option not in _FLAGS:
             return unsupported(call, option)
-    commands = [words] if words else [line.split() for line in call.stdin.splitlines() if line.strip()]
+    commands = [words] if words else [_words(line) for line in call.stdin.splitlines() if line.strip()]
     if not commands:
         return unsupported(call, "no command")
     return _asked(call, commands, given)
+
+
+def _words(line: str) -> list[str]:
+    """A line of input: plain words, and words in double quotes with bytes by their numbers."""
+    found = re.findall(r'"((?:[^"\\]|\\.)*)"|(\S+)', line)
+    return [plain or _unquoted(quoted) for quoted, plain in found]
+
+
+def _unquoted(text: str) -> str:
+    said = re.sub(r"\\x([0-9a-f]{2})|\\(.)", lambda found: chr(int(found[1], 16)) if found[1] else found[2], text)
+    return said.encode("latin-1", errors="replace").decode(errors="replace")
 
 
 def _asked(call: Call, commands: list[list[str]], given: dict[str, str]) -> Reply:
