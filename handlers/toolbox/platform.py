@@ -52,6 +52,18 @@ class Disk:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """In MiB: all of it, and what programs could still get."""
+
+    total: int
+    left: int
+
+    @property
+    def percent(self) -> int:
+        return self.left * 100 // self.total if self.total else 0
+
+
+@dataclass(frozen=True)
 class Answer:
     """What a page answered: its HTTP status (0: none came), and why none came."""
 
@@ -173,6 +185,25 @@ def _biggest(said: Output, asked: Sequence[str]) -> tuple[tuple[str, int], ...]:
     rows = (line.split("\t", 1) for line in said.out.splitlines())
     found = [(row[1], int(row[0])) for row in rows if len(row) == 2 and row[0].isdigit() and row[1] not in asked]
     return tuple(sorted(found, key=lambda each: -each[1]))
+
+
+# ---------------------------------------------------------------- memory
+
+
+@fact
+def memory(platform: Target) -> Fact[Memory]:
+    """How much memory there is, and how much of it can still be had: caches count as free."""
+    return Fact(f"How much memory is left on {platform}?", platform, sh("free", "-m"), _memory)
+
+
+def _memory(said: Output) -> Memory:
+    rows = [line.split() for line in said.out.splitlines()]
+    named = {row[0]: row[1:] for row in rows if row}
+    total, without_caches = named.get("Mem:", []), named.get("-/+", [])  # the second row is of Ubuntu 14.04
+    left = total[5:6] if rows and "available" in rows[0] else without_caches[2:3]
+    if not said.ok or not left or not left[0].isdigit() or not total[0].isdigit():
+        raise Unknown(f"free does not tell how much memory is left: {(said.err or said.out).strip()[:200]}")
+    return Memory(int(total[0]), int(left[0]))
 
 
 # ---------------------------------------------------------------- the certificate of RabbitMQ

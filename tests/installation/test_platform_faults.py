@@ -13,7 +13,7 @@ from tests.installation.tripwires import Tripwires
 NAMES = (
     "platform disk full", "rabbitmq certificate is a directory", "license for another host", "license expired",
     "platform app not ready", "platform does not answer", "github login mismatch", "github too many statuses",
-    "github webhooks silent",
+    "github webhooks silent", "platform memory short",
 )  # fmt: skip
 OURS = tuple(CATALOGUE.diagnoses[name] for name in NAMES)
 DOWN, ANSWERS, SILENT = "platform.not-ready", "platform.uptime-failed", "github.webhooks-silent"
@@ -33,6 +33,7 @@ FOUND = [
     ("has a full disk", 200, "platform.disk-full", set[str]()),
     ("has a disk that fills up", 200, "platform.disk-full", set[str]()),
     ("has no inodes left", 200, "platform.disk-full", set[str]()),
+    ("runs out of memory", 200, "platform.memory-short", set[str]()),
     ("has too many statuses", 200, "github.too-many-statuses", set[str]()),
     ("hears nothing from GitHub", 200, SILENT, set[str]()),
 ]

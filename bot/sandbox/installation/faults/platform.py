@@ -144,6 +144,12 @@ def disk_busy(_installation: Installation, machine: Machine) -> None:
     machine.disks.append(Disk("/dev/xvdf", DATA, 103_081_248, 82_464_998))
 
 
+@fault("runs out of memory", on=Role.PLATFORM, cause="platform.memory-short")
+def memory_short(_installation: Installation, machine: Machine) -> None:
+    """Its programs take all memory but 300 MiB."""
+    machine.available = 300
+
+
 # ---------------------------------------------------------------- GitHub
 
 
