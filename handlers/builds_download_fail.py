@@ -20,18 +20,24 @@ LINK = "https://docs.travis-ci.com/user/enterprise/troubleshooting-guide/"
 KINDS = {
     6: (
         "resolve {host}",
-        "Ask a worker from inside a build image: `docker run --rm --entrypoint getent {image} hosts {host}`. When the "
-        "worker itself knows the name (`getent hosts {host}`), set `dns` in its /etc/docker/daemon.json.",
+        (
+            "Ask a worker from inside a build image: `docker run --rm --entrypoint getent {image} hosts {host}`. When "
+            "the worker itself knows the name (`getent hosts {host}`), set `dns` in its /etc/docker/daemon.json."
+        ),
     ),
     7: (
         "connect to {host}",
-        "Let the workers out to {host}, or give builds the proxy that leads there: HTTPS_PROXY in the settings of the "
-        "repositories. Try it inside a build image: `docker run --rm --entrypoint curl {image} -sSI https://{host}/`.",
+        (
+            "Let the workers out to {host}, or give builds the proxy that leads there: HTTPS_PROXY in the settings of "
+            "the repositories. Try it: `docker run --rm --entrypoint curl {image} -sSI https://{host}/`."
+        ),
     ),
     60: (
         "trust the certificate of {host}",
-        "Look in one of these logs which address curl fetched. When it is one of yours, or a proxy opens TLS on the "
-        "way, its authority has to be one that build images know; `curl -v` inside {image} names it.",
+        (
+            "Look in one of these logs which address curl fetched. When it is one of yours, or a proxy opens TLS on "
+            "the way, its authority has to be one that build images know; `curl -v` inside {image} names it."
+        ),
     ),
 }
 

@@ -294,10 +294,10 @@ def _settings(text: str, prefix: str) -> list[tuple[str, str]]:
 
 
 @fact
-def renewal(machine: Target) -> Fact[bool]:
+def renewal(platform: Target) -> Fact[bool]:
     """Is there the vendor's renewal script, and can only root and its owner have written it?"""
     question = sh("stat", "-c", "%U %a %F", SCRIPT).sudo()
-    return Fact(f"Is there {SCRIPT} on {machine}?", machine, question, _renewal)
+    return Fact(f"Is there {SCRIPT} on {platform}?", platform, question, _renewal)
 
 
 def _renewal(said: Output) -> bool:
