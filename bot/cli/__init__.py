@@ -323,9 +323,12 @@ def manifest(
 @manifest_app.command(name="sudoers")
 def manifest_sudoers(context: typer.Context, config: Config = None) -> None:
     """The least that sudo has to allow opsbot on the machines of the configuration."""
+    from bot.adapters.database import Location
     from bot.cli.sudoers import Broker, sudoers
 
     settings = _settings(context, config)
+    databases = settings.databases().items()
+    inside = [(key[0], Location(name=at.name, user=at.user)) for key, at in databases if at.via == "container"]
     brokers = {
         Broker(
             each.rabbitmq.via == "container",
@@ -333,6 +336,8 @@ def manifest_sudoers(context: typer.Context, config: Config = None) -> None:
             tuple(sorted({machine.data_dir.rstrip("/") for machine in each.platforms})),
             each.domain,
             tuple(sorted({worker.queue for worker in each.workers if worker.queue})),
+            tuple(dict.fromkeys(location for name, location in inside if name == each.name)),
+            each.redis.via == "container",
         )
         for each in settings.installations
     }

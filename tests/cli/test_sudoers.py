@@ -13,12 +13,15 @@ from typing import Any
 import pytest
 import yaml
 
+from bot.adapters import redis
+from bot.adapters.database import Location, inside
 from bot.cli.sudoers import Broker, rooted, sudoers
 from bot.core import unit
 from bot.core.command import Command, sh
 from bot.core.fact import Fact
 from bot.core.fix import Change, Wait
-from bot.core.question import Answer, Output, Question, Unanswered
+from bot.core.question import Answer, Output, Question, RedisRead, Unanswered
+from bot.core.sql import Query, Statement
 from bot.core.target import Role, Site, Target
 from bot.engine.rounds import Diagnoser
 from tests.engine.machines import Machines, Said, diagnoses
@@ -151,11 +154,30 @@ def test_every_fact_of_ours_is_known_to_it() -> None:
 
 
 def test_where_the_broker_runs_and_its_vhost_decide_the_rules() -> None:
-    host = rules_of(sudoers(["ops"], (Broker(False, "ci"),)), Role.PLATFORM)
+    host = rules_of(sudoers(["ops"], (Broker(False, "ci", databases=(), redis_in_container=False),)), Role.PLATFORM)
     assert "/usr/bin/timeout -k 2 20 rabbitmqctl -q list_consumers -p ci" in host
     assert not any("docker exec" in rule for rule in host)
     container = rules_of(sudoers(["ops"]), Role.PLATFORM)
     assert not any(rule.startswith("/usr/bin/timeout -k 2 20 rabbitmqctl") for rule in container)
+
+
+def test_what_psql_and_redis_cli_are_told_is_no_word_of_a_rule() -> None:
+    rules = rules_of(sudoers(["ops"]), Role.PLATFORM)
+    queries = [Query("SELECT 1"), Query("SELECT id FROM users WHERE login = %s", ("any; 'login'",))]
+    for query in queries:
+        made = list(inside.reading(Location(), query).inside(CONTAINER).parts())
+        assert allowed(rules, made[-1], timedelta(seconds=20))
+        assert not made[0].as_root, "what is told comes from a program that needs no rights"
+    statement = inside.writing(Location(), Statement("DELETE FROM users"), timedelta(minutes=5)).inside(CONTAINER)
+    assert allowed(rules, list(statement.parts())[-1], timedelta(minutes=5, seconds=5))
+    asked = redis.program(RedisRead(("LLEN", "any key"))).inside(CONTAINER)
+    assert allowed(rules, list(asked.parts())[-1], timedelta(seconds=20))
+
+
+def test_databases_and_redis_outside_of_the_container_need_no_rule() -> None:
+    rules = rules_of(sudoers(["ops"], (Broker(databases=(), redis_in_container=False),)), Role.PLATFORM)
+    assert not any(" psql " in rule for rule in rules)
+    assert not any("redis-cli" in rule and "DEL" not in rule for rule in rules)
 
 
 def test_visudo_takes_it(tmp_path: Path) -> None:
