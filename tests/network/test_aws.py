@@ -55,7 +55,7 @@ def forgotten() -> Iterator[None]:
 
 @cache
 def made(write: bool) -> Aws:
-    return Aws({"prod": Access(REGION, write)})
+    return Aws({"prod": Access(REGION, write), "home": Access(REGION, write)})
 
 
 class Worker(Machines):
