@@ -18,6 +18,7 @@ from bot.core.sql import Query, Statement
 from bot.core.target import Target
 
 PSQL: Final = ("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose")
+GRACE: Final = timedelta(seconds=5)  # beyond the server's own time limit, until psql is ended
 _ERROR: Final = re.compile(r"^(?:psql:.*?)?(ERROR|FATAL|PANIC):  ([0-9A-Z]{5}): (.*)$", re.MULTILINE)
 _COUNT: Final = re.compile(r"opsbot: (\d+) rows$", re.MULTILINE)
 _LOST: Final = re.compile(r"connection (to server )?was lost|closed the connection|SSL SYSCALL error|no connection to")
@@ -27,7 +28,7 @@ def ask(
     inside: Inside, target: Target, location: Location, queries: Sequence[Query], abort: Flag
 ) -> list[Answer | Unanswered]:
     """The rows of each query, all asked in one go."""
-    made = [_reading(location, query) for query in queries]
+    made = [_made(location, query) for query in queries]
     programs = [each for each in made if isinstance(each, Program)]
     said = iter(inside.ask(target, programs, abort) if programs else ())
     where = f"{location.shown('')} of {target}"
@@ -39,20 +40,30 @@ def change(
 ) -> Output:
     """Commit it once; raises NotSent when psql surely did not begin, exit None when nobody knows."""
     try:
-        sql = text.with_literals(*text.one_statement(statement.text, statement.parameters))
+        program = writing(location, statement, within)
     except (text.NotOneStatement, psycopg.Error) as why:
         raise NotSent(f"the statement was not sent: {why}") from why
-    program = _psql(location, text.changing(sql, statement.rows), within, writes=True)
-    said = inside.send(target, program, within + timedelta(seconds=5), abort)
+    said = inside.send(target, program, within + GRACE, abort)
     return _ended(said, f"{location.shown('')} of {target}", statement)
 
 
-def _reading(location: Location, query: Query) -> Program | Unanswered:
+def reading(location: Location, query: Query) -> Program:
+    """psql as it is run for a query. Raises NotOneStatement or psycopg.Error for one that cannot be asked."""
+    sql = text.with_literals(*text.wrapped(query.text, query.parameters))
+    return _psql(location, sql, query.within, writes=False)
+
+
+def writing(location: Location, statement: Statement, within: timedelta) -> Program:
+    """psql as it is run for a statement; raises as `reading` does."""
+    sql = text.with_literals(*text.one_statement(statement.text, statement.parameters))
+    return _psql(location, text.changing(sql, statement.rows), within, writes=True)
+
+
+def _made(location: Location, query: Query) -> Program | Unanswered:
     try:
-        sql = text.with_literals(*text.wrapped(query.text, query.parameters))
+        return reading(location, query)
     except (text.NotOneStatement, psycopg.Error) as why:
         return Unanswered(f"The query was not asked: {why}.", trouble.FAILED)
-    return _psql(location, sql, query.within, writes=False)
 
 
 def _psql(location: Location, sql: str, within: timedelta, *, writes: bool) -> Program:
