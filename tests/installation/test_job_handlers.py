@@ -73,7 +73,7 @@ def test_more_builds_than_workers_is_said_and_no_fault(practice: Jobs) -> None:
     [finding] = [each.finding for each in practice.look().findings if each.finding.cause.startswith(OURS)]
     assert (finding.cause, finding.severity) == ("capacity.saturated", Severity.INFO)
     assert practice.findings() == []
-    practice.pass_time(15 * 60)
+    practice.pass_time(70 * 60)
     assert causes(practice) == set()
 
 
