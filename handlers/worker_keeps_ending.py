@@ -21,7 +21,7 @@ SHORT_LIFE = timedelta(minutes=2)  # one that ends sooner after its start was ha
     of="builds not starting",
     each=Role.WORKER,
     says="Does travis-worker stay up?",
-    unless=("broker.down", "net.*", "docker.hung", *settings.ENDS_BY),
+    unless=("broker.down", "net.*", "tls.*@BROKEN", "docker.hung", *settings.ENDS_BY),
     runbook="https://docs.travis-ci.com/user/enterprise/worker-cli-commands/",
 )
 def worker_keeps_ending(look: Look, machine: Target) -> Iterator[Finding]:
