@@ -2,12 +2,15 @@
 raises no alarm.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from threading import Event as Flag
+from typing import Any
 
 import pytest
 
 from bot.core.finding import Finding, Severity
+from bot.core.look import Look
 from bot.core.sql import Statement
 from bot.engine.rounds import Report
 from bot.sandbox.installation import FAULTS
@@ -157,6 +160,45 @@ def test_jobs_are_not_called_lost_while_reports_wait(practice: Jobs) -> None:
     practice.pass_time(15 * 60)
     report = practice.look()
     assert all(not each.finding.fixes for each in report.findings if each.finding.cause == "jobs.stuck-queued")
+
+
+def test_statistics_tell_the_depths_and_what_waits(practice: Jobs) -> None:
+    practice.inject("platform-1 falls behind in Sidekiq")
+    practice.inject("platform-1 does not route jobs")
+    practice.inject("platform-1 tries some Sidekiq jobs again")
+    steps = Steps()
+    ended = practice.diagnoser.planned(lambda look: steps.run("sidekiq statistics", look), Flag())
+    queues, sets, states = steps.said
+    assert queues.splitlines()[1].startswith("scheduler: 4")
+    assert ended.startswith(sets)
+    assert sets.startswith("6 Sidekiq processes; 3 in retry, 0 in schedule, 0 in dead.")
+    assert "queued on no queue yet: 2" in states
+
+
+class Steps:
+    """What a job gets, kept in memory."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def run(self, name: str, look: Look) -> str:
+        self.said.clear()
+        return CATALOGUE.jobs[name].work(self, look)
+
+    def step(self, name: str, do: Callable[[], Any]) -> Any:
+        return do()
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def masked(self, text: str) -> tuple[str, Mapping[str, int]]:
+        return text, {}
+
+    def attach(self, name: str, files: Mapping[str, str], says: str) -> None:
+        raise AssertionError(f"{name} was attached")
+
+    def findings(self) -> Sequence[str]:
+        return ()
 
 
 def found(practice: Jobs, cause: str) -> Finding:
