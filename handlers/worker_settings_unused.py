@@ -3,7 +3,9 @@ line wins over it.
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
+from bot.core.fact import Fact
 from bot.core.finding import Finding, Severity
 from bot.core.fix import Fix, Risk
 from bot.core.handler import diagnosis
@@ -26,16 +28,14 @@ COMPARED = (AMQP, BUILD_API, QUEUE, "POOL_SIZE")
 )
 def worker_runs_with_old_settings(look: Look, machine: Target) -> Iterator[Finding]:
     look.together(worker.init_system(machine), worker.addresses(machine), settings.written(machine))
-    if (init := look(worker.init_system(machine))) == worker.UPSTART:
-        return  # the process takes what the files say at each start, and nothing of it can be compared
-    asked = (settings.started_with(machine), settings.places(machine))
-    digests = (settings.digest_of_files(machine), settings.digest_of_start(machine))
-    now = worker.service(look, machine, *asked, *digests)
-    if not now.running or (inside := look(settings.started_with(machine))) is None:
+    init = look(worker.init_system(machine))
+    now = worker.service(look, machine, *_compared(machine, init))
+    inside = _started_with(look, machine, init, now) if now.running else None
+    if inside is None:
         return
     written = settings.settings(look(settings.written(machine)), init)
-    differs = tuple(name for name in COMPARED if written.winner(name) and written.value(name) != _inside(inside, name))
-    if not differs and not _edited_since(look, machine):
+    differs = tuple(name for name in COMPARED if _changed(written, inside, name))
+    if not differs and (init == worker.UPSTART or not _edited_since(look, machine)):
         return
     yield Finding(
         "worker.config-stale",
@@ -48,15 +48,43 @@ def worker_runs_with_old_settings(look: Look, machine: Target) -> Iterator[Findi
     )
 
 
+def _compared(machine: Target, init: str) -> tuple[Fact[Any], ...]:
+    """What a container was started with; a process of 14.04 has to be known first."""
+    if init == worker.UPSTART:
+        return ()
+    digests = (settings.digest_of_files(machine), settings.digest_of_start(machine))
+    return (settings.started_with(machine), settings.places(machine), *digests)
+
+
+def _started_with(look: Look, machine: Target, init: str, now: worker.Service) -> Mapping[str, str] | None:
+    if init != worker.UPSTART:
+        return look(settings.started_with(machine))
+    if not now.pid:
+        return None
+    look.together(settings.process_has(machine, now.pid), *_needed(look, machine))  # or a fix would cost a fourth round
+    return look(settings.process_has(machine, now.pid))
+
+
+def _changed(written: Settings, inside: Mapping[str, str], name: str) -> bool:
+    """A shell passes on what is exported alone, so on 14.04 only what is there can be compared."""
+    if written.winner(name) is None or (written.sourced and not _inside(inside, name)):
+        return False
+    return written.value(name) != _inside(inside, name)
+
+
 def _restarts(look: Look, machine: Target) -> tuple[Fix, ...]:
     """A reboot would do no more."""
     if look.site.option("rabbitmq.via", "container") == "http":
         undo = "nothing to undo: builds that ran are queued again"
         steps = edit.taken_up(look, machine)
         return (Fix("worker.restart", "Restart travis-worker", machine, steps, Risk.INTERRUPTS, undo=undo),)
-    look.together(worker.boot_id(machine), worker.is_worker_machine(machine), *edit.ahead(look))
+    look.together(*_needed(look, machine))
     on = worker.handle(look, machine)
     return worker.drain_and_restart(on), worker.restart(on)
+
+
+def _needed(look: Look, machine: Target) -> tuple[Fact[Any], ...]:
+    return worker.boot_id(machine), worker.is_worker_machine(machine), *edit.ahead(look)
 
 
 def _inside(inside: Mapping[str, str], name: str) -> str:
@@ -64,7 +92,7 @@ def _inside(inside: Mapping[str, str], name: str) -> str:
 
 
 def _difference(written: Settings, inside: Mapping[str, str], name: str) -> str:
-    return f"{name} is {_inside(inside, name) or 'not set'} in the container, {written.value(name)} in the files"
+    return f"{name} is {_inside(inside, name) or 'not set'} in what runs, {written.value(name)} in the files"
 
 
 def _edited_since(look: Look, machine: Target) -> bool:

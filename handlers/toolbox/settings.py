@@ -314,6 +314,14 @@ def started_with(machine: Target) -> Fact[dict[str, str] | None]:
     return Fact(f"What was {SERVICE} on {machine} started with?", machine, question, _variables)
 
 
+@fact
+def process_has(machine: Target, pid: int) -> Fact[dict[str, str] | None]:
+    """What a process of Ubuntu 14.04 was started with, None when it is gone."""
+    question = sh("cat", f"/proc/{pid}/environ").sudo() | sh("tr", "\\0", "\\n")
+    question |= sh("grep", "-E", f"^[^=]*({_KEYS})=") | _masked()
+    return Fact(f"What was {SERVICE} on {machine} started with?", machine, question, _variables)
+
+
 def _variables(said: Output) -> dict[str, str] | None:
     lines = (line.partition("=") for line in said.out.splitlines())
     return {key: value for key, _, value in lines} or None

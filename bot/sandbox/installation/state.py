@@ -32,6 +32,7 @@ class Process:
     started: float
     container: "Container | None" = None
     on_signal: Callable[[str], None] | None = None
+    environment: tuple[str, ...] = ()
 
 
 @dataclass(eq=False)

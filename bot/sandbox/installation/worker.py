@@ -127,6 +127,7 @@ class TravisWorker(Service):
             self.process = self.container.process
         else:
             self.process = self.machine.spawn(UNIT, EFFECTIVE, "travis")
+            self.process.environment = (PATH, *(f"{key}={value}" for key, value in self.variables().items()))
             self.unit.main = self.process
         if self.process:
             self.process.on_signal = self.signal
@@ -367,15 +368,20 @@ class TravisWorker(Service):
     # ------------------------------------------------------------ settings and words
 
     def settings(self) -> dict[str, str]:
-        """What the files in /etc/default say, the last one winning; `TRAVIS_WORKER_X` wins over `X`."""
-        found: dict[str, str] = {}
-        for key, value in self._lines():
-            found[key] = value if self.machine.systemd else _filled(value, found)
+        """What the program makes of its variables: `TRAVIS_WORKER_X` wins over `X`."""
+        found = self.variables()
         return found | {
             key.removeprefix("TRAVIS_WORKER_"): value
             for key, value in found.items()
             if key.startswith("TRAVIS_WORKER_")
         }
+
+    def variables(self) -> dict[str, str]:
+        """What the files in /etc/default say, the last one winning."""
+        found: dict[str, str] = {}
+        for key, value in self._lines():
+            found[key] = value if self.machine.systemd else _filled(value, found)
+        return found
 
     def _lines(self) -> list[tuple[str, str]]:
         return re.findall(r"^(?:export )?([A-Z_0-9]+)=(.*)$", self._combined(), re.M)

@@ -2,6 +2,7 @@
 
 import hashlib
 import posixpath
+import re
 from collections.abc import Callable
 
 from bot.sandbox.installation.programs import Call, Options, Reply, Usage, options, program, unsupported
@@ -13,7 +14,7 @@ def read(call: Call, path: str) -> str | Reply:
     virtual = _VIRTUAL.get(path)
     if virtual is not None:
         return virtual(call.machine)
-    file = call.machine.files.get(path)
+    file = call.machine.files.get(path) or _environ(call.machine, path)
     if file is None:
         problem = "No such file or directory"
     elif file.folder:
@@ -23,6 +24,13 @@ def read(call: Call, path: str) -> str | Reply:
     else:
         return file.text
     return Reply(1, err=f"{call.name}: {path}: {problem}\n")
+
+
+def _environ(machine: Machine, path: str) -> File | None:
+    """What a process was started with, as /proc shows it to root."""
+    found = re.fullmatch(r"/proc/(\d+)/environ", path)
+    process = machine.processes.get(int(found[1])) if found else None
+    return None if process is None else File("".join(f"{each}\0" for each in process.environment), mode=0o400)
 
 
 _VIRTUAL: dict[str, Callable[[Machine], str]] = {
