@@ -16,7 +16,7 @@ from bot.core.target import Role, Site, Target
 from handlers.toolbox import bundle, platform, rabbitmq, worker
 
 NAME = "support-bundle"
-LONGEST = 400_000  # characters of one file; of a longer one the end says more
+LONGEST = 200_000  # characters of one file; of a longer one the end says more
 MOST_NAMED = 20  # findings that the mail names
 TOKEN = re.compile(r"(?<=://)[^\s/:@]+(?=@)")  # a URL may carry a token alone, where a name would stand
 MASK = "•••"
