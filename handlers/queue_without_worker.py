@@ -59,7 +59,8 @@ def _absent(look: Look, machine: Target, queues: list[Waiting], blamed: tuple[Ta
         f"jobs were sent to {_names(queues)}, which RabbitMQ does not have: their messages are lost",
         evidence=jobs.table(queues),
         person=f"{_attach(look, queues)} These jobs do not start by themselves even then: "
-        f"`reset lost jobs {machine} because a worker listens now` has the scheduler queue them once more.",
+        f"`reset lost jobs {machine} because a worker listens now` has the scheduler queue them once more, when they "
+        "have waited for over an hour.",
         link=LINK,
         blamed=blamed,
     )
