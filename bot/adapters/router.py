@@ -49,26 +49,20 @@ class Router:
 
     def ask(self, target: Target, questions: Sequence[Question], abort: Flag) -> Sequence[Answer | Unanswered]:
         """Answers in the order of the questions; each adapter is turned to once, all of them at the same time."""
-        parts = self._by_asker(questions)
+        parts = _by_kind(questions)
 
-        def ask(asker: Asker | None) -> Sequence[Answer | Unanswered]:
-            asked = [questions[no] for no in parts[asker]]
+        def ask(kind: type) -> Sequence[Answer | Unanswered]:
+            asked = [questions[no] for no in parts[kind]]
+            asker = self._machines if kind is Command else self._others.get(kind)
             return asker.ask(target, asked, abort) if asker else [_nobody(each) for each in asked]
 
         if len(parts) == 1:
             return ask(next(iter(parts)))
         answers: dict[int, Answer | Unanswered] = {}
         with ThreadPoolExecutor(len(parts) or 1, "ask") as pool:
-            for asker, said in zip(parts, pool.map(ask, parts), strict=True):
-                answers.update(zip(parts[asker], said, strict=True))
+            for kind, said in zip(parts, pool.map(ask, parts), strict=True):
+                answers.update(zip(parts[kind], said, strict=True))
         return [answers[no] for no in range(len(questions))]
-
-    def _by_asker(self, questions: Sequence[Question]) -> dict[Asker | None, list[int]]:
-        sorted_out: dict[Asker | None, list[int]] = {}
-        for no, question in enumerate(questions):
-            asker = self._machines if isinstance(question, Command) else self._others.get(type(question))
-            sorted_out.setdefault(asker, []).append(no)
-        return sorted_out
 
     def send(self, target: Target, command: Command, within: timedelta, abort: Flag) -> Output:
         return self._machines.send(target, command, within, abort)
@@ -87,6 +81,14 @@ class Router:
 
     def identity(self, target: Target) -> str:
         return self._machines.identity(target)
+
+
+def _by_kind(questions: Sequence[Question]) -> dict[type, list[int]]:
+    """The places of the questions of each type."""
+    sorted_out: dict[type, list[int]] = {}
+    for no, question in enumerate(questions):
+        sorted_out.setdefault(type(question), []).append(no)
+    return sorted_out
 
 
 def _nobody(question: Question) -> Unanswered:

@@ -1,0 +1,104 @@
+"""A database or redis that cannot be asked: a finding when it is away, not known when it is opsbot's own lack, and
+never a veil over what SSH still answers.
+"""
+
+from collections.abc import Iterator
+from threading import Event
+
+import pytest
+
+from bot.core.command import sh
+from bot.core.fact import Fact
+from bot.core.finding import Finding, Severity
+from bot.core.handler import Diagnosis
+from bot.core.look import Look
+from bot.core.question import RedisRead, Rows, Unanswered
+from bot.core.sql import Query
+from bot.core.target import Role, Site, Target
+from bot.engine.rounds import Diagnoser, Report
+from tests.engine.machines import Machines, Said
+
+FIRST, SECOND = (Target(f"platform-{no}", Role.PLATFORM, "prod", f"10.0.0.{no}") for no in (1, 2))
+QUERY, READ = Query("SELECT count(*) AS jobs FROM jobs"), RedisRead(("LLEN", "queue"))
+DISK = Fact("disk", Role.PLATFORM, sh("df"), lambda said: str(said.out))
+JOBS = Fact("jobs", Role.PLATFORM, QUERY, lambda said: int(said.rows[0]["jobs"]))
+QUEUE = Fact("queue", Role.PLATFORM, READ, lambda said: int(said.out))
+
+
+def full(look: Look, machine: Target) -> Iterator[Finding]:
+    if look(DISK) == "full":
+        yield Finding("platform.disk-full", Severity.BROKEN, machine, "the disk is full")
+
+
+def many(look: Look, machine: Target) -> Iterator[Finding]:
+    if look(JOBS) > 10:
+        yield Finding("jobs.many", Severity.WARN, machine, f"{look(JOBS)} jobs")
+
+
+def queued(look: Look, machine: Target) -> Iterator[Finding]:
+    if look(QUEUE) > 10:
+        yield Finding("queue.long", Severity.WARN, machine, f"{look(QUEUE)} in the queue")
+
+
+DIAGNOSES = [
+    Diagnosis(make.__name__, "", Role.PLATFORM, f"Is it {make.__name__}?", make, once=True)
+    for make in (full, many, queued)
+]
+
+
+def look(answers: dict[str, dict[str, Said]], *platforms: Target) -> Report:
+    site = Site("prod", "travis.example.com", "2.2", platforms or (FIRST,))
+    return Diagnoser(site, Machines(answers), lambda *_: None).look(DIAGNOSES, site, Event())
+
+
+def causes(report: Report) -> list[tuple[str, str]]:
+    return sorted((found.finding.cause, found.finding.target.name) for found in report.findings)
+
+
+def test_what_is_away_is_found_beside_what_ssh_answers() -> None:
+    away, gone = (
+        Unanswered("the database is away", "database-unreachable"),
+        Unanswered("redis is away", "redis-unreachable"),
+    )
+    report = look({"platform-1": {"df": "full", str(QUERY): away, str(READ): gone}})
+    assert causes(report) == [
+        ("platform.database-unreachable", "platform-1"),
+        ("platform.disk-full", "platform-1"),
+        ("platform.redis-unreachable", "platform-1"),
+    ]
+    assert "PostgreSQL" in next(found.finding.person for found in report.findings if "database" in found.finding.cause)
+    assert len(report.unknown) == 2
+
+
+@pytest.mark.parametrize("cause", ["sql", "database-refused", "container", "not-configured"])
+def test_what_opsbot_may_not_ask_is_not_known(cause: str) -> None:
+    refused = Unanswered("column jobs does not exist", cause)
+    report = look({"platform-1": {"df": "full", str(QUERY): refused, str(READ): "3"}})
+    assert causes(report) == [("platform.disk-full", "platform-1")]
+    assert report.unknown == ("platform-1: Is it many?: not known, because column jobs does not exist",)
+
+
+def test_rows_that_were_cut_are_not_read() -> None:
+    report = look({"platform-1": {"df": "empty", str(QUERY): Rows(({"jobs": 99},), truncated=True), str(READ): "3"}})
+    assert causes(report) == []
+    assert report.unknown == ("platform-1: jobs: the answer was too long and is cut",)
+
+
+def test_a_database_that_is_away_moves_no_other_question_to_another_platform() -> None:
+    """Each platform has a container of its own: the next one is asked what this one could not answer, and only that."""
+
+    def asked_twice(look: Look, machine: Target) -> Iterator[Finding]:
+        look.together(DISK, JOBS)
+        look(DISK)
+        look(Fact("load", Role.PLATFORM, sh("uptime"), lambda said: str(said.out)))
+        yield from ()
+
+    site = Site("prod", "travis.example.com", "2.2", (FIRST, SECOND))
+    away = Unanswered("the database is away", "database-unreachable")
+    machines = Machines(
+        {"platform-1": {"df": "fine", "uptime": "1", str(QUERY): away}, "platform-2": {str(QUERY): away}}
+    )
+    diagnosis = Diagnosis("twice", "", Role.PLATFORM, "Twice?", asked_twice, once=True)
+    report = Diagnoser(site, machines, lambda *_: None).look([diagnosis], site, Event())
+    assert report.unknown == ()
+    assert [asked for asked in machines.asked if asked[0] == "platform-2"] == [("platform-2", str(QUERY))]
