@@ -3,7 +3,6 @@
 Sending it is a person's business, after reading it.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -12,14 +11,13 @@ from bot.core.errors import Unknown
 from bot.core.fact import Fact
 from bot.core.handler import Steps, job
 from bot.core.look import CannotLook, Look
+from bot.core.shown import MASK
 from bot.core.target import Role, Site, Target
 from handlers.toolbox import bundle, platform, rabbitmq, worker
 
 NAME = "support-bundle"
 LONGEST = 200_000  # characters of one file; of a longer one the end says more
 MOST_NAMED = 20  # findings that the mail names
-TOKEN = re.compile(r"(?<=://)[^\s/:@]+(?=@)")  # a URL may carry a token alone, where a name would stand
-MASK = "•••"
 Texts = Mapping[str, str]
 Files = Mapping[str, Sequence[Fact[str]]]
 Parts = Mapping[str, tuple[str, Mapping[str, int]]]  # path -> text without secrets, and what was masked in it
@@ -54,9 +52,8 @@ def _collected(steps: Steps, read: Callable[[], Texts]) -> Parts:
 
 def _without_secrets(steps: Steps, text: str) -> tuple[str, Mapping[str, int]]:
     """Masked before it is cut: what tells a secret stands before it."""
-    known, counts = steps.masked(text)
-    shown, tokens = TOKEN.subn(MASK, known)
-    return _end_of(shown), {**counts, **({"a name or token in a URL": tokens} if tokens else {})}
+    shown, counts = steps.masked(text)
+    return _end_of(shown), counts
 
 
 def _end_of(text: str) -> str:

@@ -101,7 +101,7 @@ def test_no_secret_is_in_it_or_recorded_on_the_way(practice: Practice) -> None:
     for where in (str(files), str(steps.recorded), str(steps.said)):
         assert not any(secret in where for secret in (password, "5ecre7t0ken", "abcdef012345"))
     assert "platform-1/travis.log: a password in a URL: 1" in files["masked.txt"]
-    assert "platform-1/travis.log: a name or token in a URL: 1" in files["masked.txt"]
+    assert "platform-1/travis.log: a token before a host: 1" in files["masked.txt"]
     assert "a setting that is named like a secret: 1" in files["masked.txt"]
     assert "3 values in it were masked" in ending
 
