@@ -192,6 +192,30 @@ def test_a_size_that_is_no_number_is_not_known() -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "edit"),
+    [
+        ([], "/etc/default/travis-worker: `(no line)` -> `export TRAVIS_WORKER_DOCKER_API_VERSION=1.44`"),
+        (
+            ["/etc/default/travis-worker:7:export DOCKER_API_VERSION=1.30"],
+            "/etc/default/travis-worker: `(no line)` -> `export TRAVIS_WORKER_DOCKER_API_VERSION=1.44`",
+        ),
+        (
+            ["/etc/default/travis-worker-local:7:export TRAVIS_WORKER_DOCKER_API_VERSION=1.30"],
+            f"/etc/default/travis-worker-local: `{pool.API_KEY}=1.30` -> `{pool.API_KEY}=1.44`",
+        ),
+    ],
+    ids=["none", "without the prefix", "with it"],
+)
+def test_the_line_that_counts_is_changed_or_one_is_added_that_wins(said: list[str], edit: str) -> None:
+    found = pool.pool(lines("/etc/default/travis-worker:1:export QUEUE_NAME='builds.bionic'", *said), worker.SYSTEMD)
+    line = pool.api_line(found, "1.44")
+    assert line is not None
+    assert str(line) == edit
+    allowed = {(each.file, each.expression) for each in pool.possible_api_lines("1.44")}
+    assert (line.file, line.expression) in allowed  # those that sudo has a rule for
+
+
+@pytest.mark.parametrize(
     ("log", "draining"),
     [
         ("SIGUSR2 received, toggling", True),
