@@ -263,4 +263,5 @@ def _escaped(word: str) -> str:
     """A word that matches itself alone. sudo compares the words joined by spaces; a tab cannot be written, so any one
     character may stand there.
     """
-    return re.sub(r"([\\*?\[\]!,:=#])", r"\\\1", word).replace("\t", "?")
+    doubled = word.replace("\\", "\\\\")  # sudoers takes one of two away, and the comparison of words another
+    return re.sub(r"([\\*?\[\]!,:=#])", r"\\\1", doubled).replace("\t", "?")
