@@ -106,7 +106,9 @@ def _pattern(rule: str) -> str:
     words = words.replace("\\" * 4, "\0")  # real sudo needs four for one
     for sign in ",:=#!":
         words = words.replace(f"\\{sign}", sign)
-    return words.replace("\\]", "]").replace("\\[", "[[]").replace("\\*", "[*]").replace("\\?", "[?]").replace("\0", "\\")
+    return (
+        words.replace("\\]", "]").replace("\\[", "[[]").replace("\\*", "[*]").replace("\\?", "[?]").replace("\0", "\\")
+    )
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
