@@ -34,6 +34,7 @@ _JOBS = ("ps", "-a", "--filter", f"name={JOB}", "--format")
 _ROW = "{{.ID}}\t{{.Names}}\t{{.CreatedAt}}\t{{.Status}}"
 _OLD_SERVER = re.compile(r"daemon:\s*client and server don't have same version|client is newer than server")
 _OLD_CLIENT = re.compile(r"client version ([\d.]+) is too old(?:\. Minimum supported API version is ([\d.]+\d))?")
+_NO_FLAG = re.compile(r"unknown shorthand flag: 'f'|flag provided but not defined: -f")
 _NO_DAEMON = "Cannot connect to the Docker daemon"
 _REQUEUE = "couldn't start instance, attempting requeue"
 
@@ -58,6 +59,8 @@ def _state(said: Output) -> str:
         return SILENT
     if not said.out.strip() and _NO_DAEMON in said.err:
         return DOWN
+    if _NO_FLAG.search(said.err):
+        return ANSWERS  # docker before 1.13; its version, asked in another way, is trouble enough
     if not said.ok or not said.out.strip():
         raise Unknown(f"docker said neither yes nor no: {(said.err or said.out).strip()[:200] or 'nothing'}")
     return ANSWERS
