@@ -234,3 +234,19 @@ def test_df_tells_one_disk_from_another(healthy: Installation, platform: Console
     [said] = platform.ask(sh("df", "-P", "-k", "/", "/var/travis", "/nix"))
     assert [line.split()[4] for line in said.out.splitlines()] == ["Capacity", "23%", "100%"]
     assert (said.exit, said.err) == (1, "df: /nix: No such file or directory\n")
+
+
+def test_the_database_follows_the_builds_as_long_as_somebody_drains_their_reports(healthy: Installation) -> None:
+    assert healthy.database is not None
+    states = "SELECT state FROM jobs WHERE queued_at > now() - interval '15 minutes'"
+    healthy.push(2)
+    assert healthy.database.run(states) == [{"state": "queued"}] * 2
+    pass_time(healthy, 60)
+    assert healthy.database.run(states) == [{"state": "started"}] * 2
+    drain = healthy.app.services["travis-hub-drain"]
+    drain.stop()
+    pass_time(healthy, 120)
+    assert healthy.database.run(states) == [{"state": "started"}] * 2
+    drain.start()
+    pass_time(healthy, 60)
+    assert healthy.database.run(states) == [{"state": "passed"}] * 2
