@@ -46,6 +46,7 @@ def test_every_way_gives_the_same_rows(clean: World) -> None:
         "SELECT nextval('note_numbers')",
         "SELECT 1; DELETE FROM notes",
         "SELECT 1) u LIMIT 1) q; COMMIT; DELETE FROM notes; SELECT ((1",
+        "SELECT 1) u LIMIT 1) q; SET default_transaction_read_only = off; COMMIT; DELETE FROM notes; SELECT ((1",
         "SELECT set_config('transaction_read_only', 'off', false), nextval('note_numbers')",
     ],
 )
