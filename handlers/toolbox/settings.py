@@ -41,9 +41,9 @@ NO_VALUE: Final = "no NAME=value"
 ENDS_BY: Final = (  # causes that keep a worker from starting or from connecting
     "worker.amqp-auth",
     "worker.config-overridden",
-    "worker.config-unparsable",
+    "worker.config-unparsable@BROKEN",
     "worker.host-mismatch",
-    "worker.run-*",
+    "worker.run-*@BROKEN",
 )
 
 _KEYS: Final = f"{AMQP}|{BUILD_API}|{QUEUE}|POOL_SIZE|{HOST}|{ENDPOINT}|SECURITY_TOKEN"
