@@ -10,7 +10,7 @@ import pytest
 from bot.adapters.database import Database, Way
 from bot.core.question import Rows, Unanswered
 from bot.core.sql import Query
-from tests.adapters.database.world import HOSTILE, PASSWORD, PLATFORM, SECOND, World, ask
+from tests.adapters.database.world import HOSTILE, PASSWORD, PLATFORM, SECOND, World, ask, kill
 
 
 def test_every_way_gives_the_same_rows(clean: World) -> None:
@@ -123,6 +123,29 @@ def test_a_stopped_run_stops_its_query(clean: World, way: Way, abort: Flag) -> N
         running = connection.execute("SELECT query FROM pg_stat_activity WHERE query LIKE '%pg_sleep(30)%' AND pid <> "
                                      "pg_backend_pid() AND state = 'active'").fetchall()  # fmt: skip
     assert running == [], "the server was told"
+
+
+@pytest.mark.parametrize("way", [Way.DIRECT, Way.TUNNEL])
+def test_a_query_whose_connection_is_lost_is_asked_again(clean: World, way: Way) -> None:
+    killer = threading.Timer(0.4, kill, [clean, "query LIKE '%pg_sleep(1)%'"])
+    killer.start()
+    queries = [Query("SELECT 1 AS one"), Query("SELECT pg_sleep(1)::text AS slept"), Query("SELECT 2 AS two")]
+    answers = clean.by(way).ask(PLATFORM, queries, Flag())
+    killer.join()
+    assert answers == [Rows(({"one": 1},)), Rows(({"slept": ""},)), Rows(({"two": 2},))]
+
+
+def test_a_server_that_dies_in_the_middle_is_a_finding(clean: World) -> None:
+    for way in Way:
+        killer = threading.Timer(0.4, clean.server.stop, kwargs={"immediate": True})
+        killer.start()
+        try:
+            answer = ask(clean.by(way), "SELECT pg_sleep(8)")
+            killer.join()
+        finally:
+            clean.server.start()
+        assert isinstance(answer, Unanswered)
+        assert answer.cause == "database-unreachable", answer
 
 
 def test_nobody_listens(clean: World) -> None:

@@ -5,7 +5,6 @@ import threading
 import time
 from datetime import timedelta
 from threading import Event as Flag
-from typing import LiteralString
 
 import psycopg
 import pytest
@@ -14,7 +13,7 @@ from bot.adapters.database import Database, Way
 from bot.core.ports import NotSent
 from bot.core.question import Output
 from bot.core.sql import Statement
-from tests.adapters.database.world import HOSTILE, PLATFORM, SECOND, World, change
+from tests.adapters.database.world import HOSTILE, PLATFORM, SECOND, World, change, kill
 
 REQUEUE = "UPDATE notes SET state = %s WHERE id = ANY(%s)"
 
@@ -145,12 +144,6 @@ def test_a_commit_whose_answer_is_lost_is_in_doubt(clean: World, way: Way) -> No
 
 def kill_committing(world: World) -> None:
     kill(world, "query = 'COMMIT' OR query LIKE 'DO %'")
-
-
-def kill(world: World, which: LiteralString) -> None:
-    with psycopg.connect(world.server.dsn) as connection:
-        active = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'travis' AND state = 'active'"
-        assert connection.execute(f"{active} AND ({which})").fetchall()
 
 
 def test_a_container_that_hangs_is_in_doubt(clean: World) -> None:

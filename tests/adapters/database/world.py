@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 from threading import Event as Flag
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -76,3 +76,10 @@ def ask(database: Database, text: str, *parameters: Parameter, **more: Any) -> A
 def change(database: Database, text: str, *parameters: Parameter, rows: int | None = None) -> Output:
     within = timedelta(seconds=5)
     return database.execute(PLATFORM, Statement(text, parameters, rows=rows), within, Flag())
+
+
+def kill(world: World, which: LiteralString) -> None:
+    """End what the installation's user does on the server and looks like this."""
+    with psycopg.connect(world.server.dsn) as connection:
+        active = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'travis' AND state = 'active'"
+        assert connection.execute(f"{active} AND ({which})").fetchall()
