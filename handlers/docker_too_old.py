@@ -12,7 +12,7 @@ from bot.core.look import Look
 from bot.core.target import Role, Target
 from handlers.toolbox import docker, pool, worker
 
-RUNBOOK = "https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/#a-worker-docker-version-mismatch"
+RUNBOOK = "https://docs.travis-ci.com/user/enterprise/troubleshooting-guide/#docker-versions-mismatched"
 INSTALLER = "https://raw.githubusercontent.com/travis-ci/travis-enterprise-worker-installers/master/installer.sh"
 IMAGES = ("trusty", "xenial", "bionic", "focal")  # the installer knows these build images
 

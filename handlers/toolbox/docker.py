@@ -2,7 +2,7 @@
 around.
 
 Every question here is bounded on the machine: a daemon that hangs takes a request and never answers it. Source:
-https://docs.travis-ci.com/user/enterprise/troubleshooting-guide/#docker-versions-mismatch
+https://docs.travis-ci.com/user/enterprise/troubleshooting-guide/#docker-versions-mismatched
 """
 
 import re
