@@ -6,8 +6,10 @@ between, while Sidekiq has next to nothing to sync and does not have this user i
 
 from collections.abc import Iterator
 
+from bot.core.errors import Refused
 from bot.core.finding import Finding, Severity
-from bot.core.handler import diagnosis
+from bot.core.fix import Fix, Risk
+from bot.core.handler import action, diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
 from handlers.toolbox import sidekiq, sync
@@ -50,6 +52,21 @@ def users_stuck_syncing(look: Look, machine: Target) -> Iterator[Finding]:
             fixes=(sync.release(machine, stuck, look.site.version),),
             link=sync.RUNBOOK,
         )
+
+
+@action(
+    "resync",
+    each=Role.PLATFORM,
+    says="Sync one user with GitHub again",
+    risk=Risk.DATA,
+    takes="login",
+)
+def resync(look: Look, machine: Target, login: str) -> Fix:
+    if not look.site.version.startswith("2."):
+        raise Refused("only a 2.x platform has a command that syncs one user")
+    if (found := look(sync.user(login))) is None:
+        raise Refused(f"no user of {look.site.name} has the login {login}")
+    return sync.sync_again(machine, found)
 
 
 def _evidence(stuck: tuple[sync.User, ...], waiting: int) -> str:

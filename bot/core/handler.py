@@ -16,7 +16,7 @@ from bot.core.look import Look
 from bot.core.target import Role, Target
 
 DiagnosisFunction = Callable[[Look, Target], Iterator[Finding]]
-ActionFunction = Callable[[Look, Target], Fix]
+ActionFunction = Callable[[Look, Target], Fix] | Callable[[Look, Target, str], Fix]
 
 
 class Steps(Protocol):
@@ -73,8 +73,8 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Action:
-    """A fix that can be ordered by name: `restart worker-2 because …`. `proof` names the diagnosis that must be
-    silent     after.
+    """A fix that can be ordered by name: `restart worker-2 because …`. `proof` names the diagnosis that must be silent
+    after. `takes` says what it is about besides a machine, such as a login: its function gets that word, too.
     """
 
     name: str
@@ -83,6 +83,12 @@ class Action:
     risk: Risk
     plan: ActionFunction
     proof: str = ""
+    takes: str = ""
+
+    def fix(self, look: Look, machine: Target, argument: str = "") -> Fix:
+        """The fix as it would be now; raises Refused, Unknown, or asks."""
+        more = (argument,) if self.takes else ()
+        return self.plan(look, machine, *more)
 
 
 @dataclass(frozen=True)
@@ -163,14 +169,14 @@ def diagnosis(
 
 
 def action(
-    name: str, *, each: Role, says: str, risk: Risk, proof: str = ""
+    name: str, *, each: Role, says: str, risk: Risk, proof: str = "", takes: str = ""
 ) -> Callable[[ActionFunction], ActionFunction]:
     """Declare a fix that can be ordered by name; it goes through the same approval, locks and proof as an offered
     one.
     """
 
     def register(plan: ActionFunction) -> ActionFunction:
-        PENDING.append((Action(name, each, says, risk, plan, proof), plan.__module__))
+        PENDING.append((Action(name, each, says, risk, plan, proof, takes), plan.__module__))
         return plan
 
     return register

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -104,8 +104,17 @@ def fix_to_json(fix: Fix) -> Json:
 
 def narrows(offered: Fix, agreed: Fix) -> bool:
     """Whether a fix does only a part of what was agreed to: the same steps, about fewer items, and nothing else."""
-    fewer = bool(offered.items) and set(offered.items) < set(agreed.items)
-    return fewer and _bones(offered, agreed.items) == _bones(agreed, agreed.items)
+    kept, gone = frozenset(offered.items), frozenset(agreed.items) - frozenset(offered.items)
+    if not kept or not gone or not kept < frozenset(agreed.items):
+        return False
+    left = replace(agreed, steps=tuple(step for step in agreed.steps if not _only_about(step, gone, kept)))
+    return _bones(offered, agreed.items) == _bones(left, agreed.items)
+
+
+def _only_about(step: Step, gone: frozenset[str], kept: frozenset[str]) -> bool:
+    """Whether a whole step is for what is gone, such as one order for each user."""
+    bare = _without(_step_to_json(step), frozenset())
+    return bool(_without(bare, gone) != bare and _without(bare, kept) == bare)
 
 
 _WORDS = frozenset({"title", "does", "undo", "asks", "question", "text", "saves", "items"})  # say it, do not do it

@@ -25,7 +25,8 @@ class Ask(Enum):
 class Request:
     """A sentence in parts.
 
-    RUN has `kind` (`diagnose`, `act`, `job`), `subject`, `targets`, `site`, `because`. SHOW, CANCEL, APPROVE and
+    RUN has `kind` (`diagnose`, `act`, `job`), `subject`, `targets`, `site`, `because`, and `argument` where an
+    action is about something besides a machine. SHOW, CANCEL, APPROVE and
     DECLINE have `number` (a run), DECLINE has `because`. CAN has `who` (user id) and the rest of a RUN.
     """
 
@@ -38,6 +39,7 @@ class Request:
     number: int | None = None
     who: str = ""
     look_only: bool = False
+    argument: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Vocabulary:
     """Every name the grammar can meet: from the catalogue and the configuration.
 
     `diagnoses`: situations and diagnoses; `actions` and `jobs`: names; `machines`: site name -> ((machine, role), ...);
-    `action_roles`: action -> role that its target must have.
+    `action_roles`: action -> role that its target must have; `action_takes`: action -> what it is about besides a
+    machine, such as a login.
     """
 
     command: str
@@ -54,6 +57,7 @@ class Vocabulary:
     jobs: tuple[str, ...]
     machines: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
     action_roles: tuple[tuple[str, str], ...] = ()
+    action_takes: tuple[tuple[str, str], ...] = ()
 
     @property
     def sites(self) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ class Order:
     """What somebody asked opsbot to do: the durable request, before it becomes a run.
 
     `subject` is a handler's or group's name ("builds not starting", "restart"); `targets` are machine names, none
-    meaning all. `look_only` runs diagnose without offering fixes (`status`, schedules).
+    meaning all; `argument` is what an action is about besides them. `look_only` runs diagnose without offering fixes (`status`, schedules).
     """
 
     verb: Verb
@@ -32,9 +32,10 @@ class Order:
     actor: Actor
     place: Place | None = None
     look_only: bool = False
+    argument: str = ""
 
     def __str__(self) -> str:
-        where = f" {', '.join(self.targets)}" if self.targets else ""
+        where = "".join(f" {each}" for each in (self.argument, ", ".join(self.targets)) if each)
         verb = "diagnose " if self.verb is Verb.DIAGNOSE else ""
         return f"{verb}{self.subject}{where} on {self.site}"
 

@@ -115,8 +115,9 @@ def order_of(request: Request, actor: Actor, place: Place | None) -> Order:
     status = request.ask is Ask.STATUS
     verb = Verb.DIAGNOSE if status else VERBS[request.kind]
     subject = "everything" if status else request.subject
+    look_only = status or request.look_only
     return Order(
-        verb, subject, request.site, request.targets, request.because, actor, place, status or request.look_only
+        verb, subject, request.site, request.targets, request.because, actor, place, look_only, request.argument
     )
 
 
@@ -129,6 +130,7 @@ def vocabulary_of(catalogue: Catalogue, command: str, sites: dict[str, tuple[tup
         jobs=tuple(catalogue.jobs),
         machines=tuple(sites.items()),
         action_roles=tuple((each.name, each.each.value) for each in catalogue.actions.values()),
+        action_takes=tuple((each.name, each.takes) for each in catalogue.actions.values() if each.takes),
     )
 
 

@@ -329,7 +329,8 @@ class Recovery:
         return plan
 
     def _action_fix(self, action: Action, target: Target) -> Fix:
-        fix = self.diagnoser.planned(lambda look: action.plan(look, target), self.journal.stop)
+        argument = self.journal.run.order.argument
+        fix = self.diagnoser.planned(lambda look: action.fix(look, target, argument), self.journal.stop)
         self.journal.heed_stop()
         return fix
 

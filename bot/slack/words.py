@@ -2,6 +2,7 @@
 
 diagnose SITUATION [MACHINE …] [on SITE]         SITUATION alone is enough
 ACTION MACHINE [MACHINE …] because TEXT [on SITE]
+ACTION NAME because TEXT [on SITE]               for an action about a login or the like
 JOB [on SITE]
 status [on SITE] · runs · show N · cancel N · approve N · decline N because TEXT
 can @PERSON "ACTION MACHINE" [on SITE] · help [WORD]
@@ -158,19 +159,31 @@ def _action(request: Request, rest: Sequence[str], vocabulary: Vocabulary, needs
     action, site = request.subject, request.site
     role = dict(vocabulary.action_roles).get(action, "")
     machines = _of_site(site, vocabulary)
+    if takes := dict(vocabulary.action_takes).get(action):
+        request, rest = _about_what(request, takes, rest)
     fitting = [name for name, its in machines if role in ("", its)]
     no_reason = needs_reason and not request.because
     if no_reason and rest and rest[0].casefold() in {name.casefold() for name in fitting}:
         rest = rest[:1]  # what follows may be the reason itself, without `because`
-    targets = _machines(rest, site, vocabulary, role, after=action)
+    targets = _machines(rest, site, vocabulary, role, after=action) or tuple(fitting[:1] if takes else ())
     if not targets:
         raise NotUnderstood(f"{action.capitalize()} which {role or 'machine'}? On {site} there is {names(fitting)}.")
     if wrong := next((target for target in targets if target not in fitting), None):
         other = dict(machines)[wrong]
         raise NotUnderstood(f"`{action}` is for a {role}; {wrong} is a {other}. On {site} there is {names(fitting)}.")
     if no_reason:
-        raise NotUnderstood(f"Say why, since the approver reads it: `{action} {targets[0]} because …`.")
+        said = request.argument or targets[0]
+        raise NotUnderstood(f"Say why, since the approver reads it: `{action} {said} because …`.")
     return replace(request, targets=targets)
+
+
+def _about_what(request: Request, takes: str, rest: Sequence[str]) -> tuple[Request, Sequence[str]]:
+    """The word that an action is about, such as a login; it is foreign text, and only its shape is looked at here."""
+    if not rest:
+        raise NotUnderstood(f"{request.subject.capitalize()} which {takes}? `{request.subject} NAME because …`.")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", rest[0]):
+        raise NotUnderstood(f"{echo(rest[0])} is no {takes}: letters, digits, dots and hyphens, beginning with a letter.")
+    return replace(request, argument=rest[0]), rest[1:]
 
 
 def _status(sentence: _Sentence) -> Request:
@@ -348,7 +361,8 @@ def _about(name: str, vocabulary: Vocabulary) -> Iterable[str]:
     if name in vocabulary.actions:
         role = dict(vocabulary.action_roles).get(name, "machine")
         fitting = [m for _, machines in vocabulary.machines for m, its in machines if role in ("machine", its)]
-        yield f"`{vocabulary.command} {name} {fitting[0] if fitting else role.upper()} because …`"
+        takes = dict(vocabulary.action_takes).get(name, "").upper()
+        yield f"`{vocabulary.command} {name} {takes or (fitting[0] if fitting else role.upper())} because …`"
         yield f"For a {role}: {names(fitting)}. Another person approves the plan before anything is changed."
     elif name in vocabulary.diagnoses:
         yield f"`{vocabulary.command} diagnose {name}`: looks and says what is wrong; it changes nothing by itself."

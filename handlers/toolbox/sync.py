@@ -63,6 +63,20 @@ def members() -> Fact[tuple[User, ...]]:
 
 
 @fact
+def user(login: str) -> Fact[User | None]:
+    """The user of that login, whatever its case; None when there is none."""
+    text = "SELECT id, login, synced_at FROM users WHERE lower(login) = lower(%s) ORDER BY id LIMIT 2"
+    return Fact(f"Who is {login}?", Role.PLATFORM, Query(text, (login,)), _one_user)
+
+
+def _one_user(said: Rows) -> User | None:
+    found = _users(said)
+    if len(found) > 1:
+        raise Unknown(f"{len(found)} users are called {found[0].login}")
+    return found[0] if found else None
+
+
+@fact
 def still_syncing(ids: str) -> Fact[bool]:
     """Does any of these users (comma-separated ids) still say so?"""
     question = Query("SELECT count(*) AS users FROM users WHERE is_syncing AND id = ANY(%s)", (_numbers(ids),))
@@ -150,7 +164,23 @@ def release(platform: Target, users: Sequence[User], version: str) -> Fix:
         risk=Risk.DATA,
         saves=(marked(named),),
         undo=f"UPDATE users SET is_syncing = true WHERE id IN ({named})",
-        items=tuple(map(str, ids)),
+        items=(*map(str, ids), *(logins if again else ())),
+    )
+
+
+def sync_again(platform: Target, user: User) -> Fix:
+    """Sync one user, whose mark is taken away first where it stands: while it does, every sync is refused."""
+    one = str(user.id)
+    clear_first = Change("Take the mark `is_syncing` away", clear((user.id,)), needed=still_syncing(one))
+    return Fix(
+        id="users.resync",
+        title=f"Sync {user.login} with GitHub again",
+        target=platform,
+        steps=(clear_first, *_again(one, [user.login])),
+        risk=Risk.DATA,
+        saves=(marked(one),),
+        undo="nothing to undo: a sync reads from GitHub",
+        items=(one, user.login),
     )
 
 

@@ -4,10 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from bot.core.command import sh
 from bot.core.errors import Refused
-from bot.core.handler import Job, Steps
+from bot.core.fix import Change, Fix, Risk
+from bot.core.handler import Action, Job, Steps
 from bot.core.look import Look
 from bot.core.outcome import Outcome
+from bot.core.target import Role, Target
 from tests.engine.lamps import Room, lamp, room
 
 pytestmark = pytest.mark.parametrize("postgres_server", ["18"], indirect=True)
@@ -63,6 +66,18 @@ def test_a_handler_that_was_taken_away_ends_the_run(database: str, subject: str,
         ended = made.ended(run)
         assert ended.outcome is Outcome.FAILED
         assert f"`{subject}` any more" in ended.summary
+
+
+def ring(look: Look, machine: Target, name: str) -> Fix:
+    return Fix("lamp.ring", f"Ring for {name}", machine, (Change("Ring", sh("ring", name)),), Risk.NONE)
+
+
+def test_an_action_gets_what_it_is_about(working: Room) -> None:
+    working.engine.catalogue.add(Action("ring", Role.WORKER, "Ring", Risk.NONE, ring, takes="name"), "g")
+    run = working.order("ring", "act", targets=("hall",), argument="ann")
+    assert working.outcome(run) is Outcome.DONE
+    assert working.sent() == ["ring ann"]
+    assert "ring ann hall" in str(working.run(run).order)
 
 
 def test_a_job_that_refuses_is_refused(working: Room) -> None:

@@ -98,7 +98,7 @@ def test_every_action_can_be_carried_out(practice: Practice, name: str, action: 
     assert target is not None
     if action == "start":
         practice.inject(f"{name} is stopped")
-    fix = practice.diagnoser.planned(lambda look: CATALOGUE.actions[action].plan(look, target), Flag())
+    fix = practice.diagnoser.planned(lambda look: CATALOGUE.actions[action].fix(look, target), Flag())
     assert practice.apply(fix)
     assert practice.machines.changes()
     assert practice.machines.unknown() == []

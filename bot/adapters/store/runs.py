@@ -49,6 +49,7 @@ class Runs:
                 "channel": place.channel if place else None,
                 "thread": place.thread if place else None,
                 "look_only": order.look_only,
+                "argument": text(order.argument),
                 **values.columns(order.actor),
             },
         )
@@ -124,6 +125,7 @@ def run_from(row: DictRow) -> Run:
         actor=values.actor(row),
         place=Place(row["channel"], row["thread"]) if row["channel"] else None,
         look_only=row["look_only"],
+        argument=row["argument"],
     )
     return Run(
         id=row["id"],

@@ -15,10 +15,10 @@ UPDATE opsbot.requests SET tries = tries + 1 WHERE id = %(request)s RETURNING tr
 
 -- name: start
 INSERT INTO opsbot.runs
-    (verb, subject, site, targets, because, team, "user", via, channel, thread, look_only)
+    (verb, subject, site, targets, because, team, "user", via, channel, thread, look_only, argument)
 VALUES
     (%(verb)s, %(subject)s, %(site)s, %(targets)s, %(because)s, %(team)s, %(user)s, %(via)s, %(channel)s, %(thread)s,
-     %(look_only)s)
+     %(look_only)s, %(argument)s)
 RETURNING id
 
 -- name: attach
