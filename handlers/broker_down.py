@@ -56,7 +56,7 @@ def _person(machine: Target, at: rabbitmq.Broker) -> str:
     if at.container:
         return (
             "If it does not come back with the app, find out why: "
-            f"`sudo docker exec {at.container} tail -n 50 /var/log/rabbitmq/*.log` on {machine}; "
+            f"`sudo docker exec {at.container} sh -c 'tail -n 50 /var/log/rabbitmq/*.log'` on {machine}; "
             "a full disk and a changed host name are the usual causes."
         )
     return (

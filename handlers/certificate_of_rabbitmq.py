@@ -6,6 +6,7 @@ vendor's, 4567.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from bot.core.errors import Unknown
 from bot.core.finding import Finding, Severity
@@ -16,6 +17,18 @@ from handlers.toolbox import platform, tls
 from handlers.toolbox.tls import Verdict
 
 LINK = "https://docs.travis-ci.com/user/enterprise/tcie-3.x-setting-up-travis-ci-enterprise/"
+
+
+TRUST = (
+    "On each worker, put the certificate of its authority into a file under /var/tmp, and `export "
+    "TRAVIS_WORKER_AMQP_TLS_CERT_PATH=` that file into /etc/default/travis-worker; then restart travis-worker. "
+    "`export AMQP_INSECURE=true` works too, and trusts anybody."
+)
+PERSON = {
+    "tls.self-signed": TRUST,
+    "tls.untrusted": TRUST,
+    "tls.missing-intermediate": "On the platform, append that certificate to RabbitMQ's own, which comes first.",
+}
 
 
 @diagnosis(
@@ -32,30 +45,35 @@ def certificate_of_rabbitmq(look: Look, machine: Target) -> Iterator[Finding]:
     if not how.used or how.insecure:
         return
     host = look.site.domain
-    asks = (
-        tls.handshake(host, tls.AMQPS),
-        tls.certificate(host, tls.AMQPS),
-        tls.worker_clock(),
-        platform.clock(machine),
-    )
-    look.together(*asks)
-    sent, own, there, now = (look(asks[0]), look(asks[1]), look(asks[2]), look(asks[3]))
+    shake, certificate = tls.handshake(host, tls.AMQPS), tls.certificate(host, tls.AMQPS)
+    look.together(shake, certificate, tls.worker_clock(), platform.clock(machine))
+    sent, own = look(shake), look(certificate)
+    there, now = look(tls.worker_clock()), look(platform.clock(machine))
     verdict = _verdict(how, sent, own.covers(host))
     if verdict is Verdict.EXPIRED and abs(there - now) > tls.CLOCKS_APART:
         raise Unknown(f"the clock of the worker that was asked shows {there:%Y-%m-%d %H:%M}; set it right first")
-    evidence = (
-        f"OpenSSL on a worker: {sent.code} ({sent.said}); valid until {own.ends:%Y-%m-%d %H:%M} UTC, for "
-        f"{', '.join(own.names[:5]) or 'none'}, issued by {own.issuer}"
-    )
-    if verdict in tls.CAUSES:
+    if verdict is Verdict.UNTRUSTED and sent.gap and own.public:
+        what = f"does not send the certificate of {own.issuer}, which stands between its own and the root: workers cannot connect"
+        yield _finding(machine, host, "tls.missing-intermediate", what, sent, own)
+    elif verdict in tls.CAUSES:
         cause, what, _ = tls.CAUSES[verdict]
-        title = f"RabbitMQ's certificate on {host}:{tls.AMQPS} {what}: workers cannot connect"
-        yield Finding(cause, Severity.BROKEN, machine, title, evidence, person=_person(verdict), link=LINK)
+        yield _finding(machine, host, cause, f"has a certificate that {what}: workers cannot connect", sent, own)
     elif own.ends - now < tls.SOON:
-        title = f"RabbitMQ's certificate on {host}:{tls.AMQPS} expires on {own.ends:%Y-%m-%d}"
-        yield Finding(
-            "tls.expiring", Severity.WARN, machine, title, evidence, person=_person(Verdict.EXPIRED), link=LINK
-        )
+        left = f"has a certificate that expires on {own.ends:%Y-%m-%d}: then workers cannot connect"
+        yield replace(_finding(machine, host, "tls.expiring", left, sent, own), severity=Severity.WARN)
+
+
+def _finding(machine: Target, host: str, cause: str, what: str, sent: tls.Handshake, own: tls.Certificate) -> Finding:
+    return Finding(
+        cause,
+        Severity.BROKEN,
+        machine,
+        f"RabbitMQ on {host}:{tls.AMQPS} {what}",
+        evidence=f"OpenSSL on a worker: {sent.code} ({sent.said}); valid until {own.ends:%Y-%m-%d %H:%M} UTC, for "
+        f"{', '.join(own.names[:5]) or 'none'}, issued by {own.issuer}",
+        person=PERSON.get(cause, "Give RabbitMQ a certificate that is valid and made for this host, on the platform."),
+        link=LINK,
+    )
 
 
 def _verdict(how: tls.AmqpTls, sent: tls.Handshake, covered: bool) -> Verdict:
@@ -64,14 +82,3 @@ def _verdict(how: tls.AmqpTls, sent: tls.Handshake, covered: bool) -> Verdict:
     if sent.verdict is not Verdict.GOOD and not trusted:
         return sent.verdict
     return Verdict.GOOD if covered else Verdict.WRONG_HOST
-
-
-def _person(verdict: Verdict) -> str:
-    renew = "Give RabbitMQ a certificate that is valid and made for this host, on the platform."
-    if verdict not in (Verdict.SELF_SIGNED, Verdict.UNTRUSTED):
-        return renew
-    return (
-        "On each worker, put the certificate of its authority into a file under /var/tmp, and `export "
-        "TRAVIS_WORKER_AMQP_TLS_CERT_PATH=` that file into /etc/default/travis-worker; then restart travis-worker. "
-        "`export AMQP_INSECURE=true` works too, and trusts anybody."
-    )

@@ -7,11 +7,11 @@ the finding is about the platform.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from bot.core.errors import Unknown
 from bot.core.finding import Finding, Severity
-from bot.core.fix import Fix
+from bot.core.fix import Fix, readable
 from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
@@ -162,12 +162,12 @@ def _missing_intermediate(look: Look, machine: Target, seen: Facts) -> Finding:
 
 
 def _expiring(look: Look, machine: Target, seen: Facts) -> Finding:
-    days = (seen.own.ends - seen.now) // timedelta(days=1)
+    left = readable(seen.own.ends - seen.now)
     return Finding(
         "tls.expiring",
         Severity.WARN,
         machine,
-        f"the certificate of {seen.domain} expires in {days} days: then all builds fail in curl",
+        f"the certificate of {seen.domain} expires in {left}: then all builds fail in curl",
         evidence=_evidence(seen),
         person=_renewal(look, seen) if seen.own.by_lets_encrypt else _install(look, "valid for longer"),
         link=LINK,
