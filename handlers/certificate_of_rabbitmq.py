@@ -53,7 +53,7 @@ def certificate_of_rabbitmq(look: Look, machine: Target) -> Iterator[Finding]:
     if verdict is Verdict.EXPIRED and abs(there - now) > tls.CLOCKS_APART:
         raise Unknown(f"the clock of the worker that was asked shows {there:%Y-%m-%d %H:%M}; set it right first")
     if verdict is Verdict.UNTRUSTED and sent.gap and own.public:
-        what = f"does not send the certificate of {own.issuer}, which stands between its own and the root: workers cannot connect"
+        what = f"does not send the certificate of {own.issuer} that belongs above its own: workers cannot connect"
         yield _finding(machine, host, "tls.missing-intermediate", what, sent, own)
     elif verdict in tls.CAUSES:
         cause, what, _ = tls.CAUSES[verdict]
