@@ -84,8 +84,8 @@ def started(port: int = 0, folder: Path | None = None, speed: float = 20.0) -> I
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         slack = _slack(stack, port)
         stack.callback(_stop_database, home)
-        machines = ("-m", "bot.sandbox.installation", "--folder", str(home / "machines"), "--speed", str(speed))
-        machines += ("--database", _travis_database(home))
+        own = ("--folder", str(home / "machines"), "--speed", str(speed), "--database", _travis_database(home))
+        machines = ("-m", "bot.sandbox.installation", *own)
         installation = stack.enter_context(_child("installation", home, *machines, "--fault", FAULT))
         config = home / "opsbot.yaml"
         config.write_text(yaml.safe_dump(_configuration(home, installation.ready["installation"]), sort_keys=False))

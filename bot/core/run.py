@@ -21,7 +21,8 @@ class Order:
     """What somebody asked opsbot to do: the durable request, before it becomes a run.
 
     `subject` is a handler's or group's name ("builds not starting", "restart"); `targets` are machine names, none
-    meaning all; `argument` is what an action is about besides them. `look_only` runs diagnose without offering fixes (`status`, schedules).
+    meaning all; `argument` is what an action is about besides them. `look_only` runs diagnose without offering fixes
+    (`status`, schedules).
     """
 
     verb: Verb

@@ -99,7 +99,8 @@ class Recovery:
     def _waits(self, no: int, report: Report) -> bool:
         """Wait once, durably, for what only a later look can tell; nothing else is left to do meanwhile."""
         wait = report.again_in
-        if wait is None or self.journal.run.order.look_only or any(self.journal.recorded(f"again.{before}") for before in range(1, no)):
+        waited = any(self.journal.recorded(f"again.{before}") for before in range(1, no))
+        if wait is None or waited or self.journal.run.order.look_only:
             return False
 
         def keep(tx: Tx) -> Json:

@@ -182,7 +182,7 @@ def _about_what(request: Request, takes: str, rest: Sequence[str]) -> tuple[Requ
     if not rest:
         raise NotUnderstood(f"{request.subject.capitalize()} which {takes}? `{request.subject} NAME because …`.")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", rest[0]):
-        raise NotUnderstood(f"{echo(rest[0])} is no {takes}: letters, digits, dots and hyphens, beginning with a letter.")
+        raise NotUnderstood(f"{echo(rest[0])} is no {takes}: it has letters, digits, dots and hyphens.")
     return replace(request, argument=rest[0]), rest[1:]
 
 
