@@ -16,8 +16,10 @@ from handlers.toolbox import network
     says="Does the platform answer where the worker looks for it?",
     unless=(
         "broker.down",
-        "platform.app-stopped",
-        "platform.not-ready@BROKEN",
+        "platform.disk-full@BROKEN",
+        "platform.license-*@BROKEN",
+        "platform.not-ready",
+        "platform.rabbitmq-cert-directory",
         "platform.unreachable",
         "worker.host-mismatch@BROKEN",
     ),

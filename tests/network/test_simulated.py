@@ -149,6 +149,22 @@ def test_a_broker_that_is_down_explains_the_refused_ports(simulated: Simulated) 
     assert [finding.cause for finding in troubles(report)] == ["broker.down"]
 
 
+@pytest.mark.parametrize(
+    ("fault", "by", "cause"),
+    [
+        ("platform-1 has its app stopped", "platform app not ready", "platform.not-ready"),
+        ("worker-1 looks for the old host", "worker has the wrong host", "worker.host-mismatch"),
+    ],
+)
+def test_what_others_name_is_no_trouble_of_the_network(simulated: Simulated, fault: str, by: str, cause: str) -> None:
+    inject(simulated.installation, fault)
+    pass_time(simulated.installation, 900)
+    report = look(simulated, by)
+    ours = {found.under for found in report.findings if found.finding.cause.startswith("net.")}
+    assert ours == {cause}
+    assert {finding.cause for finding in troubles(report)} == {cause}
+
+
 def test_a_broker_with_tls_alone_refuses_everybody(simulated: Simulated) -> None:
     inject(simulated.installation, "platform-1 offers RabbitMQ by TLS alone")
     pass_time(simulated.installation, 60)
