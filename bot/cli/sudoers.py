@@ -185,6 +185,8 @@ def _arguments(make: Any, broker: Broker) -> Iterable[tuple[Any, ...]] | None:
         "prefix": (sidekiq.PREFIX, ""),
         "process": ("any",),
         "name": ("any",),
+        "group": ("sg-01234567",),
+        "source": (MACHINE.address,),
         "host": ("travis.example.com",),
         "port": (5672,),
         "setting": (settings.QUEUE,),
