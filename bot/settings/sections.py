@@ -143,12 +143,13 @@ class Redis(Section):
 class Aws(Section):
     region: fields.Word = Field(description="The region that the platform runs in, such as eu-central-1. No default.")
     security_group: fields.SecurityGroup = Field(
-        description="The security group of the platform's instance, by its id. No default."
+        description="The security group of the platform's instance, by its id; ec2:DescribeSecurityGroups and "
+        "ec2:DescribeNetworkInterfaces are asked. No default."
     )
     write: StrictBool = Field(
         default=False,
-        description="Whether a fix may add the inbound rule that is missing, once somebody has approved it. Default: "
-        "false, then the call is shown for a person.",
+        description="Whether a fix may add the inbound rule that is missing, once somebody has approved it "
+        "(ec2:AuthorizeSecurityGroupIngress). Default: false, then the call is shown for a person.",
     )
 
 
