@@ -23,7 +23,7 @@ class Cause:
 def causes(folders: Iterable[Path] = ()) -> list[Cause]:
     """The causes of our handlers and of those in the folders, in order; raises Permanent for an unsafe folder."""
     found = {cause for each in discover(folders).diagnoses.values() for cause in _of(each)}
-    return sorted(found, key=lambda cause: (cause.id, cause.diagnosis))
+    return sorted(found, key=lambda cause: (cause.id, cause.diagnosis, cause.severity))
 
 
 def _of(diagnosis: Diagnosis) -> Iterator[Cause]:

@@ -185,6 +185,7 @@ def _arguments(make: Any, broker: Broker) -> Iterable[tuple[Any, ...]] | None:
         "prefix": (sidekiq.PREFIX, ""),
         "process": ("any",),
         "name": ("any",),
+        "login": (LOGIN,),
         "group": ("sg-01234567",),
         "source": (MACHINE.address,),
         "host": ("travis.example.com",),
@@ -258,7 +259,8 @@ def _unit(fix: Fix, change: Change, command: Command) -> Iterator[Rooted]:
 def _as_root(role: Role, question: object, within: timedelta) -> Iterator[Rooted]:
     if isinstance(question, Command):
         seconds = max(1, round(within.total_seconds()))
-        yield from (Rooted(role, part, seconds) for part in question.parts() if part.as_root)
+        parts = (part for part in question.parts() if part.as_root and "" not in part.words)
+        yield from (Rooted(role, part, seconds) for part in parts)  # no container, nothing to be run in it
 
 
 def _escaped(word: str) -> str:
