@@ -6,7 +6,7 @@ ARGS   ?=
 
 # What the tests start for real; scripts/debian-packages installs what is missing.
 DEBIAN := openssh-server rabbitmq-server postgresql redis-server redis-tools curl openssl sudo chromium iproute2 \
-          util-linux fonts-dejavu-core fonts-noto-color-emoji
+          util-linux fonts-dejavu-core fonts-noto-color-emoji age zstd
 
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 
