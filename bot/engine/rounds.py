@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from bot.core.command import Command
 from bot.core.errors import OpsbotError, Unknown
-from bot.core.fact import Fact
+from bot.core.fact import Fact, FactRef
 from bot.core.finding import Finding, Severity
 from bot.core.handler import Diagnosis
 from bot.core.look import CannotLook, NotYet
@@ -67,6 +67,14 @@ class Cache:
     earlier: Earlier
     answers: dict[Asked, Answer | Unanswered] = field(default_factory=dict)
     sampled: dict[Question, None] = field(default_factory=dict)
+    silent: set[tuple[Target, type]] = field(default_factory=set)
+    known: dict[tuple[Target, Question, FactRef], Any] = field(default_factory=dict)
+
+    def learn(self, machine: Target, questions: Sequence[Question], answers: Sequence[Answer | Unanswered]) -> None:
+        for asked, said in zip(questions, answers, strict=True):
+            self.answers[machine, asked] = said
+            if _silent(said):
+                self.silent.add((machine, type(asked)))
 
     def where(self, fact: Fact[Any]) -> Target:
         if isinstance(fact.on, Target):
@@ -74,11 +82,21 @@ class Cache:
         if not (there := self.site.of(fact.on)):
             raise CannotLook(fact, f"{self.site.name} has no {fact.on.value} to ask", "absent")
         kind = type(fact.question)  # a database that is away does not make its machine silent
-        silent = {target for (target, asked), said in self.answers.items() if type(asked) is kind and _silent(said)}
-        return next((target for target in there if target not in silent), there[0])
+        return next((target for target in there if (target, kind) not in self.silent), there[0])
 
     def read(self, fact: Fact[T]) -> T:
-        answer = self.answers.get((self.where(fact), fact.question))
+        """What a registered function's fact says is read once: a hundred workers ask the same broker."""
+        where = self.where(fact)
+        if fact.ref is None:
+            return self._parsed(where, fact)
+        key = (where, fact.question, fact.ref)
+        if key not in self.known:
+            self.known[key] = self._parsed(where, fact)
+        value: T = self.known[key]
+        return value
+
+    def _parsed(self, where: Target, fact: Fact[T]) -> T:
+        answer = self.answers.get((where, fact.question))
         if answer is None:
             raise NotYet(fact)
         if isinstance(answer, Unanswered):
@@ -202,9 +220,7 @@ class Diagnoser:
 
         with ThreadPoolExecutor(min(MACHINES_AT_ONCE, len(wanted) or 1), "ask") as pool:
             for machine, answers in zip(wanted, pool.map(ask, wanted), strict=True):
-                cache.answers.update(
-                    {(machine, asked): said for asked, said in zip(wanted[machine], answers, strict=True)}
-                )
+                cache.learn(machine, wanted[machine], answers)
 
 
 def _silent(said: Answer | Unanswered) -> bool:
