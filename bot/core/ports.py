@@ -10,6 +10,7 @@ from bot.core.approval import Approval, Ask, Click
 from bot.core.aws import AwsCall
 from bot.core.command import Command
 from bot.core.docker import Program
+from bot.core.keeping import Backup, Piece, Proof
 from bot.core.outcome import Outcome
 from bot.core.people import Actor, Person, Place
 from bot.core.question import Answer, Output, Question, Unanswered
@@ -272,6 +273,47 @@ class Store(Protocol):
     def sample(self, tx: Tx, target: str, question: str, answer: Mapping[str, Json]) -> None: ...
 
     def earlier(self, tx: Tx, target: str, question: str, before: datetime) -> Mapping[str, Json] | None: ...
+
+    # backups
+    def begin_backup(self, tx: Tx, site: str, what: str, run: int, folder: str) -> int:
+        """A new backup of this run, or the one that it has begun already; `folder` is its name in the store."""
+        ...
+
+    def add_piece(self, tx: Tx, backup: int, piece: Piece) -> int: ...
+
+    def prove(self, tx: Tx, piece: int, by: Proof, passed: bool, said: Shown) -> None: ...
+
+    def seal_backup(self, tx: Tx, backup: int, manifest: str) -> None:
+        """It is complete: the manifest (its key) is written."""
+        ...
+
+    def backups(self, tx: Tx, site: str = "", limit: int = 50, gone: bool = False) -> Sequence[Backup]:
+        """The newest first, of one site or of all; with `gone` also those that were given up."""
+        ...
+
+    def backup(self, tx: Tx, backup: int) -> Backup | None: ...
+
+    def last_piece(self, tx: Tx, site: str, kind: str, name: str) -> Piece | None:
+        """The newest of its kind and name in a complete backup, for sizes and times."""
+        ...
+
+    def give_up_backup(self, tx: Tx, backup: int) -> None:
+        """Mark it before the store forgets it; raises Refused for what must be kept."""
+        ...
+
+    def give_up_piece(self, tx: Tx, piece: int) -> str | None:
+        """The key that the store may forget now; raises Refused for the last copy of an encryption key."""
+        ...
+
+    def living_keys(self, tx: Tx) -> frozenset[str]: ...
+
+    def raise_alarm(self, tx: Tx, site: str, cause: str) -> bool:
+        """True when it was not raised already."""
+        ...
+
+    def end_alarm(self, tx: Tx, site: str, cause: str) -> bool:
+        """True when it had been raised."""
+        ...
 
     # audit
     def audit(self, tx: Tx, what: str, who: Actor | None, detail: Mapping[str, Json]) -> None:

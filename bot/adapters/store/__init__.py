@@ -15,6 +15,7 @@ from typing import Any
 from bot.adapters.store import letters
 from bot.adapters.store.approvals import Approvals
 from bot.adapters.store.audit import Audit
+from bot.adapters.store.backups import Backups
 from bot.adapters.store.changes import Changes
 from bot.adapters.store.locks import Locks
 from bot.adapters.store.outbox import Outbox
@@ -32,7 +33,7 @@ from bot.core.shown import Shown
 __all__ = ["Audit", "Keep", "Outbox", "Pool", "Store", "forget", "migrate"]
 
 
-class Store(Runs, Story, Approvals, Changes, Locks, Samples):
+class Store(Runs, Story, Approvals, Changes, Locks, Samples, Backups):
     """`bot.core.ports.Store` on PostgreSQL; each noun's methods are in its module."""
 
     def __init__(self, audit: Audit, approvals_channel: str | None = None) -> None:
