@@ -4,9 +4,11 @@ import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BeforeValidator, Field, StrictInt, StrictStr, ValidationInfo
+from pyrage import RecipientError, x25519
 
 from bot.settings.secrets import OURS
 
@@ -96,6 +98,32 @@ def _between(least: timedelta, most: timedelta, why: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _bytes(value: Any) -> int:
+    """`500MiB`, `20GiB`, `1TiB` as a number of bytes."""
+    found = re.fullmatch(r"(\d{1,6})(MiB|GiB|TiB)", value) if isinstance(value, str) else None
+    if not found:
+        raise ValueError("must be a size with a unit, such as 500MiB, 20GiB or 1TiB")
+    return int(found[1]) * 1024 ** ("MiB", "GiB", "TiB").index(found[2]) * 1024**2
+
+
+def _store(value: str) -> str:
+    """Where backups go: a folder of this machine, or a bucket."""
+    parts = urlsplit(value)
+    if parts.scheme == "file" and not parts.netloc and parts.path.strip("/"):
+        return value
+    if parts.scheme in ("s3", "gs", "az") and parts.netloc:
+        return value
+    raise ValueError("must be a folder as file:///var/backups/opsbot, or a bucket as s3://, gs:// or az://BUCKET/PATH")
+
+
+def _recipient(value: str) -> str:
+    try:
+        x25519.Recipient.from_str(value)
+    except RecipientError:
+        raise ValueError("must be an age public key, age1…, as `age-keygen` prints it") from None
+    return value
+
+
 _SECOND: Final = timedelta(seconds=1)
 _HOST: Final = r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,253}[A-Za-z0-9])?"
 
@@ -134,4 +162,10 @@ Lease = Annotated[timedelta, BeforeValidator(span), _between(_SECOND, 600 * _SEC
 Poll = Annotated[timedelta, BeforeValidator(span), _between(_SECOND / 100, 60 * _SECOND, "must be between 10ms and 1m")]
 Patience = Annotated[
     timedelta, BeforeValidator(span), _between(_SECOND, 86_400 * _SECOND, "must be between 1s and 24h")
+]
+Store = Annotated[StrictStr, AfterValidator(_store)]
+Recipient = Annotated[StrictStr, AfterValidator(_recipient)]
+Bytes = Annotated[int, BeforeValidator(_bytes)]
+Grace = Annotated[
+    timedelta, BeforeValidator(span), _between(3600 * _SECOND, 31 * 86_400 * _SECOND, "must be between 1h and 31d")
 ]

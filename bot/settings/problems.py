@@ -11,7 +11,6 @@ from bot.core.errors import Permanent
 
 Location = Sequence[int | str]
 NOT_BUILT = {  # who asks for these should not believe that they have them
-    "backups": "opsbot takes no backups yet",
     "break_glass": "opsbot has no break-glass: without another person nothing is changed",
     "canary": "opsbot starts no canary builds yet",
 }

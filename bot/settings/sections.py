@@ -229,6 +229,47 @@ class Schedule(Section):
     on: fields.Name | None = Field(default=None, description="On which installation. Default: the only one.")
 
 
+class Keep(Section):
+    daily: Annotated[StrictInt, Field(ge=0, le=3660)] = Field(
+        default=7, description="How many days that have a proven backup keep their newest one. Default: 7."
+    )
+    weekly: Annotated[StrictInt, Field(ge=0, le=520)] = Field(
+        default=4, description="How many weeks that have one keep their newest. Default: 4."
+    )
+    monthly: Annotated[StrictInt, Field(ge=0, le=120)] = Field(
+        default=12, description="How many months that have one keep their newest. Default: 12."
+    )
+
+
+class Proof(Section):
+    restore: Literal["schema", "full", "off"] = Field(
+        default="schema",
+        description="Whether each dump is restored into a throw-away PostgreSQL of opsbot's own: its tables only, all "
+        "of it, or not at all. Default: schema.",
+    )
+    max_size: fields.Bytes = Field(
+        default=20 * 1024**3, description="A dump that was larger than this last time is only listed. Default: 20GiB."
+    )
+
+
+class Backups(Section):
+    store: fields.Store = Field(
+        description="Where backups go: file:///FOLDER, s3://BUCKET/PATH, gs:// or az://. No default."
+    )
+    recipients: Annotated[tuple[fields.Recipient, ...], Field(min_length=1)] = Field(
+        description="The age public keys that backups are encrypted to; opsbot cannot open them. At least one; two, "
+        "kept apart, are better."
+    )
+    keep: Keep = Field(
+        default=Keep(), description="How long; the newest and the newest proven one are never thrown away."
+    )
+    overdue_after: fields.Grace = Field(
+        default=timedelta(hours=26),
+        description="After how long without a complete backup the channel is told. Default: 26h, a day and its grace.",
+    )
+    proof: Proof = Field(default=Proof(), description="What is done to know that dumps can be restored.")
+
+
 class CommandLine(Section):
     impersonate: StrictBool = Field(
         default=False,
@@ -246,6 +287,11 @@ class Engine(Section):
     )
     approval_open_for: fields.Patience = Field(
         default=timedelta(minutes=30), description="How long a plan waits for people before it expires. Default: 30m."
+    )
+    sample_every: fields.Patience = Field(
+        default=timedelta(minutes=5),
+        description="How often what is compared with an earlier look is looked at by itself, so that a stuck sync is "
+        "known at once. Default: 5m.",
     )
     workers: Annotated[StrictInt, Field(ge=1, le=200)] = Field(
         default=16, description="How many runs are worked on at the same moment; waiting ones hold none. Default: 16."
@@ -278,6 +324,9 @@ class File(Section):
         "the last rule: none 0, interrupts 1, data 1, destroys forbidden.",
     )
     schedules: tuple[Schedule, ...] = Field(default=(), description="What runs by itself. Default: nothing.")
+    backups: Backups | None = Field(
+        default=None, description="Encrypted backups that leave the machine. Default: none are taken."
+    )
     handlers: tuple[fields.File, ...] = Field(
         default=(),
         description="Folders with a team's own handlers; refused when others can write there. Default: none.",
