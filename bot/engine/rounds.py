@@ -43,7 +43,9 @@ class Found:
 
 @dataclass(frozen=True)
 class Report:
-    """What one look saw. `unknown` are sentences: what could not be told, and why; `again_in`: when it may be."""
+    """What one look saw. `unknown` are sentences: what could not be told, and why; `again_in`: when it may be; `unsure`:
+    which diagnoses could not tell, of which machine.
+    """
 
     findings: tuple[Found, ...] = ()
     asked: tuple[str, ...] = ()
@@ -52,6 +54,7 @@ class Report:
     answers: tuple[tuple[Target, Question, Answer], ...] = ()
     sampled: tuple[Question, ...] = ()
     again_in: timedelta | None = None
+    unsure: tuple[tuple[str, Target], ...] = ()
 
     def troubles(self) -> tuple[Found, ...]:
         """What is wrong by itself, worst first: WARN and above, not a consequence of something else."""
@@ -242,6 +245,7 @@ def _report(pairs: Sequence[Pair], cache: Cache) -> Report:
         ),
         sampled=tuple(cache.sampled),
         again_in=max((pair.again_in for pair in pairs if pair.again_in), default=None),
+        unsure=tuple((pair.diagnosis.name, pair.machine) for pair in pairs if pair.unknown or pair.cannot is not None),
     )
 
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from bot.sandbox.installation import FAULTS, Shape
 from bot.sandbox.installation.faults import SUSPICIOUS
-from tests.accuracy.scenario import PLATFORM, Injected, Outcome, Verdict, play, singles
+from tests.accuracy.scenario import PLATFORM, Injected, Outcome, Verdict, can_be, play, singles
 from tests.bench.gates import Figure, at_least, exactly, info, missed, say, table, write
 from tests.installation.practice import Practice
 from tests.rigs import postgres
@@ -63,14 +63,15 @@ def _arguments() -> argparse.Namespace:
 
 
 def pairs(count: int, seed: int) -> Iterator[Scenario]:
-    """Two different causes, each on a machine of its role."""
+    """Two different causes, each on a machine of its role, that can be there together."""
     rng = random.Random(seed)
     broken = [fault for fault in FAULTS.values() if fault.cause]
-    for _ in range(count):
-        first, second = rng.sample(broken, 2)
-        while first.cause == second.cause:
-            second = rng.choice(broken)
-        yield tuple(Injected(rng.choice(_machines(fault.role.value)), fault) for fault in (first, second))
+    while count:
+        faults = rng.sample(broken, 2)
+        pair = tuple(Injected(rng.choice(_machines(fault.role.value)), fault) for fault in faults)
+        if faults[0].cause != faults[1].cause and can_be(pair):
+            yield pair
+            count -= 1
 
 
 def _machines(role: str) -> Sequence[str]:

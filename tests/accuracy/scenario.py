@@ -1,18 +1,24 @@
 """One scenario: faults on machines, what is found of them, what heals, and what was changed on the way."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cache
+
+import yaml
 
 from bot.core.finding import Finding, Severity
 from bot.core.fix import Fix
 from bot.core.target import Role
 from bot.engine.rounds import Found, Report
 from bot.sandbox.installation import FAULTS
-from bot.sandbox.installation.faults import SUSPICIOUS, Fault
+from bot.sandbox.installation.faults import SUSPICIOUS, CannotBe, Fault, NoSuchFault
+from bot.sandbox.installation.worker import UNIT
+from tests.handlers.test_cases import CASES
 from tests.installation.practice import Practice
 
 SETTLES = 200  # seconds after a fault until it shows
+BETWEEN = 60  # seconds between two faults: what the first one restarts is back by then
 APART = 900  # seconds between two looks that are compared
 MOST_LOOKS = 6  # a worker that keeps ending looks different from second to second
 MOST_FIXES = 12
@@ -32,6 +38,20 @@ class Injected:
     @property
     def expected(self) -> str:
         return self.fault.cause or ""
+
+    @property
+    def everywhere(self) -> bool:
+        """What is wrong with the platform may show on any machine."""
+        return self.fault.role is Role.PLATFORM
+
+    def shows_as(self, finding: Finding) -> bool:
+        """Is this finding what the fault must be called?"""
+        return finding.cause == self.expected and (self.everywhere or finding.target.name == self.machine)
+
+    def accounts_for(self, finding: Finding) -> bool:
+        """Its cause, or one that comes with it, where it may show."""
+        near = self.everywhere or finding.target.name == self.machine
+        return near and finding.cause in (self.expected, *self.fault.also)
 
 
 class Verdict(Enum):
@@ -70,13 +90,49 @@ def _places(fault: Fault, machines: Sequence[str]) -> Sequence[str]:
 def play(practice: Practice, injected: Sequence[Injected]) -> Outcome:
     """Inject, look, compare, repair, look again."""
     outcome = Outcome()
-    for each in injected:
-        practice.inject(str(each))
+    _inject(practice, injected)
     report = _seen(practice, injected, outcome)
-    _judge(report, injected, outcome)
+    judge(report, injected, outcome)
     _repair(practice, report, outcome)
     outcome.strange += practice.machines.unknown()
     return outcome
+
+
+def _inject(practice: Practice, injected: Sequence[Injected]) -> None:
+    """What restarts something comes first, or it would heal what only a process has in its memory."""
+    for no, each in enumerate(sorted(injected, key=lambda each: not _restarts(each.fault.name))):
+        if no:
+            practice.pass_time(BETWEEN)
+        practice.inject(str(each))
+
+
+def can_be(injected: Sequence[Injected]) -> bool:
+    """Can these faults be there together? A worker that never connects has no connection to lose."""
+    practice = Practice()
+    try:
+        _inject(practice, injected)
+    except CannotBe:
+        return False
+    except NoSuchFault:  # it needs a database, which no other fault takes away
+        return True
+    return True
+
+
+@cache
+def _restarts(name: str) -> bool:
+    """Does the fault start the app or a worker anew? Tried on an installation without a database."""
+    practice, fault = Practice(), FAULTS[name.lower()]
+    before = _starts(practice)
+    try:
+        practice.inject(f"{'worker-1' if fault.role is Role.WORKER else PLATFORM} {name}")
+    except NoSuchFault:  # what is wrong in a database alone restarts nothing
+        return False
+    return _starts(practice) != before
+
+
+def _starts(practice: Practice) -> tuple[object, ...]:
+    workers = practice.installation.workers()
+    return (practice.installation.app.state == "stopping", *(each.units[UNIT].started for each in workers))
 
 
 def _seen(practice: Practice, injected: Sequence[Injected], outcome: Outcome) -> Report:
@@ -101,41 +157,60 @@ def _look(practice: Practice, outcome: Outcome) -> Report:
 
 def _left(report: Report, injected: Sequence[Injected]) -> bool:
     """Whether something that was injected is not named yet."""
-    causes = {found.finding.cause for found in report.findings}
-    return any(each.expected and each.expected not in causes for each in injected)
+    named = [found.finding for found in report.findings]
+    return any(each.expected and not any(map(each.shows_as, named)) for each in injected)
 
 
-def _judge(report: Report, injected: Sequence[Injected], outcome: Outcome) -> None:
-    expected = {cause for each in injected for cause in (each.expected, *each.fault.also)}
+def judge(report: Report, injected: Sequence[Injected], outcome: Outcome) -> None:
+    """Every fault gets its verdict; what nobody put there is a false alarm."""
     for each in injected:
         if each.expected != SUSPICIOUS:
             outcome.verdicts[str(each)] = _verdict(report, each, injected)
             if outcome.verdicts[str(each)] is Verdict.MISSED:
                 outcome.instead[str(each)] = _and(found.finding.cause for found in report.troubles())
     outcome.alarms += [
-        f"{found.finding.cause}: {found.finding}" for found in report.troubles() if _false(found, expected)
+        f"{found.finding.cause}: {found.finding}"
+        for found in report.troubles()
+        if not any(each.accounts_for(found.finding) for each in injected)
     ]
 
 
 def _verdict(report: Report, wanted: Injected, injected: Sequence[Injected]) -> Verdict:
-    mine = [found for found in report.findings if found.finding.cause == wanted.expected]
+    """A consequence counts when it stands under something that was put there, too."""
+    mine = [found for found in report.findings if wanted.shows_as(found.finding)]
+    others = [each for each in injected if each is not wanted]
+    there = {cause for each in injected for cause in (each.expected, *each.fault.also)}
     if any(not found.under for found in mine):
         return Verdict.NAMED
-    if mine:
+    if any(found.under in there for found in mine):
         return Verdict.UNDER
-    others = {each.expected for each in injected if each is not wanted}
-    hidden = any(found.finding.cause in others for found in report.findings) and bool(report.unknown)
-    return Verdict.HIDDEN if hidden else Verdict.MISSED
+    named = any(each.accounts_for(found.finding) for each in others for found in report.findings)
+    return Verdict.HIDDEN if named and _unsure(report, wanted) else Verdict.MISSED
 
 
-def _false(found: Found, expected: set[str]) -> bool:
-    return found.finding.severity >= Severity.WARN and found.finding.cause not in expected
+def _unsure(report: Report, wanted: Injected) -> bool:
+    """Did a diagnosis that can name this cause say that it could not tell, and of this very machine?"""
+    able = _namers().get(wanted.expected, ())
+    return any(name in able and (wanted.everywhere or target.name == wanted.machine) for name, target in report.unsure)
+
+
+@cache
+def _namers() -> dict[str, set[str]]:
+    """For each cause the diagnoses that name it in their cases."""
+    able: dict[str, set[str]] = {}
+    for case in (yaml.safe_load(path.read_text()) for path in CASES):
+        names = [case["diagnosis"]] if isinstance(case["diagnosis"], str) else case["diagnosis"]
+        for found in case.get("finds") or () if len(names) == 1 else ():
+            able.setdefault(found["cause"], set()).update(names)
+    return able
 
 
 def _repair(practice: Practice, report: Report, outcome: Outcome) -> None:
-    """Gentlest first, as the engine does; what has an automatic fix must end healed."""
+    """Gentlest first, as the engine does; what had an automatic fix must end healed."""
     tried: set[str] = set()
+    promised: dict[str, str] = {}
     for _ in range(MOST_FIXES):
+        promised |= {finding.key: finding.title for finding in _own(report) if finding.fixes}
         left = (fix for finding in _own(report) for fix in finding.fixes if _name(fix) not in tried)
         if (fix := next(left, None)) is None:
             break
@@ -143,7 +218,8 @@ def _repair(practice: Practice, report: Report, outcome: Outcome) -> None:
         tried.add(_name(fix))
         _apply(practice, fix, outcome)
         report = _look(practice, outcome)
-    outcome.unhealed += [f"{finding.key}: {finding.title}" for finding in _own(report) if finding.fixes]
+    still = {found.finding.key for found in report.findings if found.finding.severity >= Severity.WARN}
+    outcome.unhealed += [f"{key}: {title}" for key, title in promised.items() if key in still]
 
 
 def _own(report: Report) -> list[Finding]:
@@ -167,5 +243,5 @@ def _changed(practice: Practice, name: str) -> int:
     return sum(sent.changed for sent in practice.machines.consoles[name].received)
 
 
-def _and(words: object) -> str:
-    return ", ".join(sorted(set(words))) or "nothing"  # type: ignore[call-overload]
+def _and(words: Iterable[str]) -> str:
+    return ", ".join(sorted(set(words))) or "nothing"

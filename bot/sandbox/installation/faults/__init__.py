@@ -42,6 +42,10 @@ class NoSuchFault(ValueError):
     """The text names no machine or no fault that is known; it says which there are."""
 
 
+class CannotBe(NoSuchFault):
+    """Not in this state: what the fault would take away is not there."""
+
+
 def fault(
     name: str, *, on: Role = Role.WORKER, cause: str | None = None, also: tuple[str, ...] = ()
 ) -> Callable[[Apply], Apply]:

@@ -1,7 +1,7 @@
 """What can go wrong with workers and with the way to them."""
 
 from bot.core.target import Role
-from bot.sandbox.installation.faults import SUSPICIOUS, fault, worker_of
+from bot.sandbox.installation.faults import SUSPICIOUS, CannotBe, fault, worker_of
 from bot.sandbox.installation.installation import Installation
 from bot.sandbox.installation.state import Machine
 from bot.sandbox.installation.worker import EFFECTIVE, RUN_DIR, SETTINGS, UNIT
@@ -14,8 +14,9 @@ LONG = 1800.0  # seconds that such a build takes
 def lost_rabbitmq(installation: Installation, machine: Machine) -> None:
     """The broker closed the worker's connection cleanly; the process lives on and waits for builds that never come."""
     worker = worker_of(installation, machine)
-    if worker.connection is not None:
-        installation.broker.close(worker.connection)
+    if worker.connection is None:
+        raise CannotBe(f"{machine.name} is not connected to RabbitMQ, so it has no connection to lose")
+    installation.broker.close(worker.connection)
 
 
 @fault("lost RabbitMQ until it reboots", cause="worker.amqp-lost")
@@ -34,7 +35,9 @@ def lost_until_reboot(installation: Installation, machine: Machine) -> None:
 @fault("docker hangs", cause="docker.hung")
 def docker_hangs(installation: Installation, machine: Machine) -> None:
     """The docker daemon takes requests and answers none; the worker's connection is gone as well."""
-    lost_rabbitmq(installation, machine)
+    connection = worker_of(installation, machine).connection
+    if connection is not None:
+        installation.broker.close(connection)
     machine.wedged.add("docker")
 
 
@@ -43,20 +46,22 @@ def pool_shrunk(installation: Installation, machine: Machine) -> None:
     """One consumer's channel was closed; the worker goes on with fewer builds at a time."""
     worker = worker_of(installation, machine)
     processor = next((p for p in worker.processors if p.consumer), None)
-    if processor is not None and processor.consumer is not None:
-        installation.broker.cancel(processor.consumer)
-        processor.consumer = None
+    if processor is None or processor.consumer is None:
+        raise CannotBe(f"{machine.name} listens to no queue, so it has no place for a build to lose")
+    installation.broker.cancel(processor.consumer)
+    processor.consumer = None
 
 
 @fault("lost its canceller", cause="worker.canceller-lost")
 def canceller_gone(installation: Installation, machine: Machine) -> None:
     """The channel for cancel commands was closed: builds run, the cancel button does nothing."""
     worker = worker_of(installation, machine)
-    if worker.commands is not None:
-        queue = worker.commands.queue
-        installation.broker.cancel(worker.commands)
-        installation.broker.queues.remove(queue)
-        worker.commands = None
+    if worker.commands is None:
+        raise CannotBe(f"{machine.name} is not connected to RabbitMQ, so it has no canceller to lose")
+    queue = worker.commands.queue
+    installation.broker.cancel(worker.commands)
+    installation.broker.queues.remove(queue)
+    worker.commands = None
 
 
 @fault("is stopped", cause="worker.stopped")
