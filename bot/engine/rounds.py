@@ -55,6 +55,7 @@ class Report:
     sampled: tuple[Question, ...] = ()
     again_in: timedelta | None = None
     unsure: tuple[tuple[str, Target], ...] = ()
+    rounds: int = 0
 
     def troubles(self) -> tuple[Found, ...]:
         """What is wrong by itself, worst first: WARN and above, not a consequence of something else."""
@@ -72,6 +73,7 @@ class Cache:
     sampled: dict[Question, None] = field(default_factory=dict)
     silent: set[tuple[Target, type]] = field(default_factory=set)
     known: dict[tuple[Target, Question, FactRef], Any] = field(default_factory=dict)
+    rounds: int = 0
 
     def learn(self, machine: Target, questions: Sequence[Question], answers: Sequence[Answer | Unanswered]) -> None:
         for asked, said in zip(questions, answers, strict=True):
@@ -212,6 +214,7 @@ class Diagnoser:
 
     def _ask(self, facts: Sequence[Fact[Any]], cache: Cache, abort: Flag) -> None:
         wanted: dict[Target, list[Question]] = {}
+        cache.rounds += 1
         cache.sampled.update({fact.question: None for fact in facts if fact.sampled})
         for fact in facts:
             questions = wanted.setdefault(cache.where(fact), [])
@@ -245,6 +248,7 @@ def _report(pairs: Sequence[Pair], cache: Cache) -> Report:
         ),
         sampled=tuple(cache.sampled),
         again_in=max((pair.again_in for pair in pairs if pair.again_in), default=None),
+        rounds=cache.rounds,
         unsure=tuple((pair.diagnosis.name, pair.machine) for pair in pairs if pair.unknown or pair.cannot is not None),
     )
 
