@@ -341,7 +341,8 @@ class Serving:
 
     def _sampling(self) -> Sampling:
         diagnoses = tuple(self.catalogue.diagnoses.values())
-        return Sampling(self.base.store, self.base.durable, self.diagnosers, diagnoses, SystemClock())
+        every = self.settings.engine.sample_every
+        return Sampling(self.base.store, self.base.durable, self.diagnosers, diagnoses, SystemClock(), every)
 
     def _schedule(self) -> Schedule:
         slots = [Slot(each.cron, each.run, each.on or "") for each in self.settings.schedules]

@@ -30,6 +30,7 @@ SEEN = {
     unless=("broker.down", "broker.partition", "platform.not-ready", "platform.app-stopped"),
     runbook="https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/",
     once=True,
+    compares=True,
 )
 def broker_drains_down(look: Look, machine: Target) -> Iterator[Finding]:
     at = rabbitmq.broker(look)

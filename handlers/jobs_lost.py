@@ -28,6 +28,7 @@ REPORTS = "reporting.jobs.builds"  # what workers report comes in here
     unless=("broker.*", "platform.hub-drain-down", "sidekiq.no-process"),
     runbook=jobs.RUNBOOK,
     once=True,
+    compares=True,
 )
 def jobs_lost(look: Look, machine: Target) -> Iterator[Finding]:
     long = look(jobs.long_queued())

@@ -20,6 +20,7 @@ SHOWN = 20
     unless=("users.sync-stuck", "sidekiq.no-process", "redis.*"),
     runbook=sync.RUNBOOK,
     once=True,
+    compares=True,
 )
 def organizations_stuck_syncing(look: Look, machine: Target) -> Iterator[Finding]:
     look.together(sync.members(), *sidekiq.doors())

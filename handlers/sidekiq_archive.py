@@ -17,6 +17,7 @@ from handlers.toolbox import platform, sidekiq
     unless=("sidekiq.no-process", "redis.*"),
     runbook=sidekiq.RUNBOOK,
     once=True,
+    compares=True,
 )
 def sidekiq_archive(look: Look, machine: Target) -> Iterator[Finding]:
     now = sidekiq.depths(look)

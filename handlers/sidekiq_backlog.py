@@ -17,6 +17,7 @@ from handlers.toolbox import sidekiq
     unless=("sidekiq.no-process", "redis.*", "broker.*"),
     runbook=sidekiq.RUNBOOK,
     once=True,
+    compares=True,
 )
 def sidekiq_backlog(look: Look, machine: Target) -> Iterator[Finding]:
     now = sidekiq.depths(look)

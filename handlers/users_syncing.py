@@ -25,6 +25,7 @@ SHOWN = 20
     unless=("sidekiq.no-process", "redis.*"),
     runbook=sync.RUNBOOK,
     once=True,
+    compares=True,
 )
 def users_stuck_syncing(look: Look, machine: Target) -> Iterator[Finding]:
     look.together(sync.syncing(), *sidekiq.doors())

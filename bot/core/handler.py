@@ -49,7 +49,7 @@ class Diagnosis:
     """A question about every machine of a role; `of` is the situation it belongs to, `unless` the causes that explain
     it away (`platform.disk-full@BROKEN`: only where it is that bad). With `once` it is about the installation as a
     whole (its database, its broker), and runs for the role's first machine alone. `also` names other situations that
-    it belongs to.
+    it belongs to. One that `compares` uses `look.earlier`, and is looked at by itself every few minutes.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Diagnosis:
     runbook: str = ""
     once: bool = False
     also: tuple[str, ...] = ()
+    compares: bool = False
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -157,11 +158,12 @@ def diagnosis(
     runbook: str = "",
     once: bool = False,
     also: tuple[str, ...] = (),
+    compares: bool = False,
 ) -> Callable[[DiagnosisFunction], DiagnosisFunction]:
     """Declare a diagnosis, run for each machine of the role, or once for all; it yields findings and may only look."""
 
     def register(look: DiagnosisFunction) -> DiagnosisFunction:
-        made = Diagnosis(name, of, each, says, look, unless, runbook, once, also)
+        made = Diagnosis(name, of, each, says, look, unless, runbook, once, also, compares)
         PENDING.append((made, look.__module__))
         return look
 

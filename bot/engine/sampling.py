@@ -20,7 +20,10 @@ log = logging.getLogger("opsbot.engine")
 
 @dataclass(frozen=True)
 class Sampling:
-    """Looks at each installation once a slot, whichever process is first, and keeps what sampled facts said."""
+    """Looks at each installation once a slot, whichever process is first, and keeps what sampled facts said.
+
+    Only diagnoses that compare are asked: the others would cost the machines something and keep nothing.
+    """
 
     store: Store
     durable: Durable
@@ -31,7 +34,7 @@ class Sampling:
 
     def run(self, stop: threading.Event) -> None:
         """Until stopped. A slot that cannot be sampled is left out: the next one comes soon."""
-        while not stop.wait(min(self.every.total_seconds() / 5, 10)):
+        while not stop.wait(self.every.total_seconds() / 5):
             for site in self.diagnosers:
                 try:
                     self.take(site, stop)
@@ -44,7 +47,8 @@ class Sampling:
         with self.durable.transaction() as tx:
             if self.store.accept(tx, f"sample:{site}:{slot}", "sample", {}, NOBODY) is None:
                 return 0
-        report = self.diagnosers[site].look(self.diagnoses, self.diagnosers[site].site, stop)
+        comparing = [each for each in self.diagnoses if each.compares]
+        report = self.diagnosers[site].look(comparing, self.diagnosers[site].site, stop)
         kept = [(target, asked, said) for target, asked, said in report.answers if asked in report.sampled]
         with self.durable.transaction() as tx:
             for target, asked, said in kept:

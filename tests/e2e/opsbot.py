@@ -107,7 +107,7 @@ def _config(prod: Installation, folder: Path) -> Path:
         "state_dir": str(folder),
         "socket": str(folder / "opsbot.sock"),
         "people": {"approvers": {"usergroup": workspace.groups[0].id}},
-        "engine": {"poll": "500ms", "lease": "5s"},
+        "engine": {"poll": "500ms", "lease": "5s", "sample_every": "1h"},
         "installations": [
             {
                 "name": NAME,

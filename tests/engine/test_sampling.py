@@ -30,11 +30,17 @@ def warm(look: Look, machine: Target) -> Iterator[Finding]:
     yield from ()
 
 
+def never(look: Look, machine: Target) -> Iterator[Finding]:
+    raise AssertionError("it compares nothing, so nobody asks it by itself")
+
+
 def test_each_slot_is_sampled_once_and_found_again(database: str) -> None:
     with room(database) as made:
         made.machines.answers = {"hall": {"heat": "20"}, "attic": {"heat": "5"}}
-        warmth = Diagnosis("warm", "comfort", Role.WORKER, "?", warm)
-        one = Sampling(made.store, made.durable, made.engine.diagnosers, [warmth], made.clock, timedelta(hours=1))
+        warmth = Diagnosis("warm", "comfort", Role.WORKER, "?", warm, compares=True)
+        other = Diagnosis("other", "comfort", Role.WORKER, "?", never)
+        both = [warmth, other]
+        one = Sampling(made.store, made.durable, made.engine.diagnosers, both, made.clock, timedelta(hours=1))
         peer = replace(one)
         assert sorted([one.take("home", Event()), peer.take("home", Event())]) == [0, 2]
         with made.durable.transaction() as tx:
