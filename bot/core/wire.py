@@ -88,8 +88,14 @@ exit $r
 }
 """
 
+# Behind the last byte of a stream: a line that nobody could have said before, and how each program of it ended. What
+# comes in order proves by its last line that nothing is missing; a status that comes beside it would not.
+STREAM_TAIL = 'printf "\\n%s %s\\n" {nonce} "${{PIPESTATUS[*]}}"'
+LONGEST_END = 512  # bytes of that line; so much of a stream is held back until more came
+
 _CHANGE_HEAD = re.escape(CHANGE_HEAD.format(sudo="?")).replace(r"\?", "1?")
 _QUOTED = r"""(?:[A-Za-z0-9_@%+=:,./-]+|'[^']*'(?:"'"'[^']*')*)"""  # what shlex.quote makes
+_STREAM_TAIL = re.escape(STREAM_TAIL.format(nonce="?")).replace(r"\?", f"({_QUOTED})")
 
 
 def questions_script(commands: Sequence[Command], nonce: str, seconds: int) -> str:
@@ -120,9 +126,37 @@ def change_script(command: Command, seconds: int, resolve: Resolve = refuse_secr
     A secret is the value of a shell variable and a word of `printf`: no argv, no environment and no message of the
     shell holds it.
     """
+    return _bound_to_connection(command, seconds, resolve)
+
+
+def stream_script(command: Command, seconds: int, nonce: str, resolve: Resolve = refuse_secrets) -> str:
+    """The script for `SHELL` that writes a command's output as it comes, and its end behind it; ended like a change."""
+    return _bound_to_connection(command, seconds, resolve, STREAM_TAIL.format(nonce=shlex.quote(nonce)))
+
+
+def read_stream(script: str) -> tuple[str, str] | None:
+    """The line that a `stream_script` runs and its nonce; None when it is not one, or not whole."""
+    line = read_change(script) or ""
+    found = re.fullmatch(rf"(.*)\n{_STREAM_TAIL}", line, re.S)
+    return (found[1], shlex.split(found[2])[0]) if found else None
+
+
+def stream_end(statuses: Sequence[int], nonce: str) -> bytes:
+    """What a machine writes behind a stream."""
+    return f"\n{nonce} {' '.join(map(str, statuses))}\n".encode()
+
+
+def read_end(last: bytes, nonce: str) -> tuple[bytes, tuple[int, ...]] | None:
+    """The bytes before the end of a stream, and how each of its programs ended; None when the end is not there."""
+    found = re.search(rb"\n%s (\d{1,3}(?: \d{1,3})*)\n\Z" % re.escape(nonce).encode(), last)
+    return (last[: found.start()], tuple(map(int, found[1].split()))) if found else None
+
+
+def _bound_to_connection(command: Command, seconds: int, resolve: Resolve, *more: str) -> str:
     given = {secret: f"s{no}" for no, secret in enumerate(dict.fromkeys(command.secrets))}
     values = (f"{variable}={shlex.quote(_value(secret, resolve))}" for secret, variable in given.items())
-    body = "\n".join((CHANGE_BODY, *values, " | ".join(_change_part(part, seconds, given) for part in command.parts())))
+    line = " | ".join(_change_part(part, seconds, given) for part in command.parts())
+    body = "\n".join((CHANGE_BODY, *values, line, *more))
     sudo = "1" if any(part.as_root for part in command.parts()) else ""
     return f"{CHANGE_HEAD.format(sudo=sudo)}{shlex.quote(body)}{CHANGE_TAIL}"
 

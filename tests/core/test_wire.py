@@ -269,3 +269,29 @@ def wait_until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < deadline, "it did not happen within 10 s"
         time.sleep(0.02)
+
+
+# ---------------------------------------------------------------- streams
+
+
+def test_a_stream_ends_with_how_each_program_of_it_ended() -> None:
+    done = run("bash", wire.stream_script(sh("sh", "-c", "echo some; exit 3") | sh("cat"), 5, NONCE))
+    assert done.stdout.encode() == b"some\n" + wire.stream_end((3, 0), NONCE)
+    assert wire.read_end(done.stdout.encode(), NONCE) == (b"some\n", (3, 0))
+
+
+@pytest.mark.parametrize(
+    "last",
+    [b"", b"some\n", f"\n{NONCE} 0".encode(), f"\n{NONCE} 0\nmore".encode(), f"\n{NONCE}\n".encode(), b"\nnonce 0\n"],
+)
+def test_what_is_no_end_is_none(last: bytes) -> None:
+    assert wire.read_end(last, NONCE) is None
+
+
+@given(texts)
+def test_a_stream_can_be_read_by_a_simulated_machine(word: str) -> None:
+    script = wire.stream_script(sh("printf", "%s", Secret("word")) | sh("cat", word), 5, NONCE, lambda _: word)
+    line = (sh("printf", "%s", word) | sh("timeout", "-k", "2", "5", "cat", word)).parts()
+    assert wire.read_stream(script) == (" | ".join(part.text() for part in line), NONCE)
+    assert wire.read_stream(script[:-2]) is None
+    assert wire.read_stream(wire.change_script(sh("cat", word), 5)) is None
