@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from tests.bench import claiming, decision, fanout, intake, waiting
+from tests.bench import claiming, decision, diagnosing, fanout, intake, waiting
 from tests.bench.gates import Figure, missed, note, say, table, write
 from tests.chaos.world import Terms, World, world
 
@@ -23,6 +23,7 @@ def in_world(measure: Callable[[World], list[Figure]]) -> Callable[[], list[Figu
 
 MEASURES: dict[str, tuple[str, Callable[[], list[Figure]]]] = {
     "claiming": ("Claiming with 300,000 runs that ended", claiming.measure),
+    "diagnosing": ("Diagnosing a healthy fleet, beside one script on each machine", diagnosing.measure),
     "fanout": ("Asking 100 machines, beside OpenSSH's client", fanout.measure),
     "decision": ("From an approval to the machine", in_world(decision.measure)),
     "intake": ("Taking in 100 commands a second", in_world(intake.measure)),
