@@ -56,6 +56,18 @@ def certificate_wrong(look: Look, machine: Target) -> Iterator[Finding]:
         )
     elif seen.own.ends - seen.now < tls.SOON:
         yield _expiring(look, machine, seen)
+    for besides in _besides(seen, verdict):
+        yield _wrong(look, machine, seen, besides)
+
+
+def _besides(seen: Facts, verdict: Verdict) -> Iterator[Verdict]:
+    """Whoever checks a certificate stops at the first thing that is wrong with it; mended alone, the next one shows."""
+    if verdict not in tls.CAUSES:
+        return
+    if verdict is not Verdict.EXPIRED and seen.own.ends < seen.now:
+        yield Verdict.EXPIRED
+    if verdict is not Verdict.WRONG_HOST and not seen.own.covers(seen.domain):
+        yield Verdict.WRONG_HOST
 
 
 def _asked(look: Look, machine: Target) -> Facts:

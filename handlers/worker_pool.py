@@ -12,7 +12,7 @@ from bot.core.fix import Fix, readable
 from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
-from handlers.toolbox import pool, rabbitmq, worker
+from handlers.toolbox import pool, rabbitmq, settings, worker
 from handlers.worker_lost_rabbitmq import JUST_STARTED
 
 RUNBOOK = "https://docs.travis-ci.com/user/enterprise/worker-cli-commands/"
@@ -86,7 +86,20 @@ def _part(look: Look, machine: Target) -> Part | None:
     seen = _seen(look, machine)
     if not seen.builds or look(pool.draining(machine, init)):
         return None
-    return Part(seen, pool.pool(look(pool.lines(machine)), init).size, now)
+    size = pool.pool(look(pool.lines(machine)), init).size
+    edited = init == worker.UPSTART and now.pid and seen.builds != size
+    return Part(seen, (edited and _started_with(look, machine, now.pid)) or size, now)
+
+
+def _started_with(look: Look, machine: Target, pid: int) -> int:
+    """On 14.04 the process alone knows what it was started with, for its files may have been edited since; 0 when it
+    was not told.
+    """
+    has = settings.process_has(machine, pid)
+    look.together(has, worker.boot_id(machine), worker.is_worker_machine(machine))  # or a fix would cost a fourth round
+    inside = look(has) or {}
+    said = inside.get(settings.PREFIX + pool.SIZE) or inside.get(pool.SIZE, "")
+    return int(said) if said.isdigit() else 0
 
 
 def _seen(look: Look, machine: Target) -> rabbitmq.Presence:

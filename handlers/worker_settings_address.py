@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from bot.core.errors import Unknown
 from bot.core.finding import Finding, Severity
 from bot.core.handler import diagnosis
 from bot.core.look import Look
@@ -72,7 +73,7 @@ def _elsewhere(look: Look, machine: Target, written: Settings, name: str, entry:
         return False
     if host and _same_machine(look, machine, host):
         return False
-    return name != AMQP or not _seen(look, machine)
+    return name != AMQP or not _seen(look, machine, host)
 
 
 def _same_machine(look: Look, machine: Target, host: str) -> bool:
@@ -82,8 +83,14 @@ def _same_machine(look: Look, machine: Target, host: str) -> bool:
     return any(address in known for address in look(here))
 
 
-def _seen(look: Look, machine: Target) -> bool:
-    seen = rabbitmq.presences(look, rabbitmq.broker(look))
+def _seen(look: Look, machine: Target, host: str) -> bool:
+    """Nobody comes by a name that means nothing on the machine, whether RabbitMQ can be asked or not."""
+    try:
+        seen = rabbitmq.presences(look, rabbitmq.broker(look))
+    except Unknown:
+        if host and not look(settings.addresses_of(machine, host)):
+            return False
+        raise
     return any(seen[address].builds for address in look(worker.addresses(machine)) if address in seen)
 
 

@@ -19,7 +19,7 @@ from bot.core.handler import Diagnosis
 from bot.core.look import CannotLook, NotYet
 from bot.core.ports import Asker
 from bot.core.question import Answer, Output, Question, Rows, Unanswered
-from bot.core.target import Site, Target
+from bot.core.target import Role, Site, Target
 
 T = TypeVar("T")
 MOST_ROUNDS = 10  # a diagnosis that still asks after so many is broken
@@ -278,6 +278,18 @@ PERSON = {
 }
 
 
+# What may keep the platform's services from answering: then they say nothing of their own.
+STOPS_SERVICES = (
+    "platform.not-ready", "platform.app-stopped", "platform.disk-full@BROKEN", "platform.license-*@BROKEN",
+    "platform.oauth-mismatch", "platform.rabbitmq-cert-directory",
+)  # fmt: skip
+SERVICES = {
+    "platform.database-unreachable": STOPS_SERVICES,
+    "platform.redis-unreachable": STOPS_SERVICES,
+    "platform.rabbitmq-unreachable": (*STOPS_SERVICES, "broker.down"),
+}
+
+
 def _unknowns(pairs: Sequence[Pair]) -> Iterable[str]:
     for pair in pairs:
         if pair.unknown:
@@ -288,8 +300,7 @@ def _unknowns(pairs: Sequence[Pair]) -> Iterable[str]:
 
 def _explain(found: Found, others: Sequence[Found], diagnoses: Mapping[str, Diagnosis]) -> Found:
     """A finding whose diagnosis names another one's cause in `unless` is its consequence: shown so, no fix offered."""
-    if (own := diagnoses.get(found.by)) is None:
-        return found
+    own = diagnoses.get(found.by) or _service(found.finding.cause)
     reasons = [
         other.finding
         for other in others
@@ -301,6 +312,11 @@ def _explain(found: Found, others: Sequence[Found], diagnoses: Mapping[str, Diag
         if _suffices(reason, reasons, found.finding):
             return replace(found, under=reason.cause, finding=replace(found.finding, fixes=()))
     return found
+
+
+def _service(cause: str) -> Diagnosis:
+    """The engine's own finding, as if a diagnosis had made it."""
+    return Diagnosis("", "", Role.PLATFORM, "", lambda *_: iter(()), SERVICES.get(cause, ()))
 
 
 def _could_explain(other: Finding, found: Finding) -> bool:

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any, Final
 
 from bot.core.command import sh
+from bot.core.errors import Unknown
 from bot.core.fact import Fact
 from bot.core.fix import Change, Fix, Risk, Step, Wait, at_least
 from bot.core.look import Look
@@ -161,15 +162,18 @@ def written(machine: Target, wish: Wish, init: str, first: Mapping[str, Edit]) -
 def taken_up(look: Look, machine: Target) -> tuple[Step, ...]:
     """The restart that makes the worker read its settings again, and how one knows that it is back.
 
-    Where RabbitMQ cannot be asked for a single worker, looking again is the only proof.
+    Where RabbitMQ cannot be asked, or not for a single worker, looking again is the only proof.
     """
     init, now = look(worker.init_system(machine)), worker.service(look, machine)
     stays = now.running and now.since is not None and now.since >= worker.SETTLED
     restart = worker.restarted(machine, init, now.pid) if stays else worker.restarted_anyhow(init)
     if look.site.option("rabbitmq.via", "container") == "http":
         return (restart,)
-    within = worker.BACK_WITHIN if stays else LOOPS_WITHIN
-    return restart, Wait(worker.connected(look, machine), at_least(1), within)
+    try:
+        back = worker.connected(look, machine)
+    except Unknown:  # the platform's container does not run: what is wrong with the settings is so all the same
+        return (restart,)
+    return restart, Wait(back, at_least(1), worker.BACK_WITHIN if stays else LOOPS_WITHIN)
 
 
 def ahead(look: Look) -> tuple[Fact[Any], ...]:
