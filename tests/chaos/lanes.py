@@ -66,7 +66,7 @@ class Lane:
     # ------------------------------------------------------------ people
 
     def order(self) -> int:
-        request = self.desk._read(f"diagnose builds not starting {self.machine}")
+        request = self.desk._read(f"diagnose worker lost rabbitmq {self.machine}")
         filed = self.desk.desk.file(request, ANA_AT_HOME, None, f"lane-{next(KEYS)}")
         assert filed.run is not None
         return filed.run

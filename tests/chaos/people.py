@@ -72,7 +72,7 @@ class Desk:
         ana = self.world.slack.person("ana")
         before = self._runs()
         for _ in range(20):
-            ack = ana.slash("/travis", f"diagnose builds not starting {self.machine}", channel=self.channel)
+            ack = ana.slash("/travis", f"diagnose worker lost rabbitmq {self.machine}", channel=self.channel)
             found = ON_IT.search(ack.shown or "")
             if ack.acked and found:
                 self.kept.append(str(ack.trigger_id))
