@@ -1,0 +1,184 @@
+"""age: chunks in, encrypted chunks out; only the owners of the recipients' identities can read them."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from queue import Empty, Full, Queue
+from threading import Event as Flag
+from threading import Thread
+from typing import Any, Final, Protocol
+
+import pyrage
+
+from bot.core.backup import BackupFailed
+
+AHEAD: Final = 4  # encrypted chunks that wait for the store
+CHUNK: Final = 1 << 20
+TICK: Final = 0.2
+SECRET: Final = "AGE-SECRET-KEY-"
+SSH_KEY: Final = b"-----BEGIN"
+
+Recipient = Any  # pyrage has no types
+Identity = Any
+
+
+class Readable(Protocol):
+    def read(self, most: int, /) -> bytes: ...
+
+
+class Writable(Protocol):
+    def write(self, data: bytes, /) -> object: ...
+
+
+def recipients(texts: Sequence[str]) -> tuple[Recipient, ...]:
+    """The public keys of those who may read the backups (`age1…`, `ssh-ed25519 …`, `ssh-rsa …`)."""
+    if not texts:
+        raise BackupFailed(
+            "A backup is only taken encrypted, and nobody could decrypt it: `backups.recipients` is empty. Make a key"
+            " with `age-keygen`, keep it away from these machines, and configure its public half (age1…)."
+        )
+    return tuple(_recipient(text.strip()) for text in texts)
+
+
+def _recipient(text: str) -> Recipient:
+    kind = pyrage.ssh.Recipient if text.startswith("ssh-") else pyrage.x25519.Recipient
+    if text.upper().startswith(SECRET):
+        raise BackupFailed("One of `backups.recipients` is a SECRET key. Put its public half (age1…) there instead.")
+    try:
+        return kind.from_str(text)
+    except pyrage.RecipientError as error:
+        raise BackupFailed(f"{text[:80]!r} is no public key that age can encrypt to: {error}.") from error
+
+
+def identities(file: Path) -> tuple[Identity, ...]:
+    """The secret keys in a file: lines as `age-keygen` writes them, or a private key of SSH without a passphrase."""
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        raise BackupFailed(f"The identity {file} cannot be read: {error.strerror}.") from error
+    try:
+        if text.lstrip().startswith(SSH_KEY):
+            return (pyrage.ssh.Identity.from_buffer(text),)
+        lines = (line.strip() for line in text.decode().splitlines())
+        found = tuple(pyrage.x25519.Identity.from_str(line) for line in lines if line and not line.startswith("#"))
+    except (pyrage.IdentityError, UnicodeDecodeError) as error:
+        raise BackupFailed(f"{file} holds no identity that can decrypt: it is not what `age-keygen` writes.") from error
+    if not found:
+        raise BackupFailed(f"{file} holds no identity: it has no line that begins with {SECRET}.")
+    return found
+
+
+def decrypt(reader: Readable, keys: Sequence[Identity], writer: Writable) -> None:
+    """The plain bytes into the writer; raises BackupFailed when the keys do not fit, or a bit of it is another one."""
+    try:
+        pyrage.decrypt_io(_Flat(reader), _Checked(writer), list(keys))
+    except pyrage.DecryptError as error:
+        raise BackupFailed(
+            f"It cannot be decrypted ({error}): either it was not encrypted to this identity, or it is damaged or cut"
+            " off. What was written of it so far proves nothing."
+        ) from error
+
+
+def encrypt(chunks: Iterable[bytes], to: Sequence[Recipient]) -> Iterator[bytes]:
+    """The same bytes as an age file, a megabyte at a time; what the chunks raise, this raises."""
+    passage = _Passage(iter(chunks), to)
+    passage.start()
+    try:
+        while (chunk := passage.made.get()) is not None:
+            yield chunk
+    finally:
+        passage.stop()
+    if passage.failure is not None:
+        raise passage.failure
+
+
+class _Stopped(Exception):
+    """Nobody takes what is encrypted any more."""
+
+
+class _Passage(Thread):
+    """pyrage pulls and pushes, so it gets a thread: it reads from the chunks and writes into a short queue."""
+
+    def __init__(self, chunks: Iterator[bytes], to: Sequence[Recipient]) -> None:
+        super().__init__(name="backup-age", daemon=True)
+        self._chunks = chunks
+        self._to = list(to)
+        self._rest = memoryview(b"")
+        self._written: list[bytes] = []
+        self._size = 0
+        self._unwanted = Flag()
+        self.made: Queue[bytes | None] = Queue(AHEAD)
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            pyrage.encrypt_io(self, self, self._to)
+            self.flush()
+        except _Stopped:
+            return
+        except BaseException as error:
+            self.failure = self.failure or error
+        if not self._unwanted.is_set():
+            self._hand(None)
+
+    def read(self, most: int) -> bytes:
+        if not self._rest:
+            try:
+                self._rest = memoryview(next(self._chunks, b""))
+            except BaseException as error:  # pyrage would make another one of it
+                self.failure = error
+                raise
+        part, self._rest = self._rest[:most], self._rest[most:]
+        return bytes(part)
+
+    def write(self, data: bytes) -> int:
+        self._written.append(data)
+        self._size += len(data)
+        if self._size >= CHUNK:
+            self.flush()
+        return len(data)
+
+    def flush(self) -> None:
+        if self._written:
+            self._hand(b"".join(self._written))
+            self._written, self._size = [], 0
+
+    def stop(self) -> None:
+        """Also when all is done: the thread ends at its next byte."""
+        self._unwanted.set()
+        while self.is_alive():
+            try:
+                self.made.get(timeout=TICK)
+            except Empty:
+                continue
+
+    def _hand(self, chunk: bytes | None) -> None:
+        while not self._unwanted.is_set():
+            try:
+                return self.made.put(chunk, timeout=TICK)
+            except Full:
+                continue
+        raise _Stopped
+
+
+class _Flat:
+    """pyrage reads by calling `read` with a size, and takes nothing but bytes."""
+
+    def __init__(self, reader: Readable) -> None:
+        self._reader = reader
+
+    def read(self, most: int) -> bytes:
+        return bytes(self._reader.read(most))
+
+
+class _Checked:
+    """pyrage wants to know how much was taken, and to flush."""
+
+    def __init__(self, writer: Writable) -> None:
+        self._writer = writer
+
+    def write(self, data: bytes) -> int:
+        self._writer.write(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """The writer's owner closes it."""

@@ -1,0 +1,302 @@
+"""Reads an archive to its last byte while it passes: what is not whole is noticed before it is stored."""
+
+import gzip
+import io
+import json
+import secrets
+import shutil
+import subprocess
+import zlib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from queue import Empty, Full, Queue
+from threading import Event as Flag
+from threading import Thread
+from typing import IO, BinaryIO, Final
+
+import zstandard
+
+from bot.adapters.vault import rdb, tar
+from bot.core.backup import BackupFailed, Form, Packed, Source
+
+AHEAD: Final = 4
+CHUNK: Final = 1 << 20
+TICK: Final = 0.2
+SMALL: Final = 16 << 20  # bytes of a JSON document that is parsed
+PG_MAGIC: Final = b"PGDMP"
+PG_RESTORE: Final = "pg_restore"
+SQL_HEAD: Final = b"-- PostgreSQL database dump"
+SQL_END: Final = b"-- PostgreSQL database dump complete"
+LAST: Final = 4096
+
+Listed = tuple[int | None, tuple[str, ...]]  # entries, and what could not be listed
+
+
+class NotWhole(Exception):
+    """The archive is broken, and how."""
+
+
+class _Abandoned(Exception):
+    """Nobody will feed the rest."""
+
+
+class Listing:
+    """Feed it what passes; `end` says what is in it. Raises BackupFailed for an archive that is not whole."""
+
+    def __init__(self, source: Source) -> None:
+        self._what = str(source)
+        self._pipe = _Pipe()
+        self._listed: Listed = (None, ())
+        self._failure: Exception | None = None
+        self._thread = Thread(target=self._list, args=(source.form, source.packed), name="backup-listing", daemon=True)
+        self._thread.start()
+
+    def feed(self, data: bytes) -> None:
+        self._check()
+        self._pipe.feed(data)
+
+    def end(self) -> Listed:
+        self._pipe.feed(b"")
+        self._thread.join()
+        self._check()
+        return self._listed
+
+    def close(self) -> None:
+        self._pipe.abandon()
+        self._thread.join()
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise BackupFailed(
+                f"{self._what} came, but it is not whole: {self._failure}. It was not kept. Run the backup again; if it"
+                " says the same, look at the program that makes it."
+            ) from self._failure
+
+    def _list(self, form: Form, packed: Packed) -> None:
+        try:
+            with UNPACK[packed](self._pipe) as plain:
+                self._listed = LIST[form](plain)
+                while plain.read(CHUNK):  # to the last byte: packers have a checksum there
+                    pass
+        except _Abandoned:
+            return
+        except (NotWhole, zstandard.ZstdError, EOFError, zlib.error, gzip.BadGzipFile, OSError) as error:
+            self._failure = error
+        finally:
+            self._pipe.drain()
+
+
+class _Pipe(io.RawIOBase):
+    """Chunks of one thread, read by another."""
+
+    def __init__(self) -> None:
+        self._chunks: Queue[bytes] = Queue(AHEAD)
+        self._rest = memoryview(b"")
+        self._over = False
+        self._gone = Flag()  # nobody reads any more
+        self._left = Flag()  # nobody feeds any more
+
+    def readable(self) -> bool:
+        return True
+
+    def feed(self, data: bytes) -> None:
+        taken = False
+        while not taken and not self._gone.is_set():
+            with suppress(Full):
+                self._chunks.put(data, timeout=TICK)
+                taken = True
+
+    def abandon(self) -> None:
+        self._left.set()
+
+    def drain(self) -> None:
+        self._gone.set()
+        with suppress(Empty):
+            while True:
+                self._chunks.get_nowait()
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # what is given is one of them
+        if not self._rest and not self._over:
+            self._rest = memoryview(self._next())
+            self._over = not self._rest
+        part = self._rest[: len(buffer)]
+        self._rest = self._rest[len(part) :]
+        buffer[: len(part)] = part
+        return len(part)
+
+    def _next(self) -> bytes:
+        while not self._left.is_set():
+            with suppress(Empty):
+                return self._chunks.get(timeout=TICK)
+        raise _Abandoned
+
+
+# ---------------------------------------------------------------- packers
+
+
+END_TOKEN: Final = secrets.token_bytes(16)
+END_FRAME: Final = zstandard.ZstdCompressor().compress(END_TOKEN)
+
+
+class _Ended:
+    """Packed bytes with a frame of ours behind them, which comes out whole only when theirs were whole, too."""
+
+    def __init__(self, packed: io.BufferedReader) -> None:
+        self._packed = packed
+        self._end = END_FRAME
+
+    def read(self, most: int = -1) -> bytes:
+        data = self._packed.read1(most)
+        if not data:
+            data, self._end = self._end, b""
+        return data
+
+
+class _Zstd(io.RawIOBase):
+    """What was packed by zstd, a megabyte at a time however small it was packed. Its library's own reader takes the end
+    of the bytes for the end of what was packed.
+    """
+
+    def __init__(self, packed: io.BufferedReader) -> None:
+        reader = zstandard.ZstdDecompressor()
+        ended = _Ended(packed)
+        self._reader = reader.stream_reader(ended, read_size=CHUNK, read_across_frames=True)  # type: ignore[arg-type]
+        self._held = b""  # may be our token
+        self._made = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # as above
+        while not self._made:
+            data = self._reader.read(CHUNK)
+            if not data and self._held != END_TOKEN:
+                raise NotWhole("the packed bytes end in the middle")
+            if not data:
+                return 0
+            both = self._held + data
+            self._held, self._made = both[-len(END_TOKEN) :], memoryview(both)[: -len(END_TOKEN)]
+        part = self._made[: len(buffer)]
+        self._made = self._made[len(part) :]
+        buffer[: len(part)] = part
+        return len(part)
+
+
+def _as_it_is(pipe: _Pipe) -> io.BufferedReader:
+    return io.BufferedReader(pipe, CHUNK)
+
+
+def _zstd(pipe: _Pipe) -> io.BufferedReader:
+    return io.BufferedReader(_Zstd(_as_it_is(pipe)), CHUNK)
+
+
+def _gzip(pipe: _Pipe) -> io.BufferedReader:
+    return io.BufferedReader(gzip.GzipFile(fileobj=_as_it_is(pipe)), CHUNK)
+
+
+UNPACK: Mapping[Packed, Callable[[_Pipe], io.BufferedReader]] = {"": _as_it_is, "zstd": _zstd, "gzip": _gzip}
+
+
+# ---------------------------------------------------------------- forms
+
+
+def _list_tar(plain: BinaryIO) -> Listed:
+    try:
+        return tar.count(plain), ()
+    except tar.Broken as error:
+        raise NotWhole(str(error)) from error
+
+
+def _list_json(plain: BinaryIO) -> Listed:
+    text = plain.read(SMALL + 1)
+    if len(text) > SMALL:
+        return None, (f"it was not parsed, being longer than {SMALL >> 20} MiB",)
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise NotWhole(f"it is no JSON ({error})") from error
+    return len(document) if isinstance(document, dict | list) else 1, ()
+
+
+def _list_rdb(plain: BinaryIO) -> Listed:
+    try:
+        return None, rdb.check(plain)
+    except rdb.Broken as error:
+        raise NotWhole(str(error)) from error
+
+
+def _list_bytes(_: BinaryIO) -> Listed:
+    return None, ("its contents were not listed: opsbot does not know its form",)
+
+
+def _list_pg_dump(plain: BinaryIO) -> Listed:
+    """pg_restore reads the table of contents of a custom dump; a dump of SQL says itself that it is complete."""
+    head = plain.read(CHUNK)
+    if head.startswith(PG_MAGIC):
+        return _table_of_contents(head, plain)
+    if SQL_HEAD not in head[:1000]:
+        raise NotWhole("it does not begin as a dump of PostgreSQL does")
+    last = head
+    while more := plain.read(CHUNK):
+        last = (last + more)[-LAST:]
+    if SQL_END not in last:
+        raise NotWhole("the dump does not say that it is complete")
+    return None, ("its tables were not listed, because it is a dump of SQL",)
+
+
+def _table_of_contents(head: bytes, plain: BinaryIO) -> Listed:
+    program = shutil.which(PG_RESTORE)
+    if program is None:
+        return None, (f"its tables were not listed: there is no {PG_RESTORE} where opsbot runs",)
+    with subprocess.Popen(
+        [program, "--list"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        entries = _Entries(process.stdout, process.stderr)
+        assert process.stdin is not None
+        with suppress(BrokenPipeError):  # it reads no further than it must
+            process.stdin.write(head)
+            while chunk := plain.read(CHUNK):
+                process.stdin.write(chunk)
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+        found, said = entries.all()
+    if process.returncode == 0:
+        return found, ()
+    if "unsupported version" in said:
+        return None, (f"its tables were not listed: {PG_RESTORE} here is older than the dump",)
+    raise NotWhole(f"{PG_RESTORE} cannot read its table of contents ({said[:200].strip()})")
+
+
+class _Entries:
+    """Counts the lines of a table of contents as they come, so that nobody waits for anybody."""
+
+    def __init__(self, out: IO[bytes] | None, err: IO[bytes] | None) -> None:
+        assert out is not None
+        assert err is not None
+        self._out, self._err = out, err
+        self._count = 0
+        self._said = b""
+        self._threads = [Thread(target=work, daemon=True) for work in (self._listen, self._complaints)]
+        for thread in self._threads:
+            thread.start()
+
+    def all(self) -> tuple[int, str]:
+        for thread in self._threads:
+            thread.join()
+        return self._count, self._said.decode(errors="replace")
+
+    def _listen(self) -> None:
+        self._count = sum(1 for line in self._out if line.strip() and not line.startswith(b";"))
+
+    def _complaints(self) -> None:
+        while chunk := self._err.read(4096):
+            self._said = (self._said + chunk)[:4096]
+
+
+LIST: Mapping[Form, Callable[[BinaryIO], Listed]] = {
+    "tar": _list_tar,
+    "pg_dump": _list_pg_dump,
+    "rdb": _list_rdb,
+    "json": _list_json,
+    "bytes": _list_bytes,
+}

@@ -1,0 +1,189 @@
+"""The vault: a stream becomes a hashed, listed and encrypted object, and objects become a set by their manifest."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from threading import Event as Flag
+from typing import Final
+
+from bot.adapters.vault import age
+from bot.adapters.vault.hashing import Sha256
+from bot.adapters.vault.listing import Listing
+from bot.adapters.vault.objects import Object, Objects
+from bot.core.backup import (
+    MANIFEST,
+    BackupFailed,
+    BackupStopped,
+    Form,
+    Manifest,
+    Progress,
+    Source,
+    Stored,
+    Streams,
+    manifest_from_json,
+)
+
+CHUNK: Final = 1 << 20
+EVERY: Final = 1.0  # seconds between words of progress
+LONGEST_MANIFEST: Final = 16 << 20
+
+
+class ObjectVault:
+    """A `Vault` over any store; safe to use from many threads. Raises BackupFailed without a recipient."""
+
+    def __init__(
+        self,
+        objects: Objects,
+        recipients: Sequence[str],
+        streams: Streams,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._objects = objects
+        self._to = age.recipients(recipients)
+        self._streams = streams
+        self._now = now
+
+    @property
+    def where(self) -> str:
+        return self._objects.where
+
+    def put(self, source: Source, key: str, progress: Progress, abort: Flag) -> Stored:
+        started = self._now()
+        with self._streams.open(source, abort) as stream, closing(_Passing(source, progress)) as passing:
+            came = passing.plain(iter(lambda: stream.read(CHUNK), b""))
+            self._objects.put(key, passing.stored(age.encrypt(came, self._to)))
+            entries, unlisted = passing.listed
+            progress(passing.plain_sum.size)
+            warnings = (*stream.warnings, *(f"{source.name}: {each}" for each in unlisted))
+        return Stored(
+            key, source.name, source.target.name, source.form, source.packed,
+            passing.plain_sum.size, passing.stored_sum.size,
+            passing.plain_sum.hexdigest(), passing.stored_sum.hexdigest(),
+            entries, warnings, started, self._now(),
+        )  # fmt: skip
+
+    def put_bytes(self, name: str, data: bytes, key: str, form: Form = "bytes") -> Stored:
+        started = self._now()
+        sealed = b"".join(age.encrypt(iter([data]) if data else iter(()), self._to))
+        self._objects.put(key, iter([sealed]))
+        sums = (sha256(data).hexdigest(), sha256(sealed).hexdigest())
+        return Stored(key, name, "", form, "", len(data), len(sealed), *sums, None, (), started, self._now())
+
+    def seal(self, manifest: Manifest) -> None:
+        for each in manifest.objects:
+            size = self._objects.size(each.key)
+            if size != each.stored_bytes:
+                raise BackupFailed(
+                    f"The set {manifest.set} of {manifest.site} is not complete: {each.key} "
+                    + ("is not in the store." if size is None else f"has {size} bytes instead of {each.stored_bytes}.")
+                    + " It does not count; run the backup again."
+                )
+        text = json.dumps(manifest.to_json(), indent=1).encode()
+        if self._objects.size(manifest.key) is not None and self._read_manifest(manifest.key) != manifest:
+            raise BackupFailed(f"There is another set {manifest.set} of {manifest.site} already; it was left as it is.")
+        self._objects.put(manifest.key, iter([text]))
+
+    def manifests(self, site: str) -> Sequence[Manifest]:
+        keys = (each.key for each in self._objects.list(f"{site}/"))
+        found = [self._read_manifest(key) for key in keys if _names_a_manifest(key)]
+        return sorted(found, key=lambda manifest: (manifest.made, manifest.set))
+
+    def verify(self, stored: Stored, abort: Flag) -> None:
+        size, summed = 0, sha256()
+        for chunk in self._objects.get(stored.key):
+            if abort.is_set():
+                raise BackupStopped(f"Reading {stored.key} back was stopped.")
+            size += len(chunk)
+            summed.update(chunk)
+        if size != stored.stored_bytes:
+            raise BackupFailed(_damaged(stored.key, f"it has {size} bytes, and {stored.stored_bytes} were stored"))
+        if summed.hexdigest() != stored.stored_sha256:
+            raise BackupFailed(_damaged(stored.key, "its SHA-256 is another one"))
+
+    def open(self, key: str) -> Iterator[bytes]:
+        return self._objects.get(key)
+
+    def delete(self, manifest: Manifest) -> None:
+        self._objects.delete(manifest.key)
+        for each in manifest.objects:
+            self._objects.delete(each.key)
+
+    def sweep(self, older_than: timedelta) -> Sequence[str]:
+        """Only keys of our own shape are removed, and none at all when a manifest cannot be read."""
+        before = self._now() - older_than
+        there = list(self._objects.list())
+        manifests = [self._read_manifest(each.key) for each in there if _names_a_manifest(each.key)]
+        named = {stored.key for manifest in manifests for stored in manifest.objects}
+        lost = [each for each in there if _is_ours(each) and each.key not in named]
+        gone = sorted(each.key for each in (*lost, *self._objects.unfinished()) if each.modified < before)
+        for key in gone:
+            self._objects.delete(key)
+        return gone
+
+    def free_space(self) -> int | None:
+        return self._objects.free_space()
+
+    def _read_manifest(self, key: str) -> Manifest:
+        text = b""
+        for chunk in self._objects.get(key):
+            text += chunk
+            if len(text) > LONGEST_MANIFEST:
+                raise BackupFailed(f"{key} in {self.where} is too long for a manifest; look at it.")
+        try:
+            manifest = manifest_from_json(json.loads(text))
+        except (ValueError, BackupFailed) as error:
+            raise BackupFailed(
+                f"{key} in {self.where} cannot be read, so nothing is known of its set: {error}"
+            ) from error
+        if manifest.key != key:
+            raise BackupFailed(f"{key} in {self.where} says that it belongs to {manifest.key}; somebody moved it.")
+        return manifest
+
+
+class _Passing:
+    """The bytes on their way: hashed and listed as they came, hashed again as they go."""
+
+    def __init__(self, source: Source, progress: Progress) -> None:
+        self.plain_sum, self.stored_sum = Sha256(), Sha256()
+        self._listing = Listing(source)
+        self._progress = progress
+        self.listed: tuple[int | None, tuple[str, ...]] = (None, ())
+
+    def plain(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            self.plain_sum.feed(chunk)
+            self._listing.feed(chunk)
+            yield chunk
+        self.listed = self._listing.end()  # raises before the last byte is stored
+
+    def stored(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        said = time.monotonic()
+        for chunk in chunks:
+            self.stored_sum.feed(chunk)
+            if time.monotonic() - said > EVERY:
+                self._progress(self.plain_sum.size)
+                said = time.monotonic()
+            yield chunk
+
+    def close(self) -> None:
+        self._listing.close()
+        self.plain_sum.close()
+        self.stored_sum.close()
+
+
+def _names_a_manifest(key: str) -> bool:
+    return key.count("/") == 2 and key.endswith(f"/{MANIFEST}")
+
+
+def _is_ours(each: Object) -> bool:
+    return each.key.count("/") == 2 and each.key.endswith(".age")
+
+
+def _damaged(key: str, how: str) -> str:
+    return (
+        f"{key} is not what was stored: {how}. This backup cannot be trusted. Take another one now, and look at the"
+        " store."
+    )
