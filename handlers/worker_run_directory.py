@@ -13,6 +13,10 @@ from bot.core.target import Role, Target
 from handlers.toolbox import edit, run_directory, settings, worker
 from handlers.toolbox.settings import EFFECTIVE, RUN_DIR, Place
 
+BY_HAND = (
+    f"Each start has put a copy of the program into {EFFECTIVE}: see that there is nothing else in it, remove it with "
+    "what it holds, and restart travis-worker."
+)
 PAGE = "https://docs.travis-ci.com/user/enterprise/troubleshooting-guide/"
 
 
@@ -25,20 +29,23 @@ PAGE = "https://docs.travis-ci.com/user/enterprise/troubleshooting-guide/"
 )
 def worker_has_no_run_directory(look: Look, machine: Target) -> Iterator[Finding]:
     look.together(worker.init_system(machine), worker.addresses(machine), settings.places(machine))
-    there = look(settings.places(machine))
-    docker = look(worker.init_system(machine)) != worker.UPSTART and settings.SNAP not in there
-    problem = run_directory.problem_of(there) if docker and run_directory.installed(there) else None
-    if problem is None:
-        return
-    now = worker.service(look, machine, run_directory.complaint(machine))
+    init, there = look(worker.init_system(machine)), look(settings.places(machine))
+    ours = settings.SNAP not in there and run_directory.installed(there)
+    problem = run_directory.problem_of(there) if ours else None
+    if problem is None or (init == worker.UPSTART and problem.cause == run_directory.MISSING):
+        return  # the job of 14.04 makes the directory itself
+    complaint = run_directory.complaint(machine, init)
+    now = worker.service(look, machine, complaint)
+    by_hand = init == worker.UPSTART and problem.cause == run_directory.DEEP
     stays = now.running and now.since is not None and now.since >= worker.SETTLED
     yield Finding(
         problem.cause,
         Severity.WARN if stays else Severity.BROKEN,
         machine,
         f"travis-worker {'would not start again' if stays else 'does not start'} on {machine}: {problem.title}",
-        evidence="; ".join(filter(None, (problem.evidence, look(run_directory.complaint(machine))))),
-        fixes=(_remedy(look, machine, problem.cause, there),),
+        evidence="; ".join(filter(None, (problem.evidence, look(complaint)))),
+        fixes=() if by_hand else (_remedy(look, machine, problem.cause, there),),
+        person=BY_HAND if by_hand else "",
         link=PAGE,
     )
 

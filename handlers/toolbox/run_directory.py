@@ -22,6 +22,8 @@ CAUSES: Final = (MISSING, OWNED, DEEP)
 _COMPLAINT: Final = re.compile(  # today's scripts say another line than the manual
     r"(?:travis-worker-wrapper|travis-combined-env): line \d+: /var/tmp/travis-run\.d/travis-worker: "
     r"(?:No such file or directory|Is a directory|Permission denied)"
+    r"|cp: cannot create regular file \S/var/tmp/travis-run\.d/travis-worker\S: Permission denied"
+    r"|exec: /var/tmp/travis-run\.d/travis-worker: Permission denied"
 )
 
 
@@ -59,9 +61,9 @@ def _usable(place: Place) -> bool:
 
 
 @fact
-def complaint(machine: Target) -> Fact[str]:
-    """What the wrapper said last about the directory, empty when it did not."""
-    return Fact(f"What does the wrapper on {machine} say?", machine, worker.log(worker.SYSTEMD), _complained)
+def complaint(machine: Target, init: str) -> Fact[str]:
+    """What the wrapper, or the job of 14.04, said last about the directory, empty when it did not."""
+    return Fact(f"What does the wrapper on {machine} say?", machine, worker.log(init), _complained)
 
 
 def _complained(said: Output) -> str:

@@ -19,6 +19,7 @@ IMAGE = "travisci/worker:v6.2.2"
 RUN_DIR = "/var/tmp/travis-run.d"
 EFFECTIVE = f"{RUN_DIR}/travis-worker"
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PROGRAM = "\x7fELF\2\1\1\0"
 UPSTART_LOG = "/var/log/upstart/travis-worker.log"
 SETTINGS = tuple(
     f"/etc/default/{name}"
@@ -144,7 +145,7 @@ class TravisWorker(Service):
     def _no_run_dir(self) -> str:
         """The wrapper puts the settings together into one file; what it says when it cannot."""
         if not self.machine.systemd:
-            return ""
+            return self._no_copy()
         folder, file = self.machine.files.get(RUN_DIR), self.machine.files.get(EFFECTIVE)
         problem = ""
         if folder is None:
@@ -156,6 +157,19 @@ class TravisWorker(Service):
         if not problem:
             self.machine.write(EFFECTIVE, self._combined(), "travis")
         return f"/usr/local/bin/travis-combined-env: line 13: {EFFECTIVE}: {problem}" if problem else ""
+
+    def _no_copy(self) -> str:
+        """The job of 14.04 makes the directory itself, copies the program into it and runs the copy."""
+        if RUN_DIR not in self.machine.files:
+            self.machine.folder(RUN_DIR, "travis")
+        folder, file = self.machine.files[RUN_DIR], self.machine.files.get(EFFECTIVE)
+        if file is not None and file.folder:
+            self.machine.write(f"{EFFECTIVE}/{UNIT}", PROGRAM, "travis", 0o755)
+            return f"/proc/self/fd/9: 27: exec: {EFFECTIVE}: Permission denied"
+        if not _writes(file or folder):
+            return f"cp: cannot create regular file '{EFFECTIVE}': Permission denied"
+        self.machine.write(EFFECTIVE, PROGRAM, "travis", 0o755)
+        return ""
 
     def _unreadable(self) -> str:
         """The settings are read by a shell, on systemd without their quotes: what it says of the first bad line."""

@@ -23,7 +23,7 @@ class Fault:
     """One thing that can go wrong with machines of a role, and the cause that a diagnosis must name.
 
     `cause` is SUSPICIOUS for a state that only looks wrong, None for what merely prepares another state. `also` are
-    causes that are there with it.
+    causes that are there with it, `harmless_on` the releases where the same state is a healthy one.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Fault:
     role: Role
     cause: str | None
     also: tuple[str, ...] = ()
+    harmless_on: tuple[str, ...] = ()
 
 
 FAULTS: dict[str, Fault] = {}
@@ -47,12 +48,18 @@ class CannotBe(NoSuchFault):
 
 
 def fault(
-    name: str, *, on: Role = Role.WORKER, cause: str | None = None, also: tuple[str, ...] = ()
+    name: str,
+    *,
+    on: Role = Role.WORKER,
+    cause: str | None = None,
+    also: tuple[str, ...] = (),
+    harmless_on: tuple[str, ...] = (),
 ) -> Callable[[Apply], Apply]:
     """Register a fault under the words that people say after the machine's name."""
 
     def put(apply: Apply) -> Apply:
-        FAULTS[name.lower()] = Fault(name, (apply.__doc__ or "").strip().splitlines()[0], apply, on, cause, also)
+        says = (apply.__doc__ or "").strip().splitlines()[0]
+        FAULTS[name.lower()] = Fault(name, says, apply, on, cause, also, harmless_on)
         return apply
 
     return put
