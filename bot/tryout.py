@@ -12,9 +12,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,12 @@ import yaml
 
 import bot
 from bot.core.errors import Permanent
+from bot.sandbox import breaking
 from bot.sandbox.slack import Driver, LocalSlack, Message, NotSeen, PortInUse, example
 
 Json = dict[str, Any]
 FAULT = "worker-2 lost RabbitMQ"
+OTHER = "platform-1 has no RabbitMQ"  # a fault to try next
 QUESTION = "diagnose builds not starting"
 CONFIG = Path(bot.__file__).parents[1] / "config" / "try.yaml"
 BOT_TOKEN, APP_TOKEN = "xoxb-local-try", "xapp-local-try"
@@ -41,14 +43,16 @@ class Child:
     process: subprocess.Popen[str]
     ready: Json
     log: Path
+    _turn: threading.Lock = field(default_factory=threading.Lock)
 
     def ask(self, **what: Any) -> Json:
-        """One question and its answer, for the installation."""
+        """One question and its answer, for the installation; several may ask at once."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(what) + "\n")
-        self.process.stdin.flush()
-        answer: Json = json.loads(self.process.stdout.readline())
+        with self._turn:
+            self.process.stdin.write(json.dumps(what) + "\n")
+            self.process.stdin.flush()
+            answer: Json = json.loads(self.process.stdout.readline())
         return answer
 
 
@@ -67,17 +71,35 @@ class Trial:
         return next(channel.id for channel in example().channels if channel.name == "ops")
 
 
-def run(tour: bool, port: int, folder: Path | None, speed: float) -> int:
+def run(tour: bool, port: int, folder: Path | None, speed: float, faults: Sequence[str] = ()) -> int:
     """Start everything and wait (or play one incident); returns the exit status. Raises Permanent with a sentence."""
-    with started(port, folder, speed) as trial:
+    broken = chosen(faults)
+    if tour and faults:
+        raise Permanent("`--tour` plays an incident of its own; leave `--fault` out, or leave `--tour` out and chat.")
+    with started(port, folder, speed, broken) as trial:
         if tour:
             return Tour(trial, say).play()
-        welcome(trial)
+        welcome(trial, broken)
         return _wait(trial)
 
 
+def chosen(faults: Sequence[str]) -> tuple[str, ...]:
+    """What is broken at the start: what was asked for, nothing when that was asked for, else one fault to begin with.
+    Raises Permanent for a fault that there is not.
+    """
+    if not faults:
+        return (FAULT,)
+    wanted = tuple(each for each in faults if each != breaking.NOTHING)
+    for each in wanted:
+        if said := breaking.wrong(each):
+            raise Permanent(f"`--fault` {each!r}: {said} `opsbot try --list-faults` shows them here.")
+    return wanted
+
+
 @contextmanager
-def started(port: int = 0, folder: Path | None = None, speed: float = 20.0) -> Iterator[Trial]:
+def started(
+    port: int = 0, folder: Path | None = None, speed: float = 20.0, faults: Sequence[str] = (FAULT,)
+) -> Iterator[Trial]:
     """Everything, up and answering; all of it ends with the context."""
     with ExitStack() as stack:
         home = folder or Path(stack.enter_context(_scratch()))
@@ -86,13 +108,19 @@ def started(port: int = 0, folder: Path | None = None, speed: float = 20.0) -> I
         stack.callback(_stop_database, home)
         own = ("--folder", str(home / "machines"), "--speed", str(speed), "--database", _travis_database(home))
         machines = ("-m", "bot.sandbox.installation", *own)
-        installation = stack.enter_context(_child("installation", home, *machines, "--fault", FAULT))
+        broken = (word for each in faults for word in ("--fault", each))
+        installation = stack.enter_context(_child("installation", home, *machines, *broken))
+        slack.add_command(breaking.COMMAND, lambda text: _break(installation, text), breaking.menu())
         config = home / "opsbot.yaml"
         config.write_text(yaml.safe_dump(_configuration(home, installation.ready["installation"]), sort_keys=False))
         words = ("-m", "bot.cli", "serve", "--config", str(config), "--simulator", slack.api_url)
         serving = stack.enter_context(_child("serve", home, *words))
         slack.driver.wait_for_connection(READY_WITHIN)
         yield Trial(slack, installation, serving, home, config)
+
+
+def _break(installation: Child, text: str) -> str:
+    return breaking.answer(text, lambda what: installation.ask(do="inject", what=what))
 
 
 @contextmanager
@@ -106,7 +134,7 @@ def _scratch() -> Iterator[str]:
 
 
 def _slack(stack: ExitStack, port: int) -> LocalSlack:
-    hints = [f"/travis {QUESTION}", "/travis status", "/travis help", "/travis runs"]
+    hints = [f"/travis {QUESTION}", "/travis status", "/travis help", f"{breaking.COMMAND} {OTHER}"]
     slack = LocalSlack(port=port, hints=hints)
     try:
         slack.start()
@@ -202,12 +230,14 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def welcome(trial: Trial) -> None:
+def welcome(trial: Trial, faults: Sequence[str] = (FAULT,)) -> None:
+    is_broken = "Something is broken." if faults else "Nothing is broken."
     say(
         f"\nopsbot is ready. Open this page and chat; you are ana, and can become somebody else at the left:\n\n"
         f"    {trial.slack.page_url}\n\n"
-        f"Something is broken. Type in #ops:   /travis {QUESTION}\n"
-        f"Then approve the plan as bo or cy: the one who asked cannot.\n\n"
+        f"{is_broken} Type in #ops:   /travis {QUESTION}\n"
+        f"Then approve the plan as bo or cy: the one who asked cannot.\n"
+        f"Break something else:   {breaking.COMMAND} {OTHER}   ({breaking.COMMAND} alone lists all)\n\n"
         f"From a terminal:   {_program()} --config {trial.config} runs\n"
         f"Everything lies in {trial.folder}. Ctrl-C ends it all.\n"
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, NoReturn
 
 import typer
 
+from bot.cli.backup import app as backup_app
 from bot.core.errors import OpsbotError, Permanent
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ audit_app = typer.Typer(help="The audit trail.", no_args_is_help=True)
 config_app = typer.Typer(help="The configuration.", no_args_is_help=True)
 manifest_app = typer.Typer(help="What others have to allow: the Slack app's manifest, and sudo on the machines.")
 app.add_typer(audit_app, name="audit")
+app.add_typer(backup_app, name="backup")
 app.add_typer(config_app, name="config")
 app.add_typer(manifest_app, name="manifest")
 
@@ -218,11 +220,20 @@ def try_it(
         Path | None, typer.Option(help="Where it keeps everything; else a new one, removed after.")
     ] = None,
     speed: Annotated[float, typer.Option(min=0.1, max=1000, help="How much faster the machines' clocks go.")] = 20.0,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(help='What is broken at the start: "platform-1 has no RabbitMQ", or "nothing"; repeatable.'),
+    ] = None,
+    list_faults: Annotated[bool, typer.Option("--list-faults", help="What can be broken, and end.")] = False,
 ) -> None:
     """Try opsbot on this machine: a local Slack, a broken installation, nothing real."""
     from bot import tryout
+    from bot.sandbox import breaking
 
-    raise typer.Exit(tryout.run(tour, port, folder, speed))
+    if list_faults:
+        typer.echo(breaking.listing())
+        raise typer.Exit(0)
+    raise typer.Exit(tryout.run(tour, port, folder, speed, fault or ()))
 
 
 @app.command()

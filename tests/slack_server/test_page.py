@@ -371,3 +371,15 @@ def test_start_up_address_turns_the_secret_into_a_cookie(slack: LocalSlack) -> N
     page = ask(slack, "/", Cookie=cookie.split(";")[0])
     assert page.status == 200
     assert page.headers["Content-Security-Policy"].startswith("default-src 'self';")
+
+
+def test_the_menu_of_the_surroundings_puts_its_words_into_the_composer(
+    slack: LocalSlack, open_page: Callable[[], Page]
+) -> None:
+    slack.add_command("/break", str.upper, [{"title": "lamps <b>", "items": ["/break the lamp"]}])
+    page = open_page()
+    expect(page.locator("#breaking")).to_be_visible()
+    page.locator("#menu-of-faults").select_option("/break the lamp")
+    expect(page.get_by_label("Message", exact=True)).to_have_value("/break the lamp")
+    page.keyboard.press("Enter")
+    expect(page.locator("#messages article").last).to_contain_text("THE LAMP")

@@ -1,5 +1,6 @@
 """What people do in Slack's client: type, press, fill in; and what the client makes of the app's acknowledgement."""
 
+import asyncio
 import json
 import time
 from typing import Any
@@ -46,6 +47,9 @@ class People:
         """Run a slash command; returns how it was acknowledged, and what Slack showed."""
         who, where = self._acting(person), self.state.channel(channel)
         self._must_be_in(who, where)
+        if own := self.state.own.get(command):
+            told = self._tell(who, where, await asyncio.to_thread(own, text))
+            return {"acked": True, "ack_ms": None, "error": None, "reply": None} | told
         refused = self._refused_command(who, command, thread_ts)
         if refused:
             self.state.notice(who.id, where.id, refused, thread_ts=thread_ts)

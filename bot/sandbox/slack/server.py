@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -65,6 +65,13 @@ class LocalSlack:
         self._thread: threading.Thread | None = None
         self._end: asyncio.Event | None = None
         self.driver = Driver(self.call)
+
+    def add_command(self, command: str, answer: Callable[[str], str], menu: Sequence[Json] = ()) -> None:
+        """A command that is answered here, and that the app never sees; `menu` is what the page offers to type:
+        `title` and `items` of each group.
+        """
+        self._state.own[command] = answer
+        self._state.menu.extend(menu)
 
     # Addresses
 

@@ -8,6 +8,7 @@ import itertools
 import secrets
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -97,6 +98,8 @@ class State:
         self.response_urls: dict[str, ResponseUrl] = {}
         self.calls: deque[Json] = deque(maxlen=CALLS_KEPT)
         self.hints: list[str] = []
+        self.own: dict[str, Callable[[str], str]] = {}  # commands of the surroundings, which the app never sees
+        self.menu: list[Json] = []
         self.connections = 0
         self.revision = 0
         self._last_ts = 0
@@ -312,5 +315,6 @@ class State:
             "views": {who: [self.views[one] for one in stack] for who, stack in self.stacks.items() if stack},
             "homes": dict(self.homes),
             "hints": list(self.hints),
+            "menu": list(self.menu),
             "connections": self.connections,
         }

@@ -183,6 +183,21 @@ function drawSidebar() {
   showList($("channels"), mine.filter((one) => one.kind !== "im").map(channelItem), channelRow);
   showList($("directs"), mine.filter((one) => one.kind === "im").map(channelItem), channelRow);
   showList($("people"), known.switchable().map(personItem), personRow);
+  $("breaking").hidden = store.menu.length === 0;
+  showList($("menu-of-faults"), [{ key: "", look: "", title: "", items: [] }, ...store.menu.map(menuItem)], menuGroup);
+}
+
+const menuItem = (group) => ({ key: group.title, look: JSON.stringify(group), ...group });
+
+function menuGroup({ title, items }) {
+  if (!title) return make("option", { value: "" }, "Break something …");
+  return make("optgroup", { label: title }, ...items.map((item) => make("option", { value: item }, item)));
+}
+
+function chooseFault({ target }) {
+  setSidebar(false);
+  fillComposer(target.value);
+  target.value = "";
 }
 
 function channelItem(channel) {
@@ -411,6 +426,7 @@ function wire() {
     act("open_home", { tab: "home" }).catch(() => null);
     go({ tab: "home" });
   });
+  $("menu-of-faults").addEventListener("change", chooseFault);
   window.addEventListener("hashchange", () => {
     readPlace();
     draw();

@@ -2,7 +2,7 @@
 
 export const store = {
   revision: 0,
-  workspace: {}, bot: {}, commands: [], hints: [],
+  workspace: {}, bot: {}, commands: [], hints: [], menu: [],
   people: new Map(), channels: new Map(), groups: new Map(),
   messages: new Map(), // channel -> Map(ts -> message)
   whispers: [], // private messages and Slack's own notices since this page was loaded: { to, channel, ts, … }
@@ -16,7 +16,7 @@ const byId = (all) => new Map(all.map((one) => [one.id, one]));
 
 export function replaceAll(state) {
   Object.assign(store, {
-    revision: state.revision, workspace: state.workspace, bot: state.bot, commands: state.commands, hints: state.hints,
+    revision: state.revision, workspace: state.workspace, bot: state.bot, commands: state.commands, hints: state.hints, menu: state.menu,
     people: byId(state.people), channels: byId(state.channels), groups: byId(state.groups),
     messages: new Map(Object.entries(state.messages).map(([id, all]) => [id, new Map(all.map((one) => [one.ts, one]))])),
     views: new Map(Object.entries(state.views)), homes: new Map(Object.entries(state.homes)),
