@@ -71,7 +71,9 @@ def decrypt(reader: Readable, keys: Sequence[Identity], writer: Writable) -> Non
     """The plain bytes into the writer; raises BackupFailed when the keys do not fit, or a bit of it is another one."""
     try:
         pyrage.decrypt_io(_Flat(reader), _Checked(writer), list(keys))
-    except pyrage.DecryptError as error:
+    except (pyrage.DecryptError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the reader or of the writer
         raise BackupFailed(
             f"It cannot be decrypted ({error}): either it was not encrypted to this identity, or it is damaged or cut"
             " off. What was written of it so far proves nothing."

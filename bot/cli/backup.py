@@ -1,0 +1,86 @@
+"""`opsbot backup …`: what an operator does with a backup on a machine of their own, without `opsbot serve`."""
+
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+
+from bot.core.backup import BackupFailed
+
+app = typer.Typer(help="Backups: read what was stored.", no_args_is_help=True)
+
+Identity = Annotated[Path, typer.Option("--identity", "-i", help="The secret key: a file as `age-keygen` writes it.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="A new file; else standard output.")]
+Stored = Annotated[str, typer.Argument(metavar="OBJECT", help="A file, or its address: s3://bucket/prod/….age")]
+
+
+@app.callback()
+def _backup() -> None:
+    """Backups: read what was stored."""
+
+
+@app.command()
+def decrypt(stored: Stored, identity: Identity, output: Output = None) -> None:
+    """Decrypt an object of a backup; the same as `age -d -i IDENTITY OBJECT`."""
+    from bot.adapters import vault
+
+    keys = vault.identities(identity)
+    with _reading(stored) as reader, _writing(output) as writer:
+        vault.decrypt(reader, keys, writer)
+
+
+@contextmanager
+def _reading(stored: str) -> Iterator["BinaryIO | _Chunks"]:
+    if "://" in stored:
+        from bot.adapters import vault
+
+        place, _, name = stored.rpartition("/")
+        yield _Chunks(vault.objects(place).get(name))
+        return
+    try:
+        file = Path(stored).open("rb")  # noqa: SIM115  # closed below
+    except OSError as error:
+        raise BackupFailed(f"{stored} cannot be read: {error.strerror}.") from error
+    with file:
+        yield file
+
+
+@contextmanager
+def _writing(output: Path | None) -> Iterator[BinaryIO]:
+    """Standard output, or a file that is there only when it is whole: what was cut off looks like a backup, too."""
+    if output is None:
+        if sys.stdout.isatty():
+            raise BackupFailed("A backup is not for a terminal: name a file with --output, or redirect it.")
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    if output.exists():
+        raise BackupFailed(f"{output} is there already, and was left as it is; name another file.")
+    unfinished = output.with_name(f".{output.name}.{secrets.token_hex(4)}.part")
+    try:
+        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            yield file
+        unfinished.rename(output)
+    except OSError as error:
+        raise BackupFailed(f"{output} cannot be written: {error.strerror}.") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+class _Chunks:
+    """Chunks of a store, read like a file."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+
+    def read(self, most: int, /) -> bytes:
+        if not self._rest:
+            self._rest = memoryview(next(self._chunks, b""))
+        part, self._rest = self._rest[:most], self._rest[most:]
+        return bytes(part)
