@@ -36,7 +36,7 @@ def broker_drains_down(look: Look, machine: Target) -> Iterator[Finding]:
     at = rabbitmq.broker(look)
     look.together(broker.cluster(at.container), rabbitmq.queues(at.container, at.vhost))
     if look(broker.cluster(at.container)).state != broker.RUNNING:
-        return
+        raise Unknown("RabbitMQ does not run, so it cannot say who empties its queues")
     forsaken = [each for each in look(rabbitmq.queues(at.container, at.vhost)) if _forsaken(each)]
     before = look.earlier(rabbitmq.queues(at.container, at.vhost), RESTARTING)
     for queue in forsaken:

@@ -6,6 +6,7 @@ A worker that was killed leaves them behind: RabbitMQ delivers the build again, 
 from collections.abc import Iterator
 from datetime import timedelta
 
+from bot.core.errors import Unknown
 from bot.core.finding import Finding, Severity
 from bot.core.fix import readable
 from bot.core.handler import diagnosis
@@ -53,8 +54,11 @@ def _orphans(look: Look, machine: Target) -> tuple[docker.Container, ...]:
     """Older than any build may be, or made before the worker's present process, which knows nothing of them."""
     about = worker.asked(look, machine)
     look.together(docker.build_containers(machine), docker.now(machine), *about)
-    now, service = look(docker.now(machine)), worker.service(look, machine)
-    return tuple(each for each in look(docker.build_containers(machine)) if _orphaned(now - each.created, service))
+    now, service, there = look(docker.now(machine)), worker.service(look, machine), look(docker.build_containers(machine))
+    orphans = tuple(each for each in there if _orphaned(now - each.created, service))
+    if service.turning and len(orphans) < len(there):
+        raise Unknown("travis-worker is on its way up or down and may still be clearing up its build containers")
+    return orphans
 
 
 def _orphaned(age: timedelta, service: worker.Service) -> bool:

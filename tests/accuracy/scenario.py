@@ -26,7 +26,7 @@ SHAPES: Final = (
 )
 RELEASES: Final = {shape.name: shape.release for shape in SHAPES}
 SETTLES = 200  # seconds after a fault until it shows
-BETWEEN = 60  # seconds between two faults: what the first one restarts is back by then
+BETWEEN = 660  # seconds between two faults: what the first one restarts is back by then, or has been given up
 APART = 900  # seconds between two looks that are compared
 MOST_LOOKS = 6  # a worker that keeps ending looks different from second to second
 MOST_FIXES = 12
@@ -136,12 +136,13 @@ def _restarts(name: str) -> bool:
         practice.inject(f"{'worker-1' if fault.role is Role.WORKER else PLATFORM} {name}")
     except NoSuchFault:  # what is wrong in a database alone restarts nothing
         return False
+    practice.pass_time(SETTLES)
     return _starts(practice) != before
 
 
 def _starts(practice: Practice) -> tuple[object, ...]:
     workers = practice.installation.workers()
-    return (practice.installation.app.state == "stopping", *(each.units[UNIT].started for each in workers))
+    return (practice.installation.app.since, *(each.units[UNIT].started for each in workers))
 
 
 def _seen(practice: Practice, injected: Sequence[Injected], outcome: Outcome) -> Report:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from bot.sandbox.installation.faults import SUSPICIOUS, fault, worker_of
+from bot.sandbox.installation.faults import SUSPICIOUS, CannotBe, fault, worker_of
 from bot.sandbox.installation.installation import DOMAIN, QUEUE, Installation
 from bot.sandbox.installation.state import Machine
 from bot.sandbox.installation.worker import EFFECTIVE, RUN_DIR, SETTINGS
@@ -42,19 +42,21 @@ def no_endpoint(installation: Installation, machine: Machine) -> None:
 
 
 @fault("was not restarted after an edit", cause="worker.config-stale")
-def not_restarted(_installation: Installation, machine: Machine) -> None:
+def not_restarted(installation: Installation, machine: Machine) -> None:
     """Somebody gave it more builds at a time, and did not restart it: it still runs with the settings before."""
+    _stays_up(installation, machine)
     _edited(machine, MAIN, lambda text: text.replace("POOL_SIZE='2'", "POOL_SIZE='4'"))
 
 
 @fault("was given a hook and not restarted", cause="worker.config-stale")
-def hook_not_used(_installation: Installation, machine: Machine) -> None:
+def hook_not_used(installation: Installation, machine: Machine) -> None:
     """A setting that opsbot does not know was added after the start: only the digest of all of them differs.
 
     On 14.04 there is no such digest, and a larger pool as well gives it away.
     """
+    _stays_up(installation, machine)
     if not machine.systemd:
-        not_restarted(_installation, machine)
+        not_restarted(installation, machine)
     _edited(machine, MAIN, lambda text: f"{text}export TRAVIS_WORKER_HARD_TIMEOUT='2h'\n")
 
 
@@ -137,6 +139,11 @@ def idle_file(_installation: Installation, machine: Machine) -> None:
 def run_directory_for_all(_installation: Installation, machine: Machine) -> None:
     """The run directory belongs to root, and everybody may write there."""
     machine.files[RUN_DIR].owner, machine.files[RUN_DIR].mode = "root", 0o777
+
+
+def _stays_up(installation: Installation, machine: Machine) -> None:
+    if worker_of(installation, machine).connection is None:
+        raise CannotBe(f"travis-worker on {machine.name} does not stay up, so it reads its settings again and again")
 
 
 def _aged(machine: Machine) -> None:
