@@ -13,6 +13,7 @@ from bot.core.errors import Permanent
 from bot.core.finding import Finding
 from bot.core.fix import Fix, Risk
 from bot.core.look import Look
+from bot.core.taking import Taking
 from bot.core.target import Role, Target
 
 DiagnosisFunction = Callable[[Look, Target], Iterator[Finding]]
@@ -41,7 +42,19 @@ class Steps(Protocol):
         ...
 
 
-JobFunction = Callable[[Steps, Look], str]
+class BackupSteps(Steps, Protocol):
+    """What a job gets that takes or proves backups."""
+
+    def backup(self, what: str) -> Taking:
+        """The backup that this job takes of these things (`all`, `data`, …); raises Refused where none can be taken."""
+        ...
+
+    def verify_backup(self) -> str:
+        """Read the backup that the job is about back from the store and compare; the sentence that ends the job."""
+        ...
+
+
+JobFunction = Callable[[Any, Look], str]  # its first argument is Steps, or BackupSteps
 
 
 @dataclass(frozen=True)
@@ -95,12 +108,13 @@ class Action:
 @dataclass(frozen=True)
 class Job:
     """Steps recorded one by one; returns the sentence that ends the run. What changes machines is a fix, with its
-    approval, and no job.
+    approval, and no job. `takes` says what it is about, such as the number of a backup.
     """
 
     name: str
     says: str
     work: JobFunction
+    takes: str = ""
 
 
 Handler = Diagnosis | Action | Job
@@ -184,11 +198,11 @@ def action(
     return register
 
 
-def job(name: str, *, says: str) -> Callable[[JobFunction], JobFunction]:
+def job(name: str, *, says: str, takes: str = "") -> Callable[[JobFunction], JobFunction]:
     """Declare a job: steps recorded one by one, carried on by another process when this one dies."""
 
     def register(work: JobFunction) -> JobFunction:
-        PENDING.append((Job(name, says, work), work.__module__))
+        PENDING.append((Job(name, says, work, takes), work.__module__))
         return work
 
     return register

@@ -45,7 +45,27 @@ class RedisRead:
         return f"redis-cli {' '.join(self.words)}"
 
 
-Question = Command | Query | HttpGet | TcpProbe | RedisRead | AwsCall
+@dataclass(frozen=True)
+class BackupRecords:
+    """What opsbot itself knows of the installation's backups, a row: `newest` (its number), `age` and `overdue_after`
+    in seconds, `fingerprint` of the encryption key that was backed up last. No row: no backups are configured.
+    """
+
+    def __str__(self) -> str:
+        return "opsbot's own records of backups"
+
+
+@dataclass(frozen=True)
+class KeyFingerprint:
+    """A keyed fingerprint of the encryption key that the platform has now: `fingerprint` of the one row. The key itself
+    is no answer, since answers are kept as evidence. No row: no backups are configured.
+    """
+
+    def __str__(self) -> str:
+        return "the fingerprint of the platform's encryption key"
+
+
+Question = Command | Query | HttpGet | TcpProbe | RedisRead | AwsCall | BackupRecords | KeyFingerprint
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ class Ask(Enum):
     DONE = "done"
     AGAIN = "again"
     STOP = "stop"
+    BACKUPS = "backups"
+    BACKUP = "backup"
+    RESTORE = "restore"
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,9 @@ class Request:
     """A sentence in parts.
 
     RUN has `kind` (`diagnose`, `act`, `job`), `subject`, `targets`, `site`, `because`, and `argument` where an
-    action is about something besides a machine. SHOW, CANCEL, APPROVE and
-    DECLINE have `number` (a run), DECLINE has `because`. CAN has `who` (user id) and the rest of a RUN.
+    action is about something besides a machine, or a job about the number of a backup. SHOW, CANCEL, APPROVE and
+    DECLINE have `number` (a run), BACKUP and RESTORE that of a backup, DECLINE has `because`. CAN has `who` (user id)
+    and the rest of a RUN.
     """
 
     ask: Ask
@@ -48,7 +52,7 @@ class Vocabulary:
 
     `diagnoses`: situations and diagnoses; `actions` and `jobs`: names; `machines`: site name -> ((machine, role), ...);
     `action_roles`: action -> role that its target must have; `action_takes`: action -> what it is about besides a
-    machine, such as a login.
+    machine, such as a login; `job_takes`: the same of jobs.
     """
 
     command: str
@@ -58,6 +62,7 @@ class Vocabulary:
     machines: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
     action_roles: tuple[tuple[str, str], ...] = ()
     action_takes: tuple[tuple[str, str], ...] = ()
+    job_takes: tuple[tuple[str, str], ...] = ()
 
     @property
     def sites(self) -> tuple[str, ...]:

@@ -7,17 +7,20 @@ from typing import Any
 from bot.core.errors import NotUnderstood
 from bot.core.fix import Fix
 from bot.core.handler import Action, Catalogue
+from bot.core.keeping import Backup
 from bot.core.people import Actor
 from bot.core.ports import Durable, Store, Tx
 from bot.core.request import Ask, Request
 from bot.core.run import Run
 from bot.core.story import Event
 from bot.core.target import Target
+from bot.engine import shelf
 from bot.engine.people import Gate
 from bot.engine.policy import Policy
 from bot.engine.rounds import Diagnoser
 
 RUNS_SHOWN = 10
+BACKUPS_SHOWN = 15
 WAITS = "waiting for a decision"
 
 
@@ -48,6 +51,9 @@ class Answers:
             Ask.SHOW: self._show,
             Ask.CAN: self._can,
             Ask.CANCEL: self._cancel,
+            Ask.BACKUPS: self._backups,
+            Ask.BACKUP: self._backup,
+            Ask.RESTORE: self._restore,
         }
         return table[request.ask](tx, request, actor)
 
@@ -56,12 +62,13 @@ class Answers:
         lines = [f"`diagnose {name}`: {_says(each)}" for name, each in self.catalogue.situations().items()]
         lines += [f"`diagnose {each.name}`: {each.says}" for each in self.catalogue.diagnoses.values()]
         lines += [f"`{each.name} {each.each.value.upper()} because TEXT`: {each.says}" for each in self._allowed()]
-        lines += [f"`{each.name}`: {each.says}" for each in self.catalogue.jobs.values()]
+        lines += [f"`{each.name}{' N' if each.takes else ''}`: {each.says}" for each in self.catalogue.jobs.values()]
         lines += [
             "`status`: a look at everything, nothing is offered",
             "`runs`, `show N`, `cancel N`: what runs, one of them, stop it",
             "`approve N`, `decline N because TEXT`: decide the open plan of a run that somebody else asked for",
             '`can @person "restart MACHINE"`: who may, and which rule says so',
+            "`backups`, `backup show N`, `restore N`: what there is, one of them, how to restore it",
         ]
         wanted = [line for line in lines if request.subject.lower() in line.lower()] or lines
         where = f"Installations: {', '.join(self.diagnosers)} (add `on NAME`)." if len(self.diagnosers) > 1 else ""
@@ -115,6 +122,24 @@ class Answers:
             f"{who} may ask for it; the rule that decides is `{'`, `'.join(sorted(rules))}`. {who} {may}.",
             {"can": True, "rules": sorted(rules), "may_approve": decides},
         )
+
+    def _backups(self, tx: Tx, request: Request, _actor: Actor) -> Said:
+        found = self.store.backups(tx, request.site, limit=BACKUPS_SHOWN)
+        return Said(shelf.table(found), {"backups": [shelf.backup_data(each) for each in found]})
+
+    def _backup(self, tx: Tx, request: Request, _actor: Actor) -> Said:
+        found = self._known_backup(tx, request)
+        return Said(shelf.whole(found), shelf.backup_data(found))
+
+    def _restore(self, tx: Tx, request: Request, _actor: Actor) -> Said:
+        found = self._known_backup(tx, request)
+        return Said(shelf.how_to_restore(found), {"restored": False, **shelf.backup_data(found)})
+
+    def _known_backup(self, tx: Tx, request: Request) -> Backup:
+        found = self.store.backup(tx, request.number) if request.number is not None else None
+        if found is None:
+            raise NotUnderstood(f"There is no backup {request.number}; `backups` lists the latest.")
+        return found
 
     def _cancel(self, tx: Tx, request: Request, actor: Actor) -> Said:
         run = self._run(tx, request)
@@ -174,7 +199,9 @@ def event_line(event: Event) -> str:
             f"{data['target']}: {data['does']}: {data['result']} `{data['command']}`"
             + (f" ({data['said']})" if data["said"] else "")
         ),
-        "step": lambda: f"{data['target']}: {data['does']}: {data['result']}",
+        "step": lambda: (
+            f"{data['target']}: {data['does']}: {data['result']}" + (f" ({data['said']})" if data.get("said") else "")
+        ),
         "verified": lambda: f"{data['target']}: {data['fix']}: {'healed' if data['healed'] else 'not healed'}",
         "note": lambda: data["text"] + (f" ({data['file']})" if data.get("file") else ""),
         "outcome": lambda: f"{data['outcome']}: {data['text']}",

@@ -131,6 +131,7 @@ def vocabulary_of(catalogue: Catalogue, command: str, sites: dict[str, tuple[tup
         machines=tuple(sites.items()),
         action_roles=tuple((each.name, each.each.value) for each in catalogue.actions.values()),
         action_takes=tuple((each.name, each.takes) for each in catalogue.actions.values() if each.takes),
+        job_takes=tuple((each.name, each.takes) for each in catalogue.jobs.values() if each.takes),
     )
 
 

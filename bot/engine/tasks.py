@@ -2,13 +2,13 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
 from bot.core.approval import Verdict
 from bot.core.archive import SUFFIX
-from bot.core.errors import LeaseLost, NotUnderstood, OpsbotError, Refused, Unknown
+from bot.core.errors import LeaseLost, NotUnderstood, OpsbotError, Permanent, Refused, Unknown
 from bot.core.fact import Fact
 from bot.core.handler import Catalogue, Diagnosis
 from bot.core.look import CannotLook
@@ -17,8 +17,11 @@ from bot.core.people import Actor
 from bot.core.ports import Claim, Clock, Durable, Sender, Store, Tx
 from bot.core.run import Order, Run, Verb
 from bot.core.shown import Redactor
+from bot.core.taking import Taking
 from bot.core.target import Site
+from bot.engine import backups
 from bot.engine.answers import Answers
+from bot.engine.backups import Shelter
 from bot.engine.deciding import Deciding
 from bot.engine.journal import Cancelled, Journal
 from bot.engine.people import Gate
@@ -48,6 +51,7 @@ class Engine:
     redactor: Redactor
     clock: Clock
     terms: Terms
+    shelters: Mapping[str, Shelter] = field(default_factory=dict)
 
     def carry(self, claim: Claim) -> None:
         """Do the task of this claim, or go on with it; Suspended and LeaseLost pass through."""
@@ -144,7 +148,8 @@ class Engine:
             return Ending(Outcome.FAILED, f"This opsbot knows no job called `{journal.run.order.subject}` any more.")
         diagnoser = self.diagnosers[journal.run.order.site]
         try:
-            steps = JobSteps(journal, diagnoser, tuple(self.catalogue.diagnoses.values()))
+            shelter = self.shelters.get(journal.run.order.site)
+            steps = JobSteps(journal, diagnoser, tuple(self.catalogue.diagnoses.values()), shelter)
             return Ending(Outcome.DONE, job.work(steps, JobLook(journal, diagnoser)))
         except Cancelled:
             return Ending(Outcome.CANCELLED, "Cancelled; the steps that had finished stand.")
@@ -152,6 +157,8 @@ class Engine:
             return Ending(Outcome.COULD_NOT_LOOK, f"{why}. The steps that had finished stand.")
         except Refused as why:
             return Ending(Outcome.REFUSED, f"{why}. The steps that had finished stand.")
+        except Permanent as why:
+            return Ending(Outcome.FAILED, str(why))
 
     # ------------------------------------------------------------ clicks and questions
 
@@ -269,6 +276,7 @@ class JobSteps:
     journal: Journal
     diagnoser: Diagnoser
     diagnoses: tuple[Diagnosis, ...] = ()
+    shelter: Shelter | None = None
 
     def step(self, name: str, do: Callable[[], Any]) -> Any:
         self.journal.check_cancel()
@@ -290,6 +298,17 @@ class JobSteps:
             return True
 
         self.journal.write(f"attached.{name}", keep)
+
+    def backup(self, what: str) -> Taking:
+        return backups.begin(self.journal, self._shelter(), what)
+
+    def verify_backup(self) -> str:
+        return backups.verify(self.journal, self._shelter(), self.journal.run.order.argument)
+
+    def _shelter(self) -> Shelter:
+        if self.shelter is None:
+            raise Refused("no backups are configured: `backups:` in the configuration says where they go, and for whom")
+        return self.shelter
 
     def findings(self) -> Sequence[str]:
         try:

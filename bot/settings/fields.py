@@ -103,7 +103,7 @@ def _bytes(value: Any) -> int:
     found = re.fullmatch(r"(\d{1,6})(MiB|GiB|TiB)", value) if isinstance(value, str) else None
     if not found:
         raise ValueError("must be a size with a unit, such as 500MiB, 20GiB or 1TiB")
-    return int(found[1]) * 1024 ** ("MiB", "GiB", "TiB").index(found[2]) * 1024**2
+    return int(found[1]) * {"MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}[found[2]]
 
 
 def _store(value: str) -> str:

@@ -3,9 +3,10 @@
 diagnose SITUATION [MACHINE …] [on SITE]         SITUATION alone is enough
 ACTION MACHINE [MACHINE …] because TEXT [on SITE]
 ACTION NAME because TEXT [on SITE]               for an action about a login or the like
-JOB [on SITE]
+JOB [on SITE] · JOB N [on SITE]                 N for a job about the number of a backup
 status [on SITE] · runs · show N · cancel N · approve N · decline N because TEXT
 can @PERSON "ACTION MACHINE" [on SITE] · help [WORD]
+backups [on SITE] · backup show N · restore N
 """
 
 import difflib
@@ -139,6 +140,8 @@ def _order(sentence: _Sentence, needs_reason: bool = True) -> Request:
     request = Request(Ask.RUN, kind, name, site=site, because=sentence.because)
     if kind == "act":
         return _action(request, rest, sentence.vocabulary, needs_reason)
+    if kind == "job" and (takes := dict(sentence.vocabulary.job_takes).get(name)):
+        return replace(request, argument=_number_of(name, takes, rest))
     return replace(request, targets=_machines(rest, site, sentence.vocabulary, after=name))
 
 
@@ -207,6 +210,29 @@ def _numbered(sentence: _Sentence) -> Request:
     return Request(ask, number=int(number), because=sentence.because)
 
 
+def _number_of(name: str, takes: str, rest: Sequence[str]) -> str:
+    number = rest[0].removeprefix("#") if len(rest) == 1 else ""
+    if not re.fullmatch(r"[0-9]{1,9}", number):
+        raise NotUnderstood(f"Which {takes}? Say its number: `{name} 12`. `backups` lists them.")
+    return str(int(number))
+
+
+def _backups(sentence: _Sentence) -> Request:
+    _nothing_after(sentence)
+    return Request(Ask.BACKUPS, site=sentence.site)
+
+
+def _backup(sentence: _Sentence) -> Request:
+    """`backup show 12`, or the beginning of a job's name."""
+    if sentence.head.lower().startswith("backup show"):
+        return Request(Ask.BACKUP, number=int(_number_of("backup show", "backup", sentence.words[2:])))
+    return _order(sentence)
+
+
+def _restore(sentence: _Sentence) -> Request:
+    return Request(Ask.RESTORE, number=int(_number_of("restore", "backup", sentence.words[1:])))
+
+
 def _can(sentence: _Sentence) -> Request:
     example = _can_example(sentence.vocabulary)
     if len(sentence.words) < 3:
@@ -237,6 +263,9 @@ _VERBS: Final[dict[str, Callable[[_Sentence], Request]]] = {
     "stop": _numbered,
     "can": _can,
     "help": _help,
+    "backups": _backups,
+    "backup": _backup,
+    "restore": _restore,
 }
 
 
@@ -380,6 +409,9 @@ _USAGE: Final = {
     "done": "done N, again N or stop N",
     "can": 'can @PERSON "ACTION MACHINE"',
     "help": "help [WORD]",
+    "backups": "backups [on SITE]",
+    "backup": "backup show N",
+    "restore": "restore N",
 }
 _MEANINGS: Final = {
     "status": "how the installation is now; looks, and changes nothing",
@@ -391,6 +423,9 @@ _MEANINGS: Final = {
     "done": "answers a run that does not know whether a change happened: it did, send it once more, or leave it",
     "can": "whether that person may do it, and which rule says so",
     "help": "this, or what one word means",
+    "backups": "which backups there are, and when each was last proven restorable",
+    "backup": "everything about backup N: its objects, and what proves them",
+    "restore": "how to restore backup N, which a person does by hand",
 }
 
 

@@ -24,7 +24,7 @@ UPDATE opsbot.backups SET manifest = %(manifest)s, sealed_at = clock_timestamp()
 -- name: backups
 -- The newest first; `open` while its run goes on.
 SELECT backup.*, run.outcome IS NULL AS open FROM opsbot.backups AS backup JOIN opsbot.runs AS run ON run.id = run_id
- WHERE (%(site)s = '' OR site = %(site)s) AND (%(gone)s OR gone_at IS NULL)
+ WHERE (%(site)s = '' OR backup.site = %(site)s) AND (%(gone)s OR backup.gone_at IS NULL)
  ORDER BY backup.id DESC LIMIT %(limit)s
 
 -- name: backup

@@ -1,0 +1,286 @@
+"""Backups as a job takes them: recorded piece by piece, proven, verified again, thrown away; never half believed."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from bot.core.backup import BackupFailed, Progress, Source
+from bot.core.command import sh
+from bot.core.handler import BackupSteps, Job
+from bot.core.keeping import Backup, Keep, Proof
+from bot.core.look import Look
+from bot.core.outcome import Outcome
+from bot.core.taking import Rehearsed
+from bot.engine.backups import Keeper, Shelter, advance, apart, overdue
+from tests.engine.lamps import Room, room
+from tests.engine.shelves import KEY, Keys, MemoryVault, Rehearsals
+from tests.engine.test_power_cuts import dying_workers
+
+pytestmark = pytest.mark.parametrize("postgres_server", ["18"], indirect=True)
+HOUR = timedelta(hours=1)
+
+
+def source(look: Look, name: str) -> Source:
+    hall = look.site.find("hall")
+    assert hall is not None
+    return Source(name, hall, sh("cat", "/lamp"), HOUR, "pg_dump" if name == "database-main" else "tar")
+
+
+def everything(steps: BackupSteps, look: Look) -> str:
+    taking = steps.backup("all")
+    taking.store("data", source(look, "data-hall"))
+    taking.store("databases", source(look, "database-main"))
+    taking.store_key(look.site.targets[0])
+    return taking.finish()
+
+
+def only_data(steps: BackupSteps, look: Look) -> str:
+    taking = steps.backup("data")
+    taking.store("data", source(look, "data-hall"))
+    return taking.finish()
+
+
+def checking(steps: BackupSteps, _look: Look) -> str:
+    return steps.verify_backup()
+
+
+class Sheltered(Room):
+    vault: MemoryVault
+    keys: Keys
+    rehearsals: Rehearsals
+
+    def backups(self) -> list[Backup]:
+        with self.durable.transaction() as tx:
+            return list(self.store.backups(tx, "home", gone=True))
+
+    def keeper(self, keep: Keep) -> Keeper:
+        shelter = replace(self.engine.shelters["home"], keep=keep)
+        return Keeper(self.store, self.durable, {"home": shelter}, self.engine.redactor)
+
+
+@pytest.fixture
+def idle(database: str) -> Iterator[Sheltered]:
+    with room(database) as made:
+        made.__class__ = Sheltered
+        assert isinstance(made, Sheltered)
+        made.vault, made.keys, made.rehearsals = MemoryVault(), Keys(), Rehearsals()
+        shelter = Shelter(made.vault, made.keys, made.rehearsals, version="0.1")
+        made.engine = replace(made.engine, shelters={"home": shelter})
+        for name, work in (("backup all", everything), ("backup data", only_data)):
+            made.engine.catalogue.add(Job(name, "Take it", work), name)
+        made.engine.catalogue.add(Job("backup verify", "Check it", checking, "backup"), "verify")
+        yield made
+
+
+@pytest.fixture
+def home(idle: Sheltered) -> Sheltered:
+    idle.set_to_work()
+    return idle
+
+
+def test_a_backup_of_everything(home: Sheltered) -> None:
+    home.rehearsals.outcome = Rehearsed(True, "66 tables were restored")
+    ended = home.ended(home.order("backup all", "job"))
+    assert ended.outcome is Outcome.DONE, ended.summary
+    (backup,) = home.backups()
+    assert (backup.what, backup.state, len(backup.pieces)) == ("all", "complete", 3)
+    assert {piece.kind: piece.proven and piece.proven.by for piece in backup.pieces} == {
+        "data": Proof.READ_BACK, "databases": Proof.RESTORED, "key": Proof.DECRYPTED,
+    }  # fmt: skip
+    assert home.rehearsals.expected == ["database-main"]
+    assert [told for told in home.vault.told if told[0] == "seal"] == [("seal", "home"), ("seal", apart("home"))]
+
+
+def test_the_key_lies_apart_and_is_told_nobody(home: Sheltered) -> None:
+    run = home.order("backup all", "job")
+    home.ended(run)
+    (place,) = [key for key in home.vault.objects if "encryption-key" in key]
+    assert place.startswith("home=key/")
+    assert KEY in home.vault.objects[place]
+    with home.pool.connection() as connection:
+        for table in ("opsbot.events", "opsbot.evidence", "opsbot.audit", "opsbot.backup_pieces", "opsbot.runs",
+                      "absurd.c_opsbot", "absurd.t_opsbot", "absurd.r_opsbot", "opsbot.outbox"):  # fmt: skip
+            written = connection.execute(f"SELECT t::text AS row FROM {table} AS t".encode()).fetchall()
+            assert KEY.decode() not in str(written), table
+            assert KEY.hex() not in str(written), table
+
+
+def test_a_key_that_opens_nothing_proves_that_it_does_not_fit(home: Sheltered) -> None:
+    home.keys.works = False
+    home.ended(home.order("backup all", "job"))
+    (backup,) = home.backups()
+    assert backup.proven is None
+    assert any(piece.failed and piece.failed.by is Proof.DECRYPTED for piece in backup.pieces)
+
+
+def test_one_failure_leaves_the_others_and_makes_no_backup(home: Sheltered) -> None:
+    home.vault.content["data-hall"] = BackupFailed("tar ended with 2: password=hunter2.")
+    ended = home.ended(home.order("backup all", "job"))
+    assert ended.outcome is Outcome.FAILED
+    assert "data-hall: tar ended with 2" in ended.summary
+    assert "hunter2" not in ended.summary
+    (backup,) = home.backups()
+    assert (backup.state, len(backup.pieces)) == ("incomplete", 2)
+    assert len(home.vault.sets) == 2, "what was stored can be found in the store all the same"
+
+
+def test_a_failed_restore_is_no_proof(home: Sheltered) -> None:
+    home.rehearsals.outcome = Rehearsed(False, "pg_restore ended with 1")
+    ended = home.ended(home.order("backup all", "job"))
+    assert ended.outcome is Outcome.DONE
+    (backup,) = home.backups()
+    assert backup.proven is None
+
+
+def test_two_at_once(home: Sheltered) -> None:
+    going, go_on = threading.Event(), threading.Event()
+
+    def slow(source: Source, progress: Progress, abort: threading.Event) -> None:
+        going.set()
+        go_on.wait(20)
+
+    home.vault.on_put = slow
+    first = home.order("backup all", "job")
+    assert going.wait(20)
+    ended = home.ended(home.order("backup data", "job"))
+    go_on.set()
+    assert ended.outcome is Outcome.REFUSED
+    assert f"run {first} is backing up the same" in ended.summary
+    assert home.outcome(first) is Outcome.DONE
+
+
+@pytest.mark.parametrize("no", range(1, 14))
+def test_whoever_takes_over_repeats_the_unfinished_piece_only(idle: Sheltered, no: int) -> None:
+    """The process is killed before one of its commits; the next one carries on."""
+    dying_workers(idle, [no])
+    ended = idle.ended(idle.order("backup all", "job"), 30)
+    assert ended.outcome is Outcome.DONE, ended.summary
+    puts = [name for what, name in idle.vault.told if what.startswith("put")]
+    assert len(puts) <= 4, f"at most one of three pieces is stored twice: {puts}"
+    (backup,) = idle.backups()
+    assert (len(backup.pieces), backup.state) == (3, "complete")
+
+
+def test_cancelling_stops_the_stream(home: Sheltered) -> None:
+    going = threading.Event()
+
+    def endless(source: Source, progress: Progress, abort: threading.Event) -> None:
+        going.set()
+        assert abort.wait(20)
+
+    home.vault.on_put = endless
+    run = home.order("backup data", "job")
+    assert going.wait(20)
+    with home.durable.transaction() as tx:
+        current = home.store.run(tx, run)
+        assert current is not None
+        home.store.cancel(tx, run, current.order.actor)
+        home.durable.wake(tx, current.task)
+    assert home.outcome(run) is Outcome.CANCELLED
+    (backup,) = home.backups()
+    assert (backup.state, home.vault.objects) == ("incomplete", {})
+
+
+def test_no_room_is_said_before_anything_is_sent(home: Sheltered) -> None:
+    assert home.outcome(home.order("backup data", "job")) is Outcome.DONE
+    home.vault.told.clear()
+    home.vault.free = 5
+    ended = home.ended(home.order("backup data", "job"))
+    assert ended.outcome is Outcome.REFUSED
+    assert "the store has 5 bytes left" in ended.summary
+    assert home.vault.told == []
+
+
+def test_without_a_store_nothing_is_taken(home: Sheltered) -> None:
+    home.workers[0].stop()
+    home.set_to_work(replace(home.engine, shelters={}))
+    ended = home.ended(home.order("backup data", "job"))
+    assert ended.outcome is Outcome.REFUSED
+    assert "`backups:` in the configuration" in ended.summary
+
+
+def test_reading_back(home: Sheltered) -> None:
+    home.ended(home.order("backup all", "job"))
+    (backup,) = home.backups()
+    ended = home.ended(home.order("backup verify", "job", argument=str(backup.id)))
+    assert ended.outcome is Outcome.DONE, ended.summary
+    key = next(piece.key for piece in backup.pieces if piece.kind == "data")
+    home.vault.objects[key] = b"encrypted otherwise"
+    ended = home.ended(home.order("backup verify", "job", argument=str(backup.id)))
+    assert ended.outcome is Outcome.FAILED
+    assert "cannot be relied on: data-hall: " in ended.summary
+    assert home.backups()[0].proven is None
+    unknown = home.ended(home.order("backup verify", "job", argument="77"))
+    assert unknown.outcome is Outcome.REFUSED
+    assert "there is no backup 77" in unknown.summary
+
+
+def test_what_is_old_goes_from_the_rows_first_and_then_from_the_store(home: Sheltered) -> None:
+    for _ in range(3):
+        home.ended(home.order("backup all", "job"))
+    keeper = home.keeper(Keep(1, 0, 0))
+    assert len(keeper.clean_up()) == 2
+    newest, *old = home.backups()
+    assert [each.state for each in old] == ["gone", "gone"]
+    assert {manifest.set for manifest in home.vault.manifests("home")} == {newest.folder}
+    assert len(home.vault.manifests(apart("home"))) == 1
+    assert keeper.clean_up() == []
+
+
+def test_a_key_that_was_changed_is_kept(home: Sheltered) -> None:
+    home.ended(home.order("backup all", "job"))
+    home.keys.value = b"another encryption key of Travis"
+    home.ended(home.order("backup all", "job"))
+    home.keeper(Keep(1, 0, 0)).clean_up()
+    assert len(home.vault.manifests("home")) == 1
+    assert len(home.vault.manifests(apart("home"))) == 2, "older dumps are worth nothing without it"
+
+
+def test_nothing_goes_while_the_newest_is_unproven(home: Sheltered) -> None:
+    for no in range(3):
+        home.keys.works = no < 2
+        home.ended(home.order("backup all", "job"))
+    assert home.keeper(Keep(1, 0, 0)).clean_up() == []
+    assert len(home.vault.manifests("home")) == 3
+
+
+def test_progress_is_told_and_not_too_often(home: Sheltered, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(0, 100_000, 2))
+    monkeypatch.setattr("bot.engine.backups.monotonic", lambda: float(next(ticks)))
+
+    def chatty(source: Source, progress: Progress, abort: threading.Event) -> None:
+        for so_far in range(1000):
+            progress(so_far)
+
+    home.vault.on_put = chatty
+    run = home.order("backup data", "job")
+    assert home.outcome(run) is Outcome.DONE
+    said = [event.data["said"] for event in home.story(run, "step") if event.data["result"] == "waiting"]
+    assert 5 < len(said) < 60
+    assert "bytes/s" in said[1]
+
+
+def test_what_progress_says(home: Sheltered) -> None:
+    home.ended(home.order("backup data", "job"))
+    last = replace(home.backups()[0].pieces[0], plain=4 * 1024**3)
+    assert advance(1024**3, 64, last) == "1.0 GiB of about 4.0 GiB (25 %), 16.0 MiB/s, 3 min left"
+    assert advance(1024**2, 2, None) == "1.0 MiB, 512.0 KiB/s"
+    assert advance(8 * 1024**3, 64, last) == "8.0 GiB, 128.0 MiB/s"
+    assert "left" not in advance(0, 0, last)
+
+
+def test_silence_has_one_name_until_it_ends(home: Sheltered) -> None:
+    now = datetime.now(UTC)
+
+    def silence(after: timedelta) -> str:
+        with home.durable.transaction() as tx:
+            return overdue(home.store, tx, "home", after, now - 2 * HOUR, now + HOUR)
+
+    assert silence(4 * HOUR) == ""
+    assert silence(2 * HOUR) == "none yet"
+    home.ended(home.order("backup data", "job"))
+    assert silence(2 * HOUR) == ""
+    assert silence(timedelta(minutes=1)) == f"after backup {home.backups()[0].id}"
