@@ -54,7 +54,8 @@ def _orphans(look: Look, machine: Target) -> tuple[docker.Container, ...]:
     """Older than any build may be, or made before the worker's present process, which knows nothing of them."""
     about = worker.asked(look, machine)
     look.together(docker.build_containers(machine), docker.now(machine), *about)
-    now, service, there = look(docker.now(machine)), worker.service(look, machine), look(docker.build_containers(machine))
+    now, there = look(docker.now(machine)), look(docker.build_containers(machine))
+    service = worker.service(look, machine)
     orphans = tuple(each for each in there if _orphaned(now - each.created, service))
     if service.turning and len(orphans) < len(there):
         raise Unknown("travis-worker is on its way up or down and may still be clearing up its build containers")

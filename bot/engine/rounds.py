@@ -43,8 +43,8 @@ class Found:
 
 @dataclass(frozen=True)
 class Report:
-    """What one look saw. `unknown` are sentences: what could not be told, and why; `again_in`: when it may be; `unsure`:
-    which diagnoses could not tell, of which machine.
+    """What one look saw. `unknown` are sentences: what could not be told, and why; `again_in`: when it may be;
+    `unsure`: which diagnoses could not tell, of which machine.
     """
 
     findings: tuple[Found, ...] = ()

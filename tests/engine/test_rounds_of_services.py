@@ -70,6 +70,16 @@ def test_what_is_away_is_found_beside_what_ssh_answers() -> None:
     assert len(report.unknown) == 2
 
 
+@pytest.mark.parametrize(
+    ("what", "under"), [("full", "platform.disk-full"), ("fine", "")], ids=["the app cannot run", "nothing says why"]
+)
+def test_a_service_that_is_away_is_a_consequence_of_what_keeps_the_app_from_running(what: str, under: str) -> None:
+    away = Unanswered("redis is away", "redis-unreachable")
+    report = look({"platform-1": {"df": what, str(QUERY): Rows(({"jobs": 1},)), str(READ): away}})
+    [found] = [found for found in report.findings if found.finding.cause == "platform.redis-unreachable"]
+    assert found.under == under
+
+
 @pytest.mark.parametrize("cause", ["sql", "database-refused", "container", "not-configured"])
 def test_what_opsbot_may_not_ask_is_not_known(cause: str) -> None:
     refused = Unanswered("column jobs does not exist", cause)

@@ -1,0 +1,159 @@
+"""A few scenarios of `make accuracy`, and what its judge makes of reports that are wrong."""
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+
+import pytest
+
+from bot.core.finding import Finding, Severity
+from bot.core.target import Role, Target
+from bot.engine.rounds import Found, Report
+from bot.sandbox.installation import FAULTS
+from bot.sandbox.installation.faults import SUSPICIOUS
+from tests.accuracy.__main__ import WORKERS, pairs
+from tests.accuracy.mistake import the_last_consumer_is_overlooked
+from tests.accuracy.scenario import PLATFORM, SHAPES, Injected, Outcome, Verdict, can_be, judge, play, singles
+from tests.installation.practice import Practice
+from tests.rigs import postgres
+
+LOST = "lost part of its pool"
+
+
+def injected(text: str) -> Injected:
+    machine, _, words = text.partition(" ")
+    return Injected(machine, FAULTS[words.lower()])
+
+
+@pytest.fixture(scope="module")
+def dsn(running_servers: Callable[[str], postgres.Server]) -> Iterator[str]:
+    with running_servers("18").database() as dsn:
+        yield dsn
+
+
+def played(dsn: str, *texts: str) -> tuple[dict[str, Verdict], Outcome]:
+    outcome = play(Practice(dsn, SHAPES), [injected(text) for text in texts])
+    return outcome.verdicts, outcome
+
+
+# ---------------------------------------------------------------- scenarios
+
+
+@pytest.mark.parametrize(
+    "text", ["worker-1 lost RabbitMQ", "worker-2 listens on another queue", "worker-3 has a run directory of root"]
+)
+def test_a_fault_is_named_and_healed_on_each_generation(dsn: str, text: str) -> None:
+    verdicts, outcome = played(dsn, text)
+    assert verdicts == {text: Verdict.NAMED}
+    assert outcome.offered > 0
+    assert outcome.alarms == outcome.unhealed == outcome.meddled == outcome.strange == []
+
+
+@pytest.mark.parametrize("text", ["worker-1 runs builds", "worker-3 has no run directory", "platform-1 was restarted"])
+def test_what_only_looks_wrong_raises_no_alarm(dsn: str, text: str) -> None:
+    verdicts, outcome = played(dsn, text)
+    assert verdicts == {}
+    assert (outcome.alarms, outcome.offered) == ([], 0)
+
+
+def test_two_faults_are_told_apart(dsn: str) -> None:
+    """What restarts the worker comes first, however they are said: else it would heal the other one."""
+    shrunk, overridden = f"worker-1 {LOST}", "worker-1 was installed twice"
+    verdicts, outcome = played(dsn, shrunk, overridden)
+    assert verdicts == {shrunk: Verdict.NAMED, overridden: Verdict.NAMED}
+    assert outcome.alarms == outcome.unhealed == []
+
+
+def test_a_consequence_stands_under_its_cause(dsn: str) -> None:
+    verdicts, outcome = played(dsn, "platform-1 has an expired license", "worker-1 is refused by RabbitMQ's port")
+    assert verdicts["platform-1 has an expired license"] is Verdict.NAMED
+    assert verdicts["worker-1 is refused by RabbitMQ's port"] is not Verdict.MISSED
+    assert outcome.alarms == []
+
+
+@pytest.mark.parametrize("wrong", [False, True], ids=["right", "wrong"])
+def test_a_mistake_in_a_parser_turns_a_verdict_red(dsn: str, wrong: bool) -> None:
+    """A healthy worker seems to lack a consumer as soon as the last row is not read."""
+    with the_last_consumer_is_overlooked() if wrong else nullcontext():
+        _, outcome = played(dsn, "worker-1 is behind NAT")
+    assert bool(outcome.alarms) is wrong
+
+
+# ---------------------------------------------------------------- the judge
+
+
+def report(*causes: str, under: str = "", unsure: tuple[tuple[str, str], ...] = ()) -> Report:
+    findings = (Finding(cause, Severity.BROKEN, _target(on), "it is so") for cause, on in _split(causes))
+    found = tuple(Found(finding, "x", under) for finding in findings)
+    return Report(findings=found, unsure=tuple((name, _target(on)) for name, on in unsure))
+
+
+def _split(causes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    for each in causes:
+        cause, _, machine = each.partition(" on ")
+        yield cause, machine
+
+
+def _target(name: str) -> Target:
+    return Target(name, Role.PLATFORM if name == PLATFORM else Role.WORKER, "try", "127.0.0.1")
+
+
+def verdict(seen: Report, *texts: str) -> tuple[Verdict, list[str]]:
+    outcome = Outcome()
+    judge(seen, [injected(text) for text in texts], outcome)
+    return outcome.verdicts[texts[0]], outcome.alarms
+
+
+STOPPED = "worker-1 is stopped"
+DOWN = "platform-1 has no RabbitMQ"
+ON = "worker.stopped on worker-1"
+
+
+def test_the_right_cause_on_the_right_machine_is_named() -> None:
+    assert verdict(report(ON), STOPPED) == (Verdict.NAMED, [])
+
+
+def test_the_right_cause_on_another_machine_is_missed_and_an_alarm() -> None:
+    found, alarms = verdict(report("worker.stopped on worker-2"), STOPPED)
+    assert (found, len(alarms)) == (Verdict.MISSED, 1)
+
+
+def test_nothing_said_is_a_cause_missed() -> None:
+    assert verdict(report(), STOPPED)[0] is Verdict.MISSED
+
+
+def test_a_cause_under_something_that_is_not_there_is_missed() -> None:
+    assert verdict(report(ON, under="broker.down"), STOPPED, DOWN)[0] is Verdict.UNDER
+    assert verdict(report(ON, under="net.dns"), STOPPED, DOWN)[0] is Verdict.MISSED
+
+
+@pytest.mark.parametrize(
+    ("seen", "right"),
+    [
+        (report("broker.down on platform-1", unsure=(("worker stopped", "worker-1"),)), True),
+        (report("broker.down on platform-1", unsure=(("worker stopped", "worker-2"),)), False),  # another machine
+        (report("broker.down on platform-1", unsure=(("network name", "worker-1"),)), False),  # another question
+        (report("broker.down on platform-1"), False),  # nothing is said to be unknown
+        (report(unsure=(("worker stopped", "worker-1"),)), False),  # what hides it is not named
+    ],
+)
+def test_hidden_counts_only_where_both_are_said(seen: Report, right: bool) -> None:
+    assert (verdict(seen, STOPPED, DOWN)[0] is Verdict.HIDDEN) is right
+
+
+# ---------------------------------------------------------------- what is played
+
+
+def test_enough_is_played() -> None:
+    scenarios = list(singles(WORKERS))
+    odd = {each.fault.name for [each] in scenarios if each.expected == SUSPICIOUS}
+    assert len(odd) >= 15
+    assert {each.machine for [each] in scenarios} == {PLATFORM, *WORKERS}
+    assert {fault.cause for fault in FAULTS.values() if fault.cause} == {
+        each.expected for [each] in scenarios if each.expected
+    }
+
+
+def test_pairs_are_drawn_the_same_way_and_can_be_there_together() -> None:
+    drawn = [tuple(map(str, pair)) for pair in pairs(20, 1)]
+    assert drawn == [tuple(map(str, pair)) for pair in pairs(20, 1)] != [tuple(map(str, pair)) for pair in pairs(20, 2)]
+    assert not can_be([injected("worker-1 has the wrong password"), injected(f"worker-1 {LOST}")])
