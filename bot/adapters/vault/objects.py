@@ -26,6 +26,7 @@ CHUNK: Final = 1 << 20
 PART: Final = 16 << 20  # of an upload: S3 takes 10,000 of them, 160 GiB, and two are in memory at a time
 PARTS_AT_A_TIME: Final = 2
 SCHEMES: Final = ("s3", "gs", "az", "abfs", "abfss", "azure")
+ALLOW_HTTP: Final = ("AWS_ALLOW_HTTP", "AZURE_ALLOW_HTTP", "GOOGLE_ALLOW_HTTP")  # only where somebody said so
 UNFINISHED: Final = re.compile(r"\.part-[0-9a-f]{16}")  # never a part of a key: those begin otherwise
 FULL: Final = {errno.ENOSPC: "it is full", errno.EDQUOT: "its quota is used up", errno.EFBIG: "it takes no such size"}
 
@@ -202,6 +203,7 @@ class Bucket:
         client: ClientConfig = {
             "connect_timeout": timedelta(seconds=patience.connect),
             "timeout": timedelta(seconds=patience.request),
+            "allow_http": any(os.environ.get(name, "").lower() in ("1", "true") for name in ALLOW_HTTP),
         }
         retry: RetryConfig = {
             "max_retries": patience.retries,
@@ -258,6 +260,8 @@ class Bucket:
 
 
 def _first_line(error: Exception) -> str:
-    """Without the "Debug source" below it, which may hold a whole request."""
+    """What the store said, without the "Debug source" below it, which may hold a whole request."""
     line = " ".join(str(error).partition("\n\nDebug source")[0].split())
-    return line[:300].rstrip(".") or type(error).__name__
+    said = re.search(r"<Code>(\w+)</Code>\s*<Message>(.*?)</Message>", line)
+    line = f"{said[1]}: {said[2]}" if said else line
+    return "".join(sign for sign in line if sign.isprintable())[:300].rstrip(".") or type(error).__name__

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from io import BytesIO
 from pathlib import Path
 from threading import Event as Flag
 
@@ -12,7 +11,7 @@ import pyrage
 import pytest
 
 from bot.adapters.vault import ObjectVault, objects
-from bot.core.backup import BackupFailed, BackupStopped, Source
+from bot.core.backup import BackupStopped, Source
 from bot.core.command import sh
 from bot.core.target import Role, Target
 
@@ -100,6 +99,3 @@ def files(folder: Path) -> Mapping[str, int]:
     """Everything in the store, hidden things too, with its mode."""
     found = (file for file in folder.rglob("*") if file.is_file())
     return {str(file.relative_to(folder)): file.stat().st_mode & 0o777 for file in found}
-
-
-__all__ = ["KEY", "PLATFORM", "BackupFailed", "BytesIO", "Flow", "Machine", "files", "nothing", "source"]

@@ -87,7 +87,7 @@ def test_only_the_owner_reads_it(vault: ObjectVault, machine: Machine, folder: P
 
 @pytest.mark.parametrize("recipients", [[], ["age1nobody"], [str(pyrage.x25519.Identity.generate())]])
 def test_nothing_is_kept_that_nobody_can_read(folder: Path, machine: Machine, recipients: list[str]) -> None:
-    with pytest.raises(BackupFailed, match="recipients|public key") as refused:
+    with pytest.raises(BackupFailed, match=r"recipients|public key") as refused:
         ObjectVault(objects(folder.as_uri()), recipients, machine)
     assert "AGE-SECRET-KEY-1" not in str(refused.value)
 
