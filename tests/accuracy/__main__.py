@@ -16,9 +16,8 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Final
 
 from bot.sandbox.installation import FAULTS
-from bot.sandbox.installation.faults import SUSPICIOUS
 from tests.accuracy.mistake import the_last_consumer_is_overlooked
-from tests.accuracy.scenario import PLATFORM, SHAPES, Injected, Outcome, Verdict, can_be, play, singles
+from tests.accuracy.scenario import PLATFORM, RELEASES, SHAPES, Injected, Outcome, Verdict, can_be, play, singles
 from tests.bench.gates import Figure, at_least, exactly, info, missed, say, table, write
 from tests.installation.practice import Practice
 from tests.rigs import postgres
@@ -26,6 +25,7 @@ from tests.rigs import postgres
 WORKERS: Final = ("worker-1", "worker-2", "worker-3")
 PROCESSES: Final = 2
 RIGHT: Final = 98.0  # percent
+PAIRS, ODD = 100, 15  # at least so many have to be played
 
 Scenario = tuple[Injected, ...]
 Played = list[tuple[Scenario, Outcome]]
@@ -104,11 +104,13 @@ def judged(played: Played) -> list[Figure]:
     verdicts = Counter(verdict for _, outcome in played for verdict in outcome.verdicts.values())
     faults = sum(verdicts.values())
     right = faults - verdicts[Verdict.MISSED]
-    odd = [scenario for scenario, _ in played if all(each.expected == SUSPICIOUS for each in scenario)]
+    every = [each for scenario, _ in played for each in scenario]
     return [
-        info("faults injected, alone and in pairs", faults),
-        info("... healthy states that look wrong", len(odd)),
-        info("... pairs", sum(len(scenario) == 2 for scenario, _ in played)),
+        at_least("kinds of faults", len({each.fault.name for each in every if each.expected}), len(_kinds())),
+        at_least("... faults injected, alone and in pairs", faults, len(_kinds())),
+        at_least("... pairs", sum(len(scenario) == 2 for scenario, _ in played), PAIRS),
+        at_least("kinds of healthy states that look wrong", len({e.fault.name for e in every if not e.expected}), ODD),
+        exactly("releases of Ubuntu on workers", len({RELEASES[each.machine] for each in every if each.on_worker}), 3),
         at_least("right cause", 100 * right / max(1, faults), RIGHT, " %"),
         *(info(f"... {verdict.value}", verdicts[verdict]) for verdict in Verdict),
         exactly("false alarms", sum(len(outcome.alarms) for _, outcome in played), 0),
@@ -117,6 +119,10 @@ def judged(played: Played) -> list[Figure]:
         exactly("changes that nobody had ordered", _count(played, "meddled"), 0),
         exactly("programs asked for that do not exist", _count(played, "strange"), 0),
     ]
+
+
+def _kinds() -> list[str]:
+    return [fault.name for fault in FAULTS.values() if fault.cause]
 
 
 def _count(played: Played, what: str) -> int:

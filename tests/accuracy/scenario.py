@@ -49,9 +49,13 @@ class Injected:
         return SUSPICIOUS if harmless else self.fault.cause or ""
 
     @property
+    def on_worker(self) -> bool:
+        return self.fault.role is Role.WORKER
+
+    @property
     def everywhere(self) -> bool:
         """What is wrong with the platform may show on any machine."""
-        return self.fault.role is Role.PLATFORM
+        return not self.on_worker
 
     def shows_as(self, finding: Finding) -> bool:
         """Is this finding what the fault must be called?"""

@@ -2,7 +2,7 @@
 
 from bot.core.target import Role
 from bot.sandbox.installation.broker import Job
-from bot.sandbox.installation.faults import SUSPICIOUS, fault, worker_of
+from bot.sandbox.installation.faults import SUSPICIOUS, CannotBe, fault, worker_of
 from bot.sandbox.installation.installation import Installation
 from bot.sandbox.installation.state import Docker, Machine
 from bot.sandbox.installation.worker import UNIT, TravisWorker
@@ -53,6 +53,8 @@ def orphaned(installation: Installation, machine: Machine) -> None:
 def killed(installation: Installation, machine: Machine) -> None:
     """The worker was killed and started again; the containers of its builds stayed, an hour old by now."""
     worker = worker_of(installation, machine)
+    if not worker.processors:
+        raise CannotBe(f"{machine.name} has no place for a build, so none can have been running")
     for number in range(3100, 3100 + len(worker.processors)):
         _container(machine, Job(number, "acme/billing-service", 0), HOUR)
     worker.lose_power(worker.unit)
