@@ -91,9 +91,8 @@ def test_a_tar_with_a_flipped_bit_in_a_header_is_noticed() -> None:
 
 
 def test_zeros_packed_to_almost_nothing_are_not_all_unpacked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    packer, packed = zstandard.ZstdCompressor().compressobj(), []
-    for _ in range(300):
-        packed.append(packer.compress(bytes(1 << 20)))
+    packer = zstandard.ZstdCompressor().compressobj()
+    packed = [packer.compress(bytes(1 << 20)) for _ in range(300)]
     data = b"".join((*packed, packer.flush()))
     assert len(data) < 100_000
     before = peak()
