@@ -26,7 +26,7 @@ from bot.core.fix import Change, Fix, Risk, Wait, differs
 from bot.core.question import RedisRead
 from bot.core.sql import Query, Statement
 from bot.core.target import Role, Target
-from bot.core.wire import KILL_AFTER
+from bot.core.wire import bound
 from bot.engine.discovery import discover
 from handlers.toolbox import broker as rabbit
 from handlers.toolbox import (
@@ -100,7 +100,7 @@ class Rooted:
 
     def rules(self) -> Iterator[str]:
         """As sudoers writes it; several when a number has no fixed length."""
-        words = ("-k", str(KILL_AFTER), str(self.seconds), *map(str, self.command.words))
+        words = (*bound(self.command, self.seconds), *map(str, self.command.words))[1:]
         line = " ".join(_escaped(word) for word in words)
         unknown = [sample for sample in _UNKNOWN if sample in line]
         for shapes in itertools.product(*(_UNKNOWN[sample] for sample in unknown)):

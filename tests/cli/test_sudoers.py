@@ -23,6 +23,7 @@ from bot.core.fix import Change, Wait
 from bot.core.question import Answer, Output, Question, RedisRead, Unanswered
 from bot.core.sql import Query, Statement
 from bot.core.target import Role, Site, Target
+from bot.core.wire import bound
 from bot.engine.rounds import Diagnoser
 from tests.engine.machines import Machines, Said, diagnoses
 
@@ -96,7 +97,7 @@ def rules_of(text: str, role: Role) -> list[str]:
 
 def allowed(rules: Iterable[str], command: Command, within: timedelta) -> bool:
     """As sudo compares: the words joined by spaces, against each rule's."""
-    words = " ".join(("-k", "2", str(round(within.total_seconds())), *map(str, command.words)))
+    words = " ".join((*bound(command, round(within.total_seconds())), *map(str, command.words))[1:])
     return any(fnmatch.fnmatchcase(words, _pattern(rule)) for rule in rules)
 
 
@@ -213,7 +214,7 @@ if os.geteuid() == 0:  # sudo belongs to root, and so must whoever asks it about
         no = [(role, command, timedelta(seconds=seconds)) for role, command, seconds in NEVER]
         every = [*dict.fromkeys(yes), *no]
         lines = [
-            shlex.join(("timeout", "-k", "2", str(round(within.total_seconds())), *map(str, command.words)))
+            shlex.join((*bound(command, round(within.total_seconds())), *map(str, command.words)))
             for _, command, within in every
         ]
         ask = "\n".join(f"sudo -n -l -U nobody {line} >/dev/null 2>&1; echo $?" for line in lines)

@@ -105,6 +105,44 @@ def test_a_program_past_its_time_costs_only_itself(asked: Asked) -> None:
     assert asked.ask(sh("sleep", "30"), sh("echo", "next"), seconds=1) == [Output(None), Output(0, "next\n")]
 
 
+def test_a_pipeline_past_its_time_costs_only_itself(asked: Asked) -> None:
+    """Its filters have no bound of their own: they end with the program that they hear."""
+    stubborn = sh("timeout", "-k", "1", "1", "sh", "-c", "trap '' TERM; while :; do sleep 1; done")
+    answers = asked.ask(
+        sh("sleep", "30") | sh("grep", "x") | sh("sed", "p"), stubborn | sh("wc", "-l"), sh("id", "-u"), seconds=2
+    )
+    assert [answer.exit if answer else "" for answer in answers] == [None, None, 0]
+
+
+def test_a_pipeline_fails_when_any_part_fails(asked: Asked) -> None:
+    failing = sh("sh", "-c", "echo two words; exit 3") | sh("grep", "two words")
+    last = sh("echo", "x") | sh("sh", "-c", "cat >&2; exit 4")
+    answers = asked.ask(failing, last, sh("echo", "it's") | sh("cat"), sh("bash", "-c", "echo $0", "name"))
+    assert answers == [Output(3, "two words\n"), Output(4, "", "x\n"), Output(0, "it's\n"), Output(0, "name\n")]
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "sent"),
+    [
+        (sh("docker", "ps").sudo(), "sudo -n timeout -k 2 20 docker ps"),
+        (sh("timeout", "-k", "2", "15", "docker", "ps").sudo(), "sudo -n timeout -k 2 15 docker ps"),
+        (sh("timeout", "-k", "2", "60", "docker", "ps"), "timeout -k 2 20 timeout -k 2 60 docker ps"),
+        (sh("timeout", "15", "docker", "ps"), "timeout -k 2 20 timeout 15 docker ps"),  # it may not listen to TERM
+        (sh("timeout", "15", "getent", "hosts", "h"), "timeout 15 getent hosts h"),
+        (sh("date", "+%s"), "date +%s"),
+        (sh("date", "-f", "/x"), "timeout -k 2 20 date -f /x"),
+        (sh("date", "+%s").sudo(), "sudo -n timeout -k 2 20 date +%s"),
+        (sh("cat", "/proc/uptime"), "cat /proc/uptime"),
+        (sh("cat", "/proc/uptime", "/x"), "timeout -k 2 20 cat /proc/uptime /x"),
+        (sh("cat", "/x") | sh("sed", "p"), "bash -o pipefail -c 'timeout -k 2 20 cat /x | sed p'"),
+        (sh("sed", "p", "/x"), "timeout -k 2 20 sed p /x"),
+        (sh("date", "+%s") | sh("sed", "p").sudo(), "bash -o pipefail -c 'date +%s | sudo -n timeout -k 2 20 sed p'"),
+    ],
+)  # fmt: skip
+def test_only_what_ends_by_itself_is_asked_without_a_bound(asked_for: Command, sent: str) -> None:
+    assert wire.questions_script([asked_for], NONCE, 20).splitlines()[1:] == [f"{sent} </dev/null; m $?"]
+
+
 def test_a_question_cannot_read_what_is_typed_next(asked: Asked) -> None:
     assert asked.ask(sh("cat"), sh("cat") | sh("cat")) == [Output(0), Output(0)]
 
