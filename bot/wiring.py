@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -21,13 +22,19 @@ from bot.adapters.console import Console
 from bot.adapters.containers import Containers
 from bot.adapters.database import Database, Location, Way
 from bot.adapters.durable import Durable, Workers, clean_up
+from bot.adapters.encryption_key import Keys
 from bot.adapters.http import Http
 from bot.adapters.redis import Redis, Server
+from bot.adapters.rehearsal import Rehearsals
+from bot.adapters.rehearsal import Server as Stage
 from bot.adapters.router import Router
 from bot.adapters.schedule import Schedule, Slot
 from bot.adapters.ssh import Host, Ssh
 from bot.adapters.store import Audit, Keep, Outbox, Pool, Store, forget, migrate
+from bot.adapters.stream import OpenSsh
 from bot.adapters.tcp import Tcp
+from bot.adapters.vault import ObjectVault, objects
+from bot.core import keeping
 from bot.core.approval import Approval, Click
 from bot.core.aws import AwsCall
 from bot.core.command import refuse_secrets, sh
@@ -36,7 +43,9 @@ from bot.core.people import Actor, Person, Place
 from bot.core.ports import Asker
 from bot.core.question import (
     Answer,
+    BackupRecords,
     HttpGet,
+    KeyFingerprint,
     Output,
     Question,
     RedisRead,
@@ -51,6 +60,7 @@ from bot.core.sql import Query
 from bot.core.story import Event
 from bot.core.target import Role, Site, Target
 from bot.engine.answers import Answers
+from bot.engine.backups import Keeper, Records, Shelter, silent
 from bot.engine.changing import Pace
 from bot.engine.desk import Desk, vocabulary_of
 from bot.engine.discovery import discover
@@ -75,6 +85,9 @@ SWITCH = 0.001  # seconds that a busy thread may hold the interpreter: Slack wai
 HOUSEKEEPING = timedelta(hours=6)
 DATABASE_MAY_TAKE = timedelta(minutes=5)  # to come up beside us, before serve gives up
 DATABASE_SEEN_EVERY = 2.0  # seconds
+BACKUPS_SEEN_EVERY = 60.0  # seconds
+LOST_AFTER = timedelta(days=7)  # what no manifest names stays that long, for a person who needs it
+OVERDUE, OVERDUE_DIAGNOSIS = "backup.overdue", "backup overdue"
 
 
 class SystemClock:
@@ -205,7 +218,10 @@ class Serving:
         self.sites = {site.name: site for site in settings.sites()}
         self.base = patiently(settings)
         self.ssh = Ssh(hosts_of(settings), refuse_secrets)
-        self.router = router_of(settings, self.ssh)
+        self.rehearsals = rehearsals_of(settings)
+        self.shelters = shelters_of(settings, self.ssh, self.rehearsals)
+        records = Records(self.base.store, self.base.durable, SystemClock(), self.shelters)
+        self.router = router_of(settings, self.ssh, records)
         self.client = self._client(simulator)
         self.gate = Gate(self._directory(), settings.approvers())
         self.diagnosers = {name: self._diagnoser(site) for name, site in self.sites.items()}
@@ -257,6 +273,7 @@ class Serving:
             redactor=self.redactor,
             clock=SystemClock(),
             terms=self._terms(),
+            shelters=self.shelters,
         )
         settings = self.settings.engine
         return Workers(
@@ -316,6 +333,9 @@ class Serving:
         self._spawn("schedule", self._schedule().run)
         self._spawn("samples", self._sampling().run)
         self._spawn("housekeeping", self._keep_house)
+        if self.shelters:
+            self.rehearsals.sweep()
+            self._spawn("backups", self._watch_backups)
         if self.settings.database_url == EMBEDDED:
             self._spawn("database", partial(keep_database, self.settings))
 
@@ -362,10 +382,39 @@ class Serving:
             try:
                 clean_up(self.base.pool)
                 forget(self.base.pool, Keep())
+                self._keep_backups()
                 log.info("audit head %s", self.base.audit.head())
             except OpsbotError as error:
                 log.warning("housekeeping waits: %s", error)
             stop.wait(HOUSEKEEPING.total_seconds())
+
+    def _keep_backups(self) -> None:
+        """Throw away what is no longer kept, and what no manifest names."""
+        keeper = Keeper(self.base.store, self.base.durable, self.shelters, self.redactor)
+        for said in keeper.clean_up():
+            log.info("%s", said)
+        for shelter in tuple(self.shelters.values())[:1]:  # one store for all installations
+            for key in shelter.vault.sweep(LOST_AFTER):
+                log.info("removed %s, which no backup names", key)
+
+    def _watch_backups(self, stop: threading.Event) -> None:
+        """Tell the channel once when no backup comes, and once when one has come after all."""
+        since = SystemClock().now()
+        while not stop.wait(BACKUPS_SEEN_EVERY):
+            try:
+                for site, shelter in self.shelters.items():
+                    self._look_at_backups(site, shelter, since)
+            except OpsbotError as error:
+                log.warning("whether backups are overdue is not known: %s", error)
+
+    def _look_at_backups(self, site: str, shelter: Shelter, since: datetime) -> None:
+        """A diagnosis says it, ordered under a key that is the same for everybody: so it is said once."""
+        with self.base.durable.transaction() as tx:
+            silence = silent(self.base.store, tx, site, shelter.overdue_after, since, SystemClock().now())
+            alarms = self.base.store.raise_alarm if silence.overdue else self.base.store.end_alarm
+            if alarms(tx, site, OVERDUE):
+                how = "overdue" if silence.overdue else "no longer overdue"
+                self._run_slot(Slot("", f"diagnose {OVERDUE_DIAGNOSIS}", site), f"{how}:{site}:{silence.last}")
 
     def stop(self) -> None:
         """Take nothing new, finish the command under way, hand everything else over."""
@@ -406,7 +455,34 @@ def check_schedules(settings: Settings, vocabulary: Vocabulary) -> None:
             raise Permanent(f"schedules[{no}].run: {why}") from why
 
 
-def router_of(settings: Settings, ssh: Ssh) -> Router:
+def rehearsals_of(settings: Settings) -> Rehearsals:
+    """Streams from machines, of which dumps are restored for a try on their way."""
+    stage = Stage(embedded.start, embedded.remove, embedded.programs)
+    full = settings.backups is not None and settings.backups.proof.restore == "full"
+    return Rehearsals(OpenSsh(hosts_of(settings)), settings.state_dir / "rehearsals", stage, full)
+
+
+def shelters_of(settings: Settings, ssh: Ssh, rehearsals: Rehearsals) -> dict[str, Shelter]:
+    """What it takes to back each installation up; none when no backups are configured."""
+    if (given := settings.backups) is None:
+        return {}
+    vault = ObjectVault(objects(given.store), given.recipients, rehearsals)
+    containers = Containers(ssh)
+    databases = {key: _location(each) for key, each in settings.databases().items()}
+    shelter = Shelter(
+        vault,
+        Keys(containers, Database(databases, ssh, containers), audit_key(settings)),
+        rehearsals,
+        keeping.Keep(given.keep.daily, given.keep.weekly, given.keep.monthly),
+        given.overdue_after,
+        given.proof.restore,
+        given.proof.max_size,
+        metadata.version("opsbot"),
+    )
+    return {site.name: shelter for site in settings.sites()}
+
+
+def router_of(settings: Settings, ssh: Ssh, records: Records | None = None) -> Router:
     """Everything that can be asked and changed in the installations."""
     containers = Containers(ssh)
     databases = {key: _location(each) for key, each in settings.databases().items()}
@@ -418,6 +494,8 @@ def router_of(settings: Settings, ssh: Ssh) -> Router:
         HttpGet: Http(settings.broker_urls(), ssh),
         TcpProbe: Tcp(ssh),
     }
+    if records is not None:
+        others |= {BackupRecords: records, KeyFingerprint: records}
     calls = _aws(settings)
     return Router(ssh, others if calls is None else {**others, AwsCall: calls}, database, calls)
 

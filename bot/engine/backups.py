@@ -448,11 +448,16 @@ class Records:
         return Rows((row,))
 
 
-def overdue(store: Store, tx: Tx, site: str, after: timedelta, since: datetime, now: datetime) -> str:
-    """The words that name this silence, the same until a backup comes; empty while all is well. `since` is when this
-    opsbot began to look: what was never taken is overdue only then.
-    """
+@dataclass(frozen=True)
+class Silence:
+    """Since which backup (its number, or `none`) no other has come, and whether that is too long."""
+
+    last: str
+    overdue: bool
+
+
+def silent(store: Store, tx: Tx, site: str, after: timedelta, since: datetime, now: datetime) -> Silence:
+    """`since` is when this opsbot began to look: what was never taken is overdue only then."""
     newest = next((each for each in store.backups(tx, site, limit=200) if each.sealed is not None), None)
-    if now - (newest.began if newest else since) <= after:
-        return ""
-    return f"after backup {newest.id}" if newest else "none yet"
+    began = newest.began if newest else since
+    return Silence(str(newest.id) if newest else "none", now - began > after)

@@ -175,8 +175,13 @@ def _site(given: Installation) -> Site:
 
 def _options(given: Installation) -> Iterator[tuple[str, str]]:
     """What handlers may ask a site for, by the setting's own name; a machine's has its name behind."""
+    logs = given.logs_database or given.database
     yield "database.via", given.database.via
-    yield "logs_database.via", (given.logs_database or given.database).via
+    yield "database.name", given.database.name
+    yield "database.user", given.database.user
+    yield "logs_database.via", logs.via
+    yield "logs_database.name", logs.name
+    yield "logs_database.user", logs.user
     yield "rabbitmq.via", given.rabbitmq.via
     yield "rabbitmq.vhost", given.rabbitmq.vhost
     yield "redis.via", given.redis.via

@@ -5,16 +5,18 @@ Sources: https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/#
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 
 from bot.core.backup import HAS_ZSTD, TAR_WARNINGS, Packed, Source
 from bot.core.command import Command, sh
 from bot.core.errors import Unknown
 from bot.core.fact import Fact, fact
+from bot.core.fix import readable
 from bot.core.handler import BackupSteps
 from bot.core.keeping import ALL, KINDS
 from bot.core.look import CannotLook, Look
-from bot.core.question import Output
+from bot.core.question import BackupRecords, KeyFingerprint, Output, Rows
 from bot.core.taking import Taking
 from bot.core.target import Role, Target
 from handlers.toolbox import platform
@@ -153,3 +155,53 @@ def _found(said: Output) -> bool:
     if not said.ok and not said.out:
         raise Unknown(f"find does not tell whether a database runs there: {said.err.strip()[:200] or 'no words'}")
     return bool(said.out.strip())
+
+
+# ---------------------------------------------------------------- what is known of backups
+
+
+@dataclass(frozen=True)
+class Known:
+    """What opsbot knows of an installation's backups. `newest` is the number of the last complete one."""
+
+    newest: int | None
+    age: timedelta | None
+    overdue_after: timedelta
+    fingerprint: str
+
+    @property
+    def is_overdue(self) -> bool:
+        return self.age is None or self.age > self.overdue_after
+
+
+@fact
+def records() -> Fact[Known | None]:
+    """None where no backups are configured."""
+    return Fact("When was the last backup taken?", Role.PLATFORM, BackupRecords(), _known)
+
+
+def _known(said: Rows) -> Known | None:
+    for row in said.rows:
+        age = row["age"]
+        newest = row["newest"]
+        return Known(
+            newest if isinstance(newest, int) else None,
+            timedelta(seconds=age) if isinstance(age, int) else None,
+            timedelta(seconds=int(str(row["overdue_after"]))),
+            str(row["fingerprint"]),
+        )
+    return None
+
+
+@fact
+def fingerprint(machine: Target) -> Fact[str]:
+    """A keyed fingerprint of the key that the platform has now; empty where no backups are configured."""
+    return Fact(f"Which encryption key does {machine} use?", machine, KeyFingerprint(), _fingerprint)
+
+
+def _fingerprint(said: Rows) -> str:
+    return str(said.rows[0]["fingerprint"]) if said.rows else ""
+
+
+def ago(span: timedelta | None) -> str:
+    return readable(span) if span is not None else "not known"

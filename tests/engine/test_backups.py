@@ -14,7 +14,7 @@ from bot.core.keeping import Backup, Keep, Proof
 from bot.core.look import Look
 from bot.core.outcome import Outcome
 from bot.core.taking import Rehearsed
-from bot.engine.backups import Keeper, Shelter, advance, apart, overdue
+from bot.engine.backups import Keeper, Shelter, Silence, advance, apart, silent
 from tests.engine.lamps import Room, room
 from tests.engine.shelves import KEY, Keys, MemoryVault, Rehearsals
 from tests.engine.test_power_cuts import dying_workers
@@ -275,12 +275,13 @@ def test_what_progress_says(home: Sheltered) -> None:
 def test_silence_has_one_name_until_it_ends(home: Sheltered) -> None:
     now = datetime.now(UTC)
 
-    def silence(after: timedelta) -> str:
+    def silence(after: timedelta) -> Silence:
         with home.durable.transaction() as tx:
-            return overdue(home.store, tx, "home", after, now - 2 * HOUR, now + HOUR)
+            return silent(home.store, tx, "home", after, now - 2 * HOUR, now + HOUR)
 
-    assert silence(4 * HOUR) == ""
-    assert silence(2 * HOUR) == "none yet"
+    assert silence(4 * HOUR) == Silence("none", False)
+    assert silence(2 * HOUR) == Silence("none", True)
     home.ended(home.order("backup data", "job"))
-    assert silence(2 * HOUR) == ""
-    assert silence(timedelta(minutes=1)) == f"after backup {home.backups()[0].id}"
+    last = str(home.backups()[0].id)
+    assert silence(2 * HOUR) == Silence(last, False)
+    assert silence(timedelta(minutes=1)) == Silence(last, True)

@@ -1,0 +1,222 @@
+"""Restoring dumps for a try while they pass on their way to the store: the very bytes, into a server of opsbot's own.
+
+The server is private (a Unix socket in a folder of ours) and thrown away: at the end of the stream, and what a process
+that was killed has left, at the next start. It stops by itself when its last user is gone.
+"""
+
+import fcntl
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event as Flag
+from typing import IO, Final
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from bot.core.backup import Source, Stream, Streams
+from bot.core.errors import OpsbotError
+from bot.core.taking import Rehearsed
+
+PREFIX: Final = "rehearsal-"
+LOCK: Final = "in-use"
+PATIENCE: Final = 600.0  # seconds for pg_restore to end once all bytes are there: indexes are made last
+QUOTED: Final = 300
+TABLES: Final = "SELECT count(*) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
+CONTENTS: Final = (
+    "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables"
+    " WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1"
+)
+
+
+@dataclass(frozen=True)
+class Server:
+    """How to start a private server in a folder (its DSN comes back), to remove it, and where its programs are."""
+
+    start: Callable[[Path], str]
+    remove: Callable[[Path], None]
+    programs: Callable[[], Path]
+
+
+class Rehearsals:
+    """A `Rehearsal`, and the `Streams` that feed it: sources that are expected are restored on their way."""
+
+    def __init__(self, streams: Streams, folder: Path, server: Server, full: bool = False) -> None:
+        self._streams = streams
+        self._folder = folder
+        self._server = server
+        self._full = full
+        self._guard = threading.Lock()
+        self._expected: set[tuple[str, str]] = set()
+        self._results: dict[tuple[str, str], Rehearsed] = {}
+
+    def expect(self, source: Source) -> None:
+        with self._guard:
+            self._expected.add(_key(source))
+            self._results.pop(_key(source), None)
+
+    def result(self, source: Source) -> Rehearsed | None:
+        with self._guard:
+            return self._results.pop(_key(source), None)
+
+    def sweep(self) -> None:
+        """Remove what a killed process has left; what another one uses at this moment is locked."""
+        for left in self._folder.glob(f"{PREFIX}*"):
+            with suppress(OSError), (left / LOCK).open("ab") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._remove(left)
+
+    @contextmanager
+    def open(self, source: Source, abort: Flag) -> Iterator[Stream]:
+        with self._guard:
+            wanted = _key(source) in self._expected
+            self._expected.discard(_key(source))
+        with self._streams.open(source, abort) as stream:
+            if not wanted:
+                yield stream
+                return
+            stage = self._stage(source)
+            try:
+                yield _Teed(stream, stage.feed)
+                rehearsed = stage.end()
+                with self._guard:
+                    self._results[_key(source)] = rehearsed
+            finally:
+                stage.close()
+
+    def _stage(self, source: Source) -> "_Stage":
+        """A stage that could not be set up says so in the end, and leaves the backup alone."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o711)
+            folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self._folder))
+            lock = (folder / LOCK).open("ab")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            folder.chmod(0o711)  # as root, the server runs as somebody else, who must get to its own folder
+        except OSError as error:
+            return _Stage(str(source), problem=f"no folder could be made for it: {error.strerror}")
+        stage = _Stage(str(source), remove=lambda: self._remove(folder), lock=lock)
+        try:
+            stage.begin(self._server.start(folder), self._server.programs() / "pg_restore", self._full)
+        except (OpsbotError, OSError, psycopg.Error) as why:
+            stage.problem = f"the throw-away PostgreSQL could not be started: {why}"
+        return stage
+
+    def _remove(self, folder: Path) -> None:
+        with suppress(OpsbotError, OSError):
+            self._server.remove(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass
+class _Teed:
+    """A stream whose bytes go to a second place as well."""
+
+    stream: Stream
+    feed: Callable[[bytes], None]
+
+    def read(self, most: int) -> bytes:
+        came = self.stream.read(most)
+        self.feed(came)
+        return came
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return self.stream.warnings
+
+
+@dataclass
+class _Stage:
+    """One pg_restore on a server of its own; whatever goes wrong here is a result, never an error of the backup."""
+
+    what: str
+    remove: Callable[[], None] = lambda: None
+    problem: str = ""
+    dsn: str = ""
+    full: bool = False
+    process: subprocess.Popen[bytes] | None = None
+    said: IO[bytes] | None = None
+    broken: bool = False
+    lock: IO[bytes] | None = None
+
+    def begin(self, dsn: str, program: Path, full: bool) -> None:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("CREATE DATABASE rehearsal TEMPLATE template0 ENCODING 'UTF8'")
+        self.dsn, self.full = make_conninfo(dsn, dbname="rehearsal"), full
+        words = [str(program), "--no-owner", "--no-privileges", "-d", self.dsn]
+        words += [] if full else ["--schema-only"]
+        self.said = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the stage)
+        self.process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self.said, start_new_session=True
+        )
+
+    def feed(self, came: bytes) -> None:
+        """Written through; a pg_restore that has ended already gets no more."""
+        if self.process is None or self.process.stdin is None or self.broken:
+            return
+        try:
+            self.process.stdin.write(came)
+        except (BrokenPipeError, OSError):
+            self.broken = True
+
+    def end(self) -> Rehearsed:
+        if self.problem or self.process is None or self.process.stdin is None:
+            return Rehearsed(False, f"{self.what} was not restored: {self.problem or 'nothing ran'}")
+        with suppress(OSError):
+            self.process.stdin.close()
+        try:
+            status = self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            return Rehearsed(False, f"pg_restore of {self.what} did not end within {PATIENCE / 60:.0f} min")
+        if status:
+            return Rehearsed(False, f"pg_restore of {self.what} ended with {status}: {self._last_words()}")
+        return self._counted()
+
+    def _counted(self) -> Rehearsed:
+        try:
+            with psycopg.connect(self.dsn) as connection:
+                names = [str(row[0]) for row in connection.execute(CONTENTS)]
+                counts = {name: _rows(connection, name) for name in names} if self.full else None
+        except psycopg.Error as error:
+            return Rehearsed(False, f"what was restored of {self.what} cannot be read: {error}")
+        if not names:
+            return Rehearsed(False, f"{self.what} was restored, and there is not one table in it")
+        rows = f" with {sum(counts.values())} rows" if counts is not None else ", their structure without rows"
+        return Rehearsed(True, f"{len(names)} tables were restored into an empty server{rows}", len(names), counts)
+
+    def _last_words(self) -> str:
+        if self.said is None:
+            return "no words"
+        self.said.seek(0)
+        lines = self.said.read(1 << 20).decode(errors="replace").split("\n")
+        return " ".join(" ".join(lines).split())[:QUOTED] or "no words"
+
+    def close(self) -> None:
+        if self.process is not None:
+            if self.process.stdin is not None:
+                with suppress(OSError):
+                    self.process.stdin.close()
+            if self.process.poll() is None:
+                self.process.kill()
+            self.process.wait()
+        if self.said is not None:
+            self.said.close()
+        self.remove()
+        if self.lock is not None:
+            self.lock.close()
+
+
+def _rows(connection: psycopg.Connection[tuple[object, ...]], table: str) -> int:
+    row = connection.execute(f"SELECT count(*) FROM {table}".encode()).fetchone()  # the name is quoted by the server
+    return int(str(row[0])) if row else 0
+
+
+def _key(source: Source) -> tuple[str, str]:
+    return source.target.key, source.name
+
+
+__all__ = ["Rehearsals", "Server"]

@@ -1,0 +1,172 @@
+"""Dumps that real servers wrote, restored for a try while they pass: nothing of it stays, whatever happens."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from threading import Event as Flag
+
+import psycopg
+import pytest
+
+from bot.adapters import embedded
+from bot.adapters.rehearsal import Rehearsals, Server
+from bot.core.backup import BackupFailed, Source, Stream
+from bot.core.command import sh
+from bot.core.errors import Permanent
+from bot.core.target import Role, Target
+
+SCHEMA = Path(__file__).parents[2] / "bot/sandbox/installation/schema"
+PLATFORM = Target("platform-1", Role.PLATFORM, "prod")
+DUMP = Source("database-main", PLATFORM, sh("pg_dump"), timedelta(minutes=5), "pg_dump")
+OURS = Server(embedded.start, embedded.remove, embedded.programs)
+
+
+class Bytes:
+    """A `Stream` of bytes that are known; it can break off."""
+
+    def __init__(self, data: bytes, breaks: bool) -> None:
+        self.data, self.breaks = data, breaks
+        self.warnings = ()
+
+    warnings: tuple[str, ...]
+
+    def read(self, most: int) -> bytes:
+        came, self.data = self.data[:most], self.data[most:]
+        if not came and self.breaks:
+            raise BackupFailed("The connection was lost.")
+        return came
+
+
+class Pipes:
+    """`Streams` of one thing."""
+
+    def __init__(self, data: bytes, breaks: bool = False) -> None:
+        self.data, self.breaks = data, breaks
+
+    @contextmanager
+    def open(self, source: Source, abort: Flag) -> Iterator[Stream]:
+        yield Bytes(self.data, self.breaks)
+
+
+def dump(dsn: str) -> bytes:
+    words = [str(embedded.programs() / "pg_dump"), "-F", "c", "-d", dsn]
+    return subprocess.run(words, check=True, capture_output=True, timeout=60).stdout
+
+
+@pytest.fixture
+def travis(database: str) -> str:
+    """A database with Travis' own schema and a few rows."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute((SCHEMA / "travis-2.2.sql").read_bytes())
+        connection.execute("INSERT INTO users (login, created_at, updated_at) SELECT n, now(), now() FROM "
+                           "generate_series(1, 500) AS n")  # fmt: skip
+    return database
+
+
+def passed(rehearsals: Rehearsals, source: Source = DUMP) -> bytes:
+    came = b""
+    with rehearsals.open(source, Flag()) as stream:
+        while chunk := stream.read(1 << 16):
+            came += chunk
+    return came
+
+
+def test_the_structure_of_a_dump_is_restored(travis: str, tmp_path: Path) -> None:
+    whole = dump(travis)
+    rehearsals = Rehearsals(Pipes(whole), tmp_path / "r", OURS)
+    rehearsals.expect(DUMP)
+    assert passed(rehearsals) == whole
+    result = rehearsals.result(DUMP)
+    assert result is not None
+    assert result.passed, result.said
+    with psycopg.connect(travis) as connection:
+        row = connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone()
+    assert row is not None
+    assert result.tables == row[0]
+    assert rehearsals.result(DUMP) is None, "asked once"
+    assert list((tmp_path / "r").iterdir()) == []
+
+
+@pytest.mark.parametrize("postgres_server", ["18"], indirect=True)
+def test_a_full_restore_has_every_row(travis: str, tmp_path: Path) -> None:
+    rehearsals = Rehearsals(Pipes(dump(travis)), tmp_path / "r", OURS, full=True)
+    rehearsals.expect(DUMP)
+    passed(rehearsals)
+    result = rehearsals.result(DUMP)
+    assert result is not None
+    assert result.passed, result.said
+    assert result.counts is not None
+    assert result.counts["public.users"] == 500
+
+
+@pytest.mark.parametrize("postgres_server", ["18"], indirect=True)
+@pytest.mark.parametrize("part", [0.3, 0.9])
+def test_a_dump_without_its_end_fails_the_full_restore(travis: str, tmp_path: Path, part: float) -> None:
+    whole = dump(travis)
+    rehearsals = Rehearsals(Pipes(whole[: int(len(whole) * part)]), tmp_path / "r", OURS, full=True)
+    rehearsals.expect(DUMP)
+    passed(rehearsals)
+    result = rehearsals.result(DUMP)
+    assert result is not None
+    assert not result.passed
+    assert "pg_restore of database-main of platform-1 ended with" in result.said
+
+
+def test_what_is_no_dump_is_said(tmp_path: Path) -> None:
+    rehearsals = Rehearsals(Pipes(b"no dump at all" * 100_000), tmp_path / "r", OURS)
+    rehearsals.expect(DUMP)
+    assert len(passed(rehearsals)) == 1_400_000, "the backup gets all of it all the same"
+    result = rehearsals.result(DUMP)
+    assert result is not None
+    assert not result.passed
+
+
+def test_a_stream_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
+    rehearsals = Rehearsals(Pipes(b"PGDMP", breaks=True), tmp_path / "r", OURS)
+    rehearsals.expect(DUMP)
+    with pytest.raises(BackupFailed):
+        passed(rehearsals)
+    assert rehearsals.result(DUMP) is None
+    assert list((tmp_path / "r").iterdir()) == []
+
+
+def test_only_what_is_expected_is_restored(tmp_path: Path) -> None:
+    def never(folder: Path) -> str:
+        raise AssertionError("no server is needed")
+
+    rehearsals = Rehearsals(Pipes(b"bytes"), tmp_path / "r", Server(never, embedded.remove, embedded.programs))
+    assert passed(rehearsals) == b"bytes"
+    assert rehearsals.result(DUMP) is None
+
+
+def test_a_server_that_does_not_start_is_a_result(tmp_path: Path) -> None:
+    def broken(folder: Path) -> str:
+        raise Permanent("there is no PostgreSQL here")
+
+    rehearsals = Rehearsals(Pipes(b"bytes"), tmp_path / "r", Server(broken, embedded.remove, embedded.programs))
+    rehearsals.expect(DUMP)
+    assert passed(rehearsals) == b"bytes"
+    result = rehearsals.result(DUMP)
+    assert result is not None
+    assert "could not be started: there is no PostgreSQL here" in result.said
+    assert list((tmp_path / "r").iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / "r" / "rehearsal-old"
+    left.mkdir(parents=True)
+    left.parent.chmod(0o711)
+    left.chmod(0o711)
+    embedded.start(left)
+    Rehearsals(Pipes(b""), tmp_path / "r", OURS).sweep()
+    assert list((tmp_path / "r").iterdir()) == []
+
+
+def test_what_another_process_uses_stays(tmp_path: Path) -> None:
+    rehearsals = Rehearsals(Pipes(b"PGDMP"), tmp_path / "r", OURS)
+    rehearsals.expect(DUMP)
+    with rehearsals.open(DUMP, Flag()):
+        Rehearsals(Pipes(b""), tmp_path / "r", OURS).sweep()
+        assert len(list((tmp_path / "r").iterdir())) == 1
