@@ -17,6 +17,7 @@ from handlers.toolbox import jobs, rabbitmq
 from handlers.toolbox.jobs import Job, Waiting
 
 APART = timedelta(minutes=4)  # samples are taken every five
+AGAIN = timedelta(minutes=5)
 REPORTS = "reporting.jobs.builds"  # what workers report comes in here
 
 
@@ -37,7 +38,7 @@ def jobs_lost(look: Look, machine: Target) -> Iterator[Finding]:
         return
     before = look.earlier(jobs.long_queued(), APART)
     if before is None:
-        raise Unknown(f"{len(lost)} jobs look lost; two looks five minutes apart will tell, so ask again in 5 min")
+        raise Unknown(f"{len(lost)} jobs look lost; two looks five minutes apart will tell", again_in=AGAIN)
     lost = _seen_before(lost, before)
     if lost:
         yield Finding(

@@ -39,4 +39,4 @@ class Finding:
         return f"{self.cause}@{self.target.key}"
 
     def __str__(self) -> str:
-        return f"{self.target}: {self.title}"
+        return self.title if self.target.name in self.title else f"{self.target}: {self.title}"

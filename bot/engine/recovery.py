@@ -2,7 +2,7 @@
 left to try.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -28,6 +28,7 @@ from bot.engine.words import listed, plan_text, plan_title, step_text
 
 MOST_ALTERATIONS = 2  # an approved plan that keeps changing under our hands is given up
 MOST_PLANS = 20
+MOST_NAMED = 3  # checks that a sentence names; more are counted
 EVIDENCE_CAP = 20_000  # characters of one answer that are kept
 CAPS = {"title": 500, "evidence": 4000, "person": 1000, "link": 500}  # characters of a finding's words
 MOST_UNKNOWN = 500  # characters of a sentence that says what could not be told
@@ -136,7 +137,7 @@ class Recovery:
             return self._kept(_report_to_json(report))
 
         def keep(tx: Tx, stored: Json) -> None:
-            self._tell_look(tx, no, _report_from_json(stored, self.diagnoser))
+            self._tell_look(tx, no, _report_from_json(stored, self.diagnoser), stored.get("unsure", ()))
             self._keep_samples(tx, [each for each in answers if each[1] in sampled])
             self._keep_evidence(tx, no, stored, answers)
 
@@ -155,8 +156,13 @@ class Recovery:
         self.journal.heed_stop()
         return report
 
-    def _tell_look(self, tx: Tx, no: int, report: Report) -> None:
-        checked = [each.says or each.name for each in self._diagnoses()]
+    def _tell_look(self, tx: Tx, no: int, report: Report, unsure: Iterable[str]) -> None:
+        """What was checked is what nothing was found by: a question that was answered with `no`, or not at all, is
+        not among it.
+        """
+        spoke = {found.by for found in report.findings} | set(unsure)
+        quiet = [each for each in self._diagnoses() if each.name in report.checked and each.name not in spoke]
+        checked = [each.says or each.name for each in quiet]
         self.journal.tell(tx, "look", no=no, asked=report.asked, checked=checked, unknown=report.unknown)
         for found in report.findings:
             finding = found.finding
@@ -248,7 +254,7 @@ class Recovery:
         if not troubles and not report.checked:
             return Ending(Outcome.COULD_NOT_LOOK, "None of these diagnoses is about any of these machines.")
         if not troubles and not self.healed and not self._unproven():
-            return Ending(Outcome.HEALTHY, f"Nothing wrong was found by: {listed(list(report.checked))}.")
+            return Ending(Outcome.HEALTHY, _all_well(report))
         if not troubles:
             return self._all_fixed()
         if not self.healed and not self._unproven() and all(not found.by for found in troubles):
@@ -269,7 +275,9 @@ class Recovery:
                 f"causes {listed(hopeless)} and run {self.journal.run.id}."
             )
         )
-        return Ending(outcome, f"{self._done_so_far()} Still wrong: {left}.{tell}".strip())
+        alone = outcome is Outcome.UNFIXED and not self.tried and not any(found.finding.fixes for found in troubles)
+        said = f"A person has to act on: {left}." if alone else f"Still wrong: {left}.{tell}"
+        return Ending(outcome, f"{self._done_so_far()} {said}")
 
     def _all_fixed(self) -> Ending:
         if not self.healed and not self._unproven():
@@ -408,7 +416,7 @@ class Recovery:
             return None
         answer = self.journal.wait(f"answer.{no}", lambda tx: self._answer(tx, no, until), self._wake_at(no, until))
         endings = {
-            Verdict.DECLINE.value: (Outcome.DECLINED, f"Declined by <@{answer['by']}>: {answer['reason']}"),
+            Verdict.DECLINE.value: (Outcome.DECLINED, f"Declined by <@{answer['by']}>: {_ended(answer['reason'])}"),
             Verdict.EXPIRE.value: (Outcome.EXPIRED, "Nobody decided in time. Ask again when needed."),
             Verdict.CANCEL.value: (Outcome.CANCELLED, "The question was withdrawn."),
         }
@@ -468,6 +476,19 @@ class Recovery:
                     yield self._applying(no, fix_no, fix, plan, nothing)
 
 
+def _all_well(report: Report) -> str:
+    """What was looked at, by name while that can be read at a glance."""
+    if len(report.checked) <= MOST_NAMED:
+        return f"Nothing wrong was found by: {listed(list(report.checked))}."
+    machines = f"{len(report.asked)} machine{'s' if len(report.asked) != 1 else ''}"
+    return f"Nothing is wrong: {len(report.checked)} checks on {machines} found nothing."
+
+
+def _ended(text: str) -> str:
+    """What a person typed, as a sentence that another one may follow."""
+    return text if text.rstrip().endswith((".", "!", "?")) else f"{text.rstrip()}."
+
+
 def _unseen(report: Report) -> list[str]:
     """What kept a look from seeing: unreachable machines, and answers that could not be read."""
     return [*(each.finding.title for each in report.findings if not each.by), *report.unknown]
@@ -485,6 +506,7 @@ def _report_to_json(report: Report) -> Json:
         "asked": list(report.asked),
         "checked": list(report.checked),
         "unknown": list(report.unknown),
+        "unsure": sorted({name for name, _ in report.unsure}),
         "again_in": None if report.again_in is None else report.again_in.total_seconds(),
     }
 

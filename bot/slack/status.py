@@ -5,7 +5,7 @@ Worst first, consequences under their cause, then what was checked, the plan and
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from bot.core.fix import readable
@@ -20,7 +20,10 @@ INDENT: Final = "\u2003\u2003"  # wide spaces: ordinary ones are folded on some 
 MOST_TROUBLES: Final = 14
 MOST_CONSEQUENCES: Final = 5
 MOST_DONE: Final = 10
-MOST_CHECKED: Final = 20
+LISTED_HEALTHY: Final = 8  # checks named when all is well
+LISTED: Final = 3  # and when something is wrong
+MOMENT: Final = timedelta(seconds=1)  # nothing takes `0 s`
+SENTENCE: Final = 800  # characters of the outcome's sentence
 
 _SIGNS: Final = {
     Outcome.HEALTHY: "✅",
@@ -47,6 +50,7 @@ _SEVERITY: Final = {
 _RESULTS: Final = {
     "done": "✅",
     "healed": "✅",
+    "as it should be": "✅",
     "not needed": "✅",
     "sent": "⏳",
     "waiting": "⏳",
@@ -80,24 +84,36 @@ def status(run: Run, story: Sequence[Event], now: datetime) -> Message:
     for body in after:
         paper.section(body)
     paper.context(footer)
-    if not paper.omitted:
+    if paper.omitted:
+        file = ", and so has the file below" if seen.outcome else ""
+        paper.context(f"Not everything fits here: `show {run.id}` has all of it{file}.")
+    elif not _unlisted(seen):
         return Message(_fallback(run, seen, paper), tuple(paper.blocks))
-    file = ", and so has the file below" if seen.outcome else ""
-    paper.context(f"Not everything fits here: `show {run.id}` has all of it{file}.")
     return Message(_fallback(run, seen, paper), tuple(paper.blocks), whole(run, story), f"run-{run.id}.txt")
 
 
 def headline(run: Run, seen: Picture) -> str:
     """`🔴 Not fixed: builds not starting on prod`."""
     sign = _SIGNS[seen.outcome] if seen.outcome else "⏳"
-    word = seen.outcome.words.capitalize() if seen.outcome else seen.phase
-    return f"{sign} {word}: {_about(run)}"
+    return f"{sign} {_word(seen)}: {_about(run)}"
+
+
+def _word(seen: Picture) -> str:
+    """The outcome as it is meant here: machines that answered were looked at, and what none can cure was not tried."""
+    if seen.outcome is None:
+        return seen.phase
+    if seen.outcome is Outcome.COULD_NOT_LOOK and seen.checked and not seen.troubles:
+        return "Not all is known"
+    if seen.outcome is Outcome.UNFIXED and not seen.plan and seen.troubles:
+        return "For a person"
+    return seen.outcome.words.capitalize()
 
 
 def _about(run: Run) -> str:
     order = run.order
     where = f" {', '.join(order.targets)}" if order.targets else ""
-    return f"{mrkdwn.clip(order.subject, 60)}{mrkdwn.clip(where, 50)} on {mrkdwn.clip(order.site, 30)}"
+    what = f"{order.subject} {order.argument}" if order.argument else order.subject
+    return f"{mrkdwn.clip(what, 60)}{mrkdwn.clip(where, 50)} on {mrkdwn.clip(order.site, 30)}"
 
 
 def _fallback(run: Run, seen: Picture, paper: Paper) -> str:
@@ -118,7 +134,7 @@ def _counted(troubles: Sequence[Trouble]) -> str:
 
 def _sentence(seen: Picture, paper: Paper) -> Iterator[str]:
     if seen.outcome and seen.sentence:
-        yield paper.fit(seen.sentence, 800)
+        yield paper.fit(seen.sentence, SENTENCE)
 
 
 def _troubles(seen: Picture, paper: Paper, keep: int) -> Iterator[str]:
@@ -150,7 +166,7 @@ def _trouble(root: Trouble, under: Sequence[Trouble], paper: Paper) -> Iterator[
     if root.fixes and root.open:
         shown, left = paper.fold(root.fixes, 3)
         more = f" and {left} more" if left else ""
-        yield f"🔧 Can be tried: {', then '.join(paper.fit(fix, 80) for fix in shown)}{more}"
+        yield f"🔧 Can be tried: {', then '.join(paper.fit(fix, 150) for fix in shown)}{more}"
     yield from _consequences(under, paper)
 
 
@@ -169,17 +185,26 @@ def _what(each: Trouble, paper: Paper, most: int) -> str:
 
 
 def _checked(seen: Picture, paper: Paper) -> Iterator[str]:
-    if seen.unknown:
-        shown, left = paper.fold(seen.unknown, 5)
+    if unknown := [each for each in seen.unknown if each not in seen.sentence[:SENTENCE]]:
+        shown, left = paper.fold(unknown, 5)
         lines = [f"• {paper.fit(each, 150)}" for each in shown] + ([f"• and {left} more"] if left else [])
         yield "⚠️ *Could not be told:*\n" + "\n".join(lines)
-    healthy = seen.outcome is Outcome.HEALTHY
-    if seen.checked and (healthy or seen.troubles):
-        shown, left = paper.fold(seen.checked, MOST_CHECKED if healthy else 8)
-        listed = "; ".join(paper.fit(each, 100) for each in shown)
-        verdict = "and nothing was wrong" if healthy else "and what is not named above is ruled out"
-        asked = f" on {len(seen.asked)} machines" if len(seen.asked) > 1 else ""
-        yield f"*Checked{asked}, {verdict}:* {listed}{f'; and {left} more' if left else ''}"
+    if not seen.checked:
+        return
+    listed = " ".join(paper.fit(each, 100) for each in seen.checked[: _listed(seen)])
+    checks = f"{len(seen.checked)} check{'s' if len(seen.checked) > 1 else ''}"
+    asked = f" on {len(seen.asked)} machines" if len(seen.asked) > 1 else ""
+    more = f" … and {left} more" if (left := _unlisted(seen)) else ""
+    yield f"*In order* · {checks}{asked}: {listed}{more}"
+
+
+def _listed(seen: Picture) -> int:
+    """How many checks are named: few, since what is wrong is what people read for; the file has all."""
+    return LISTED_HEALTHY if seen.outcome is Outcome.HEALTHY else LISTED
+
+
+def _unlisted(seen: Picture) -> int:
+    return max(0, len(seen.checked) - _listed(seen))
 
 
 def _plan(seen: Picture, paper: Paper, now: datetime) -> Iterator[str]:
@@ -223,7 +248,7 @@ def _progress(seen: Picture, paper: Paper) -> Iterator[str]:
 def _did(each: Done, paper: Paper) -> str:
     where = f"{paper.fit(each.target, 40)}: " if each.target else ""
     said = f" ({paper.fit(each.said, 60)})" if each.said and each.result != "done" else ""
-    return f"{_RESULTS.get(each.result, '•')} {where}{paper.fit(each.does, 60)}: {paper.fit(each.result, 30)}{said}"
+    return f"{_RESULTS.get(each.result, '•')} {where}{paper.fit(each.does, 150)}: {paper.fit(each.result, 30)}{said}"
 
 
 def _waits(waiting: Mapping[str, Any], paper: Paper) -> str:
@@ -235,7 +260,7 @@ def _waits(waiting: Mapping[str, Any], paper: Paper) -> str:
 def _footer(run: Run, seen: Picture, story: Sequence[Event], paper: Paper) -> str:
     order = run.order
     why = f" · because: {paper.fit(order.because, 160)}" if order.because else ""
-    took = f" · took {readable(story[-1].at - run.created)}" if seen.outcome and story else ""
+    took = f" · took {readable(max(MOMENT, story[-1].at - run.created))}" if seen.outcome and story else ""
     stopped = f" · cancelled by {mrkdwn.person(run.cancelled_by.user)}" if run.cancelled_by else ""
     return f"run {run.id} · asked by {mrkdwn.person(order.actor.user)} {mrkdwn.date(run.created)}{took}{why}{stopped}"
 

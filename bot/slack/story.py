@@ -151,7 +151,8 @@ def _did(seen: Picture, data: Mapping[str, Any]) -> Picture:
 
 def _verified(seen: Picture, data: Mapping[str, Any]) -> Picture:
     target, fix, healed = text(data.get("target")), text(data.get("fix")), bool(data.get("healed"))
-    new = Done(target, f"Verified after {fix}" if fix else "Verified", "healed" if healed else "not healed")
+    proven = "healed" if seen.troubles else "as it should be"
+    new = Done(target, "Looked again", proven if healed else "not healed")
     troubles = tuple(
         replace(each, healed=True) if healed and each.target == target and (not fix or fix in each.fixes) else each
         for each in seen.troubles

@@ -23,6 +23,7 @@ PREFIX = "sidekiq:"
 ARCHIVE = "archive"
 MOST_NAMES = 100  # queues and processes that are asked about one by one
 APART = timedelta(minutes=4)  # samples are taken every five
+AGAIN = timedelta(minutes=5)
 DEEP = 200  # fewer are worked off before anybody notices
 SYNC = re.compile(r"(user_)?sync(\.|$)")  # `sync`, `sync.low`, `user_sync`; not `repo_sync`
 LAST_WITH_ARCHIVE = (2, 1, 7)  # the version until which nothing ever reads the archive queue
@@ -166,7 +167,8 @@ def grown(look: Look, now: Sidekiq, names: Iterable[str]) -> dict[str, tuple[int
     if unknown:
         raise Unknown(
             f"Sidekiq's queue {unknown[0]} holds {now.depths[unknown[0]]} jobs; whether they get more is known from "
-            "two looks five minutes apart, so ask again in 5 min"
+            "two looks five minutes apart",
+            again_in=AGAIN,
         )
     return {name: (was, now.depths[name]) for name, was in before.items() if was is not None and now.depths[name] > was}
 

@@ -20,7 +20,9 @@ from bot.core.sql import Query, Statement
 from bot.core.target import Role, Target
 from handlers.toolbox import sidekiq
 
-RUNBOOK = "https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/#user-accounts-are-stuck-in-syncing-state"
+RUNBOOK = (
+    "https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/#user-accounts-are-stuck-in-syncing-state"
+)
 APART = timedelta(minutes=10)  # most syncs end within minutes; what has not moved for so long is worth a second look
 SHALLOW = 10  # fewer jobs than this wait for a moment only
 MOST_CLEARED = 1000  # users in one change
@@ -137,7 +139,8 @@ def stuck(look: Look, fact: Callable[[], Fact[tuple[User, ...]]], now: Sequence[
     if before is None:
         raise Unknown(
             f"{len({user.id for user in now})} users are being synced; whether they are stuck is known from two looks "
-            "ten minutes apart, so ask again in 10 min"
+            "ten minutes apart",
+            again_in=APART + timedelta(minutes=1),
         )
     still = tuple(user for user in now if user in before)
     if not still:

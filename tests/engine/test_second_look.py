@@ -7,7 +7,7 @@ import pytest
 
 from bot.core.approval import Verdict
 from bot.core.command import sh
-from bot.core.errors import LeaseLost, Refused
+from bot.core.errors import LeaseLost, Refused, Unknown
 from bot.core.fact import Fact, fact
 from bot.core.finding import Finding, Severity
 from bot.core.fix import Change, Fix, Risk
@@ -250,3 +250,28 @@ def test_who_takes_over_goes_on_with_what_was_left(visited: Room) -> None:
     visited.click(visited.doubt(run), BO, Verdict.AGAIN)
     assert visited.outcome(run) is Outcome.FIXED
     assert visited.sent() == ["shoo ann", "close", "close"]
+
+
+def cannot_tell(look: Look, machine: Target) -> Iterator[Finding]:
+    if look(lamp(machine)):
+        raise Unknown("nobody knows yet")
+    yield from ()
+
+
+def shines(look: Look, machine: Target) -> Iterator[Finding]:
+    look(lamp(machine))
+    yield from ()
+
+
+def test_only_what_was_told_and_found_nothing_is_said_to_be_in_order(lit: Room) -> None:
+    for name, says, function in (
+        ("flicker", "Is it steady?", flicker),
+        ("later", "Can it be told?", cannot_tell),
+        ("shines", "Does it shine?", shines),
+    ):
+        lit.engine.catalogue.add(Diagnosis(name, "poor light", Role.WORKER, says, function), "e")
+    run = lit.order("poor light")
+    lit.asked(run)
+    (look,) = lit.story(run, "look")
+    assert look.data["checked"] == ["Does it shine?"]
+    assert "hall: nobody knows yet" in look.data["unknown"]

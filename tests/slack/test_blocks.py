@@ -71,8 +71,37 @@ class TestStatus:
         )
         message = drawn(run(outcome=Outcome.HEALTHY, summary="Nothing is wrong."), looked)
         assert texts(message)[0] == "✅ Healthy: builds not starting on prod"
-        assert "*Checked on 2 machines, and nothing was wrong:* worker lost rabbitmq; disk full" in whole(message)
+        assert "*In order* · 2 checks on 2 machines: worker lost rabbitmq disk full" in whole(message)
         assert "Nothing is wrong." in message.text
+
+    def test_of_a_healthy_installation_is_a_few_lines_and_the_file_has_the_rest(self) -> None:
+        looked = ("look", {"no": 1, "asked": ["a", "b"], "checked": [f"Is part {no} well?" for no in range(42)]})
+        message = drawn(run(outcome=Outcome.HEALTHY, summary="Nothing is wrong."), looked)
+        assert "Is part 7 well? … and 34 more" in whole(message)
+        assert "Is part 8 well?" not in whole(message)
+        assert "Not everything fits" not in whole(message)
+        assert "Is part 41 well?" in message.document
+
+    def test_what_was_seen_and_needs_a_second_look_is_not_said_to_be_unseen(self) -> None:
+        looked = ("look", {"no": 1, "checked": ["Is it on?"], "unknown": ["platform-1: 3 jobs look lost"]})
+        said = "Nothing was changed. Not known: platform-1: 3 jobs look lost"
+        message = drawn(run(outcome=Outcome.COULD_NOT_LOOK, summary=said), looked)
+        assert texts(message)[0] == "⚠️ Not all is known: builds not starting on prod"
+        assert whole(message).count("3 jobs look lost") == 1
+        unseen = drawn(run(outcome=Outcome.COULD_NOT_LOOK, summary="worker-1 does not answer"))
+        assert texts(unseen)[0] == "⚠️ Could not look: builds not starting on prod"
+
+    def test_what_only_a_person_can_cure_is_not_said_to_have_been_tried(self) -> None:
+        found = ("finding", {**BROKEN, "fixes": [], "person": "Let TCP 5672 through."})
+        message = drawn(run(outcome=Outcome.UNFIXED, summary="Nothing was changed."), found)
+        assert texts(message)[0] == "🔴 For a person: builds not starting on prod"
+        tried = drawn(run(outcome=Outcome.UNFIXED), found, ("plan", {"no": 1, "fixes": []}))
+        assert texts(tried)[0] == "🔴 Not fixed: builds not starting on prod"
+
+    def test_what_nobody_found_broken_is_not_said_to_be_healed(self) -> None:
+        proven = ("verified", {"target": "worker-2", "fix": "Drain", "healed": True})
+        assert "✅ worker-2: Looked again: as it should be" in whole(drawn(run(), proven))
+        assert "✅ worker-2: Looked again: healed" in whole(drawn(run(), ("finding", BROKEN), proven))
 
     def test_puts_the_worst_first_and_consequences_under_their_cause(self) -> None:
         message = drawn(
@@ -86,7 +115,7 @@ class TestStatus:
         assert sections[0].startswith("🔴 *Broken* · platform-1: RabbitMQ is down")
         assert "↳ so also · worker-3: has no consumer" in sections[0]
         assert sections[1].startswith("🟠 *Warning* · worker-1: it fills up")
-        assert "what is not named above is ruled out" in whole(message)
+        assert "*In order* · 2 checks: a b" in whole(message)
 
     def test_a_consequence_without_its_cause_stands_alone(self) -> None:
         assert "🔴 *Broken* · worker-2" in whole(drawn(run(), ("finding", {**BROKEN, "under": "elsewhere"})))
