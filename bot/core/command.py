@@ -41,14 +41,15 @@ class Command:
     source: "Command | None" = None
 
     def __post_init__(self) -> None:
-        if not self.words or not all(isinstance(word, Secret) or "\0" not in word for word in self.words):
+        texts = [word for word in self.words if not isinstance(word, Secret)]
+        if not self.words or "\0" in "".join(texts):
             raise ValueError("a command needs a program, and no word may hold a NUL character")
-        if self.words[0] != BUILT_IN and any(isinstance(word, Secret) for word in self.words):
+        if len(texts) < len(self.words) and self.words[0] != BUILT_IN:
             raise ValueError(f"a secret can only be a word of {BUILT_IN}, or `ps` would show it on the machine")
 
     def sudo(self) -> "Command":
         """The same, as root; a machine that asks for a password answers with an error instead."""
-        return replace(self, as_root=True)
+        return Command(self.words, True, self.source)
 
     def __or__(self, then: "Command") -> "Command":
         if then.source is not None:

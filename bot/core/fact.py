@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from bot.core.question import Question
@@ -51,7 +51,8 @@ def fact(make: Callable[P, Fact[T]]) -> Callable[P, Fact[T]]:
     def made(*args: P.args, **kwargs: P.kwargs) -> Fact[T]:
         if kwargs:
             raise TypeError(f"{name} takes its arguments by position, since they are stored with the plan")
-        return replace(make(*args, **kwargs), ref=FactRef(name, args))
+        new = make(*args, **kwargs)
+        return Fact(new.asks, new.on, new.question, new.parse, new.sampled, FactRef(name, args))
 
     FACTS[name] = made
     return made

@@ -6,8 +6,10 @@ https://docs.travis-ci.com/user/enterprise/worker-cli-commands/
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 
 from bot.core.command import Command, sh
 from bot.core.errors import Unknown
@@ -135,16 +137,22 @@ class Presence:
     cancels: int = 0
 
 
-def presences(look: Look, at: Broker) -> dict[str, Presence]:
+def presences(look: Look, at: Broker) -> Mapping[str, Presence]:
     """Address -> what RabbitMQ sees from there; addresses that only serve the platform itself are left out."""
     look.together(consumers(at.container, at.vhost), channels(at.container))
     peers = look(channels(at.container))
+    return _presences(look(consumers(at.container, at.vhost)), tuple(peers.items()))
+
+
+@lru_cache(maxsize=4)  # every worker asks for the same
+def _presences(every: tuple[Consumer, ...], peers: tuple[tuple[str, str], ...]) -> Mapping[str, Presence]:
+    places = dict(peers)
     seen: dict[str, Presence] = {}
-    for consumer in look(consumers(at.container, at.vhost)):
-        address = peers.get(consumer.channel, "")
+    for consumer in every:
+        address = places.get(consumer.channel, "")
         before = seen.get(address, Presence())
         if consumer.queue.startswith(BUILDS):
             seen[address] = Presence(before.builds + 1, before.cancels)
         elif consumer.queue.startswith(CANCELS):
             seen[address] = Presence(before.builds, before.cancels + 1)
-    return seen
+    return MappingProxyType(seen)
