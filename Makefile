@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install dev try test check unit chaos bench pictures runbooks accuracy lock system-packages
+.PHONY: help install dev try test check unit chaos bench bench-backup pictures runbooks accuracy lock system-packages
 
 help: ## This list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 26
@@ -40,6 +40,9 @@ chaos: dev ## Kill workers and databases at every step and count what happened (
 
 bench: dev ## Measure speed (ARGS for its options)
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+bench-backup: dev ## Measure backups beside OpenSSH with age, SFTP and tar -cz (ARGS="--scale 0.1" for a quick look)
+	@nice $(BIN)/python -m tests.bench.backup $(ARGS)
 
 pictures: dev ## Take the README's screenshots anew, in a real browser
 	OPSBOT_PICTURES=docs/images $(BIN)/pytest -q tests/browser

@@ -114,11 +114,9 @@ class SshStream:
             data = self._next(most - wire.LONGEST_END)
             if not data:
                 return self._last(self._end())
-            held = self._held + data
-            if len(held) > wire.LONGEST_END:
-                self._held = held[-wire.LONGEST_END :]
-                return self._last(held[: -wire.LONGEST_END])
-            self._held = held
+            ready, self._held = (self._held, data) if len(data) >= wire.LONGEST_END else _split(self._held + data)
+            if ready:
+                return self._last(ready)
         return b""
 
     def close(self) -> None:
@@ -216,6 +214,11 @@ class _Complaints:
         with contextlib.suppress(OSError, ValueError):
             while data := os.read(self._stream.fileno(), 4096):
                 self._kept = (self._kept + data)[-4 * QUOTED :]
+
+
+def _split(data: bytes) -> tuple[bytes, bytes]:
+    """What is certain, and what may be the end."""
+    return data[: -wire.LONGEST_END], data[-wire.LONGEST_END :]
 
 
 def _missing(status: int) -> str:

@@ -45,6 +45,7 @@ class Listing:
 
     def __init__(self, source: Source) -> None:
         self._what = str(source)
+        self._needless = source.form == "bytes" and not source.packed  # nothing could be found in them
         self._pipe = _Pipe()
         self._listed: Listed = (None, ())
         self._failure: Exception | None = None
@@ -53,7 +54,8 @@ class Listing:
 
     def feed(self, data: bytes) -> None:
         self._check()
-        self._pipe.feed(data)
+        if not self._needless:
+            self._pipe.feed(data)
 
     def end(self) -> Listed:
         self._pipe.feed(b"")
