@@ -73,6 +73,7 @@ class Cache:
     sampled: dict[Question, None] = field(default_factory=dict)
     silent: set[tuple[Target, type]] = field(default_factory=set)
     known: dict[tuple[Target, Question, FactRef], Any] = field(default_factory=dict)
+    there: dict[Role, tuple[Target, ...]] = field(default_factory=dict)
     rounds: int = 0
 
     def learn(self, machine: Target, questions: Sequence[Question], answers: Sequence[Answer | Unanswered]) -> None:
@@ -84,7 +85,9 @@ class Cache:
     def where(self, fact: Fact[Any]) -> Target:
         if isinstance(fact.on, Target):
             return fact.on
-        if not (there := self.site.of(fact.on)):
+        if (there := self.there.get(fact.on)) is None:
+            there = self.there[fact.on] = self.site.of(fact.on)
+        if not there:
             raise CannotLook(fact, f"{self.site.name} has no {fact.on.value} to ask", "absent")
         kind = type(fact.question)  # a database that is away does not make its machine silent
         return next((target for target in there if (target, kind) not in self.silent), there[0])
@@ -239,7 +242,7 @@ def _report(pairs: Sequence[Pair], cache: Cache) -> Report:
     found += _unreachable(pairs, cache)
     diagnoses = {pair.diagnosis.name: pair.diagnosis for pair in pairs}
     return Report(
-        findings=tuple(_explain(each, found, diagnoses) for each in found),
+        findings=_by_their_roots([_explain(each, found, diagnoses) for each in found]),
         asked=tuple(dict.fromkeys(target.name for target, _ in cache.answers)),
         checked=tuple(dict.fromkeys(pair.diagnosis.name for pair in pairs)),
         unknown=tuple(dict.fromkeys(_unknowns(pairs))),
@@ -312,6 +315,21 @@ def _explain(found: Found, others: Sequence[Found], diagnoses: Mapping[str, Diag
         if _suffices(reason, reasons, found.finding):
             return replace(found, under=reason.cause, finding=replace(found.finding, fixes=()))
     return found
+
+
+def _by_their_roots(explained: Sequence[Found]) -> tuple[Found, ...]:
+    """A consequence of a consequence stands under what began it all, which is the one that stands by itself."""
+    above = {each.finding.cause: each.under for each in explained}
+    above |= {each.finding.cause: "" for each in explained if not each.under}
+    return tuple(replace(each, under=_root(each.under, above)) for each in explained)
+
+
+def _root(cause: str, above: Mapping[str, str]) -> str:
+    passed: set[str] = set()
+    while (higher := above.get(cause, "")) and higher not in passed:
+        passed.add(cause)
+        cause = higher
+    return cause
 
 
 def _service(cause: str) -> Diagnosis:
