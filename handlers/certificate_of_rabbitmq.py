@@ -36,7 +36,7 @@ PERSON = {
     of="builds not starting",
     each=Role.PLATFORM,
     says="Do workers trust RabbitMQ's certificate?",
-    unless=("broker.down", "net.*", "platform.*"),
+    unless=("broker.down",),
     runbook=LINK,
     once=True,
 )

@@ -38,7 +38,7 @@ class Facts:
     of="builds failing",
     each=Role.PLATFORM,
     says="Do builds trust the platform's certificate?",
-    unless=("platform.not-ready", "platform.app-stopped", "net.*"),
+    unless=("platform.not-ready", "platform.app-stopped"),
     runbook=LINK,
     once=True,
 )

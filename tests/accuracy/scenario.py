@@ -187,6 +187,9 @@ def judge(report: Report, injected: Sequence[Injected], outcome: Outcome) -> Non
         for found in report.troubles()
         if not any(each.accounts_for(found.finding) for each in injected)
     ]
+    standing = {found.finding.cause for found in report.findings if not found.under}
+    lost = [found for found in report.findings if found.under and found.under not in standing]
+    outcome.alarms += [f"{found.finding.cause} and {found.under} explain each other away" for found in lost]
 
 
 def _verdict(report: Report, wanted: Injected, injected: Sequence[Injected]) -> Verdict:

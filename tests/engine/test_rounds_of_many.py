@@ -102,6 +102,20 @@ def test_findings_of_one_diagnosis_do_not_explain_each_other_away() -> None:
     assert [found.finding.cause for found in report.troubles()] == ["net.name", "net.route"]
 
 
+def test_a_consequence_of_a_consequence_stands_under_what_began_it_all() -> None:
+    def late(look: Look, machine: Target) -> Iterator[Finding]:
+        if look(state(machine)) == "stopped":
+            yield Finding("jobs.late", Severity.BROKEN, machine, "late")
+
+    last = Diagnosis("late", "x", Role.WORKER, "Are jobs late?", late, unless=("worker.lost",))
+    report = look(Machines({"hall": {"state": "stopped"}}), last, LOST, STOPPED, at=(HALL,))
+    assert {found.finding.cause: found.under for found in report.findings} == {
+        "jobs.late": "worker.stopped",
+        "worker.lost": "worker.stopped",
+        "worker.stopped": "",
+    }
+
+
 def test_an_answer_that_cannot_be_read_is_unknown() -> None:
     machines = Machines({"one": {"load": "much"}})
     with pytest.raises(Unknown, match="load"):

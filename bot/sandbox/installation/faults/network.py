@@ -36,7 +36,7 @@ def tls_alone(installation: Installation, _machine: Machine) -> None:
 @fault("meets a silent proxy", cause="net.amqp-silent")
 def silent_proxy(installation: Installation, machine: Machine) -> None:
     """A proxy in between takes its connections to RabbitMQ, and passes nothing on."""
-    machine.proxied.add(PORT)
+    machine.proxied |= {PORT, TLS_PORT}
     _connect_anew(installation, machine)
 
 
