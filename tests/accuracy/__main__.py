@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
+from datetime import UTC, datetime
 from typing import Final
 
 from bot.sandbox.installation import FAULTS
@@ -39,14 +40,20 @@ def main() -> int:
     with the_last_consumer_is_overlooked() if arguments.mistake else nullcontext():
         played = list(_all(scenarios))
     figures = judged(played)
-    text = "\n".join((table("Naming the right cause", figures), "", confusion(played)))
+    ending = "every gate held" if not missed(figures) else f"{missed(figures)} gates missed"
+    said = f"{len(played)} scenarios in {time.monotonic() - began:.0f} s; {ending}."
+    heading = f"## Naming the right cause\n\n`{_command()}`, {datetime.now(UTC):%d %B %Y}, {said}"
+    text = "\n\n".join((heading, table("Gates", figures), f"### By cause\n\n{confusion(played)}"))
     say(text)
-    sys.stdout.write(f"\n{len(played)} scenarios in {time.monotonic() - began:.0f} s\n")
-    for line in complaints(played):
+    for line in ("", *complaints(played)):
         sys.stdout.write(f"{line}\n")
     if arguments.write:
         write("accuracy", text)
     return missed(figures)
+
+
+def _command() -> str:
+    return " ".join(["python -m tests.accuracy", *sys.argv[1:]]).replace(" --write", "")
 
 
 def _arguments() -> argparse.Namespace:
