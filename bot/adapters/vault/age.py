@@ -1,6 +1,6 @@
 """age: chunks in, encrypted chunks out; only the owners of the recipients' identities can read them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from queue import Empty, Full, Queue
 from threading import Event as Flag
@@ -80,8 +80,8 @@ def decrypt(reader: Readable, keys: Sequence[Identity], writer: Writable) -> Non
         ) from error
 
 
-def encrypt(chunks: Iterable[bytes], to: Sequence[Recipient]) -> Iterator[bytes]:
-    """The same bytes as an age file, a megabyte at a time; what the chunks raise, this raises."""
+def encrypt(chunks: Iterable[bytes], to: Sequence[Recipient]) -> Generator[bytes, None, None]:
+    """The same bytes as an age file, a megabyte at a time; what the chunks raise, this raises. Close it."""
     passage = _Passage(iter(chunks), to)
     passage.start()
     try:

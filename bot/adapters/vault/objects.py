@@ -132,9 +132,9 @@ class Folder:
         place = self._root / key
         with self._explained(f"{key} could not be removed"):
             place.unlink(missing_ok=True)
-        with suppress(OSError):  # others are in there yet
-            for folder in place.relative_to(self._root).parents[:-1]:
-                (self._root / folder).rmdir()
+        if place.parent != self._root:
+            with suppress(OSError):  # others are in there yet
+                place.parent.rmdir()
 
     def free_space(self) -> int | None:
         there = next(folder for folder in (self._root, *self._root.parents) if folder.exists())
@@ -218,8 +218,9 @@ class Bucket:
 
     def get(self, key: str) -> Iterator[bytes]:
         with self._explained(f"{key} could not be read"):
-            for chunk in obstore.get(self._store, check_key(key)).stream(min_chunk_size=CHUNK):
-                yield bytes(chunk)
+            size = int(obstore.head(self._store, check_key(key))["size"])
+            for start in range(0, size, PART):  # one request for all of it would have to end in the time of one part
+                yield bytes(obstore.get_range(self._store, key, start=start, end=min(start + PART, size)))
 
     def size(self, key: str) -> int | None:
         with self._explained(f"{key} could not be looked at"), suppress(FileNotFoundError):

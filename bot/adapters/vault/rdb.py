@@ -8,6 +8,7 @@ MAGIC: Final = re.compile(rb"REDIS\d{4}")
 WITH_CHECKSUM: Final = 5  # since this version
 END: Final = b"\xff"
 TAIL: Final = 9  # bytes: the end mark, and the checksum with its lowest byte first; zero when redis computes none
+MARK: Final = 40  # letters behind it, by which redis 7 says without a disk that it is over; they harm no load
 COMPUTED: Final = 16 << 20  # more would take Python too long
 POLYNOMIAL: Final = 0x95AC9329AC4BC9B5  # Jones' CRC-64, reflected
 
@@ -21,16 +22,24 @@ def check(plain: BinaryIO) -> tuple[str, ...]:
     head = plain.read(9)
     if not MAGIC.fullmatch(head):
         raise Broken("it does not begin as a dump of redis does")
-    last, crc, length = head, 0, len(head)
+    held, crc, length = head, 0, len(head)
     while data := plain.read(CHUNK):
-        both = last + data
-        crc = _crc(both[:-TAIL], crc) if length <= COMPUTED else crc
-        last, length = both[-TAIL:], length + len(data)
+        both = held + data
+        crc = _crc(both[: -TAIL - MARK], crc) if length <= COMPUTED else crc
+        held, length = both[-TAIL - MARK :], length + len(data)
+    if _marked(held):
+        held = held[:-MARK]
+    last = held[-TAIL:]
+    crc = _crc(held[:-TAIL], crc)
     if int(head[5:]) < WITH_CHECKSUM:
         return ("its checksum was not compared: dumps of so old a redis have none",)
     if len(last) < TAIL or last[:1] != END:
         raise Broken("its end is missing")
     return _compared(int.from_bytes(last[1:], "little"), _crc(last[:1], crc), length)
+
+
+def _marked(held: bytes) -> bool:
+    return len(held) == TAIL + MARK and held[:1] == END and re.fullmatch(rb"[0-9a-f]{40}", held[TAIL:]) is not None
 
 
 def _compared(said: int, crc: int, length: int) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from threading import Event as Flag
@@ -52,9 +52,11 @@ class ObjectVault:
 
     def put(self, source: Source, key: str, progress: Progress, abort: Flag) -> Stored:
         started = self._now()
-        with self._streams.open(source, abort) as stream, closing(_Passing(source, progress)) as passing:
+        stop = _Stop(abort)
+        with self._streams.open(source, stop) as stream, closing(_Passing(source, progress)) as passing:
             came = passing.plain(iter(lambda: stream.read(CHUNK), b""))
-            self._objects.put(key, passing.stored(age.encrypt(came, self._to)))
+            with closing(age.encrypt(came, self._to)) as sealed, stop.on_failure():
+                self._objects.put(key, passing.stored(sealed))
             entries, unlisted = passing.listed
             progress(passing.plain_sum.size)
             warnings = (*stream.warnings, *(f"{source.name}: {each}" for each in unlisted))
@@ -141,6 +143,25 @@ class ObjectVault:
         if manifest.key != key:
             raise BackupFailed(f"{key} in {self.where} says that it belongs to {manifest.key}; somebody moved it.")
         return manifest
+
+
+class _Stop(Flag):
+    """Somebody wants no more, or the store takes no more: whoever waits for the machine's next byte need not."""
+
+    def __init__(self, theirs: Flag) -> None:
+        super().__init__()
+        self._theirs = theirs
+
+    def is_set(self) -> bool:
+        return super().is_set() or self._theirs.is_set()
+
+    @contextmanager
+    def on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.set()
+            raise
 
 
 class _Passing:

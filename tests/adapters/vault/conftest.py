@@ -1,5 +1,6 @@
 """A key pair, a folder as a store, and sources whose bytes a test chooses."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,7 @@ class Machine:
 
     chunks: Sequence[bytes] = ()
     failure: Exception | None = None
+    silent: bool = False  # says nothing after that, and does not end
     warnings: tuple[str, ...] = ()
     opened: list[Source] = field(default_factory=list)
     closed: int = 0
@@ -60,6 +62,10 @@ class Flow:
         if self.abort.is_set():
             raise BackupStopped("it was stopped")
         chunk = next(self.left, b"")
+        while self.machine.silent and not chunk:
+            if self.abort.is_set():
+                raise BackupStopped("it was stopped")
+            time.sleep(0.01)
         if not chunk and self.machine.failure is not None:
             raise self.machine.failure
         return chunk

@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -166,6 +167,15 @@ def test_a_store_that_cannot_be_made_is_told(
     vault = ObjectVault(objects((tmp_path / "file" / "store").as_uri()), [str(identity.to_public())], machine)
     with pytest.raises(BackupFailed, match=r"In the store file:///.*/file/store, .* could not be written: Not a dir"):
         put(vault, machine)
+
+
+def test_a_store_that_fails_waits_for_no_silent_machine(vault: ObjectVault, machine: Machine, folder: Path) -> None:
+    machine.chunks, machine.silent = chunks(DATA), True
+    begun = time.monotonic()
+    with smallest_files(1 << 20), pytest.raises(BackupFailed, match="could not be written"):
+        vault.put(source(), KEY, nothing, Flag())
+    assert time.monotonic() - begun < 5
+    assert (files(folder), machine.closed) == ({}, 1)
 
 
 @pytest.mark.parametrize("url", ["ftp://host/x", "file://relative", "/tmp/x", "s3://", "https://user:pw@host/x"])
