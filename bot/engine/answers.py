@@ -1,6 +1,6 @@
 """Answers that need no run: what runs there are, what you may do, what can be asked."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,6 +20,14 @@ from bot.engine.policy import Policy
 from bot.engine.rounds import Diagnoser
 
 RUNS_SHOWN = 10
+FIXED = (  # of `help`: what there is whatever the handlers are
+    "`status`: a look at everything, nothing is offered",
+    "`runs`, `show N`, `cancel N`: what runs, one of them, stop it",
+    "`approve N`, `decline N because TEXT`: decide the open plan of a run that somebody else asked for",
+    '`can @person "restart MACHINE"`: who may, and which rule says so',
+    "`backups`, `backup show N`, `restore N`: what there is, one of them, how to restore it",
+)
+SAID = 3  # questions that say what a situation is about
 BACKUPS_SHOWN = 15
 WAITS = "waiting for a decision"
 
@@ -63,16 +71,23 @@ class Answers:
         lines += [f"`diagnose {each.name}`: {each.says}" for each in self.catalogue.diagnoses.values()]
         lines += [f"`{each.name} {each.each.value.upper()} because TEXT`: {each.says}" for each in self._allowed()]
         lines += [f"`{each.name}{' N' if each.takes else ''}`: {each.says}" for each in self.catalogue.jobs.values()]
-        lines += [
-            "`status`: a look at everything, nothing is offered",
-            "`runs`, `show N`, `cancel N`: what runs, one of them, stop it",
-            "`approve N`, `decline N because TEXT`: decide the open plan of a run that somebody else asked for",
-            '`can @person "restart MACHINE"`: who may, and which rule says so',
-            "`backups`, `backup show N`, `restore N`: what there is, one of them, how to restore it",
-        ]
+        lines += FIXED
         wanted = [line for line in lines if request.subject.lower() in line.lower()] or lines
         where = f"Installations: {', '.join(self.diagnosers)} (add `on NAME`)." if len(self.diagnosers) > 1 else ""
-        return Said("\n".join(filter(None, ["What you can ask:", *wanted, where])), {"help": wanted})
+        shown = wanted if request.subject else [*self._in_short(), *FIXED]
+        return Said("\n".join(filter(None, ["What you can ask:", *shown, where])), {"help": wanted})
+
+    def _in_short(self) -> list[str]:
+        """What there is by name, to be read on a phone; `help WORD` says what each does."""
+        situations = ", ".join(f"`{name}` ({_checks(len(each))})" for name, each in self.catalogue.situations().items())
+        actions, jobs = _names(each.name for each in self._allowed()), _names(self.catalogue.jobs)
+        first = next(iter(self.catalogue.situations()), "")
+        return [
+            *([f"`diagnose …`, such as `diagnose {first}`: {situations}"] if first else []),
+            *([f"`… MACHINE because TEXT`, once another person approves: {actions}"] if actions else []),
+            *([f"without a plan: {jobs}"] if jobs else []),
+            "`help WORD`: what each of these does, such as `help diagnose`",
+        ]
 
     def _allowed(self) -> list[Action]:
         return [each for each in self.catalogue.actions.values() if self._possible(each)]
@@ -151,8 +166,18 @@ class Answers:
         return Said(f"Run {run.id} is told to stop; its thread says how it ended.", {"run": run.id})
 
 
+def _checks(count: int) -> str:
+    return f"{count} check{'s' if count != 1 else ''}"
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
 def _says(diagnoses: tuple[Any, ...]) -> str:
-    return "; ".join(dict.fromkeys(each.says for each in diagnoses))
+    said = list(dict.fromkeys(each.says for each in diagnoses))
+    more = [f"and {len(said) - SAID} more"] if len(said) > SAID else []
+    return "; ".join([*said[:SAID], *more])
 
 
 def _sample(action: Action, target: Target) -> Fix:

@@ -175,7 +175,7 @@ def _consequences(under: Sequence[Trouble], paper: Paper) -> Iterator[str]:
     for each in shown:
         yield f"{INDENT}↳ so also · {_what(each, paper, 150)}"
     if left:
-        yield f"{INDENT}↳ and {left} more consequences"
+        yield f"{INDENT}↳ and {left} more consequence{'s' if left > 1 else ''}"
 
 
 def _what(each: Trouble, paper: Paper, most: int) -> str:
@@ -186,16 +186,18 @@ def _what(each: Trouble, paper: Paper, most: int) -> str:
 
 def _checked(seen: Picture, paper: Paper) -> Iterator[str]:
     if unknown := [each for each in seen.unknown if each not in seen.sentence[:SENTENCE]]:
-        shown, left = paper.fold(unknown, 5)
+        broken = any(each.open and each.severity == "BROKEN" for each in seen.troubles)
+        shown, left = paper.fold(unknown, 2 if broken else 5)  # much is not told because of what is broken
         lines = [f"• {paper.fit(each, 150)}" for each in shown] + ([f"• and {left} more"] if left else [])
         yield "⚠️ *Could not be told:*\n" + "\n".join(lines)
     if not seen.checked:
         return
     listed = " ".join(paper.fit(each, 100) for each in seen.checked[: _listed(seen)])
-    checks = f"{len(seen.checked)} check{'s' if len(seen.checked) > 1 else ''}"
-    asked = f" on {len(seen.asked)} machines" if len(seen.asked) > 1 else ""
     more = f" … and {left} more" if (left := _unlisted(seen)) else ""
-    yield f"*In order* · {checks}{asked}: {listed}{more}"
+    checks = f" · {len(seen.checked)} check{'s' if len(seen.checked) > 1 else ''}"
+    asked = f" on {len(seen.asked)} machines" if len(seen.asked) > 1 else ""
+    told = seen.sentence.startswith("Nothing is wrong: ")  # then the sentence has the numbers
+    yield f"*In order*{'' if told else checks + asked}: {listed}{more}"
 
 
 def _listed(seen: Picture) -> int:

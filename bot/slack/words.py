@@ -23,6 +23,7 @@ from bot.core.request import Ask, Request, Vocabulary
 LONGEST_TEXT: Final = 2_000  # characters; a reason that needs more belongs into the incident's thread
 LONGEST_REASON: Final = 500
 ECHO: Final = 60
+EXAMPLE: Final = "restart"  # the action that everybody knows
 MOST_NAMES: Final = 12  # named in one sentence; more are counted
 
 _QUOTES: Final = str.maketrans({**dict.fromkeys("“”„‟«»″", '"'), **dict.fromkeys("‘’‚‛′`´", "'"), "…": "..."})
@@ -155,6 +156,8 @@ def _longest_name(sentence: _Sentence) -> tuple[str, str, tuple[str, ...]]:
         for kind, shelf in shelves:
             if name := _known(" ".join(words[:length]), shelf):
                 return kind, name, words[length:]
+    if words == ("diagnose",):
+        raise NotUnderstood(f"Diagnose what? Such as {names(vocabulary.diagnoses[:MOST_NAMES], ' or ')}.")
     raise _unknown(" ".join(words), [name for _, shelf in shelves for name in shelf], vocabulary)
 
 
@@ -173,11 +176,20 @@ def _action(request: Request, rest: Sequence[str], vocabulary: Vocabulary, needs
         raise NotUnderstood(f"{action.capitalize()} which {role or 'machine'}? On {site} there is {names(fitting)}.")
     if wrong := next((target for target in targets if target not in fitting), None):
         other = dict(machines)[wrong]
-        raise NotUnderstood(f"`{action}` is for a {role}; {wrong} is a {other}. On {site} there is {names(fitting)}.")
+        instead = _instead(action, other, vocabulary)
+        raise NotUnderstood(
+            f"`{action}` is for a {role}; {wrong} is a {other}.{instead} On {site} there is {names(fitting)}."
+        )
     if no_reason:
         said = request.argument or targets[0]
         raise NotUnderstood(f"Say why, since the approver reads it: `{action} {said} because …`.")
     return replace(request, targets=targets)
+
+
+def _instead(action: str, role: str, vocabulary: Vocabulary) -> str:
+    """The action of the same word that is for this role: `restart platform` for `restart`."""
+    near = [name for name, its in vocabulary.action_roles if its == role and name.startswith(f"{action} ")]
+    return f" For a {role} there is {names(near, ' or ')}." if near else ""
 
 
 def _about_what(request: Request, takes: str, rest: Sequence[str]) -> tuple[Request, Sequence[str]]:
@@ -440,7 +452,9 @@ def _example_lines(vocabulary: Vocabulary) -> list[str]:
 
 
 def _action_example(vocabulary: Vocabulary) -> str:
-    action = vocabulary.actions[0]
+    takes = dict(vocabulary.action_takes)
+    plain = [name for name in vocabulary.actions if name not in takes]
+    action = EXAMPLE if EXAMPLE in plain else (plain or vocabulary.actions)[0]
     role = dict(vocabulary.action_roles).get(action, "")
     fitting = [name for _, machines in vocabulary.machines for name, its in machines if role in ("", its)]
     return f"{vocabulary.command} {action} {fitting[0] if fitting else 'MACHINE'} because it hangs"

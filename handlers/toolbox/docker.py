@@ -51,7 +51,7 @@ def bounded(*words: str) -> Command:
 def state(machine: Target) -> Fact[str]:
     """`answers`, `down` when there is no daemon, `silent` when it gave nothing within its time; else not known."""
     question = bounded("info", "-f", "{{.ServerVersion}}")
-    return Fact(f"Does docker on {machine} answer?", machine, question, _state)
+    return Fact(f"state of docker on {machine}", machine, question, _state)
 
 
 def _state(said: Output) -> str:

@@ -36,3 +36,13 @@ def test_a_run_that_waits_for_people_is_not_called_running(made: Room) -> None:
 def test_deciding_about_a_run_that_never_was_says_so(made: Room, ask: Ask) -> None:
     with pytest.raises(Refused, match="There is no run 77"):
         made.desk.file(Request(ask, number=77, because="late"), BO, None, made.key())
+
+
+def test_help_is_short_and_a_word_of_it_says_more(made: Room) -> None:
+    short = said(made, Ask.HELP)
+    assert "`diagnose …`, such as `diagnose darkness`: `darkness` (" in short
+    assert "`screw`" in short
+    assert "Screw it in" not in short
+    assert len(short) < 1_500
+    more = made.desk.now(Request(Ask.HELP, subject="screw"), ANA).text
+    assert "`screw WORKER because TEXT`: Screw it in" in more

@@ -78,7 +78,7 @@ NOT_UNDERSTOOD = [
     ("status\x07", "There are control characters in that"),
     ("bilds not starting", "I did not understand `bilds not starting`. Did you mean `builds not starting`?"),
     ("diagnose everything", "I did not understand `everything`. For example:"),
-    ("diagnose", "I did not understand `diagnose`."),
+    ("diagnose", "Diagnose what? Such as `builds not starting`"),
     ("diagnose restart worker-1", "I did not understand `restart worker-1`."),
     ("statsu now", "I did not understand `statsu now`. For example:"),
     ("status worker-1", "`status` stands alone, or with `on` and a site."),
@@ -191,3 +191,17 @@ def understood(text: str, vocabulary: Vocabulary, site: str | None = None) -> Re
         return read(text, vocabulary, site)
     except NotUnderstood as error:
         return str(error)
+
+
+def test_an_action_for_another_kind_of_machine_names_the_one_that_fits() -> None:
+    roles = (*VOCABULARY.action_roles, ("restart platform", "platform"))
+    wider = replace(VOCABULARY, actions=(*VOCABULARY.actions, "restart platform"), action_roles=roles)
+    with pytest.raises(NotUnderstood) as refused:
+        read("restart platform-1 because it hangs", wider, "prod")
+    assert "platform-1 is a platform. For a platform there is `restart platform`." in str(refused.value)
+
+
+def test_the_example_is_an_action_that_everybody_knows() -> None:
+    wider = replace(VOCABULARY, actions=("reset lost jobs", *VOCABULARY.actions))
+    with pytest.raises(NotUnderstood, match="or `/travis restart worker-1 because it hangs`"):
+        read("", wider, "prod")
