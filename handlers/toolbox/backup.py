@@ -100,7 +100,7 @@ def _rabbitmq(taking: Taking, look: Look) -> None:
     via = look.site.option("rabbitmq.via", "container")
     if via == "http":
         raise Unknown("definitions of a RabbitMQ that is reached by http are not taken yet: export them where it runs")
-    words = ("rabbitmqctl", "--quiet", "export_definitions", "/dev/stdout")
+    words = ("rabbitmqctl", "--quiet", "export_definitions", "-")
     command = sh(*words).sudo() if via == "host" else _inside(look(platform.main_container()), *words)
     taking.store("rabbitmq", Source("rabbitmq", look.site.of(Role.PLATFORM)[0], command, MINUTES, "json"))
 

@@ -43,6 +43,7 @@ class Shell:
     pipefail: bool = False
     name: str = "sh"
     status: int = 0
+    statuses: tuple[int, ...] = ()  # of each part of the last pipeline
     functions: dict[str, Script] = field(default_factory=dict)
     exited: bool = False
     streams: dict[int, Stream] = field(default_factory=dict)
@@ -95,7 +96,8 @@ class Shell:
             reply = self._simple(last, stdin)
             say(reply)
             self.status = reply.exit
-        failed = [status for status in (*statuses, self.status) if status]
+        self.statuses = (*statuses, self.status)
+        failed = [status for status in self.statuses if status]
         self.status = failed[-1] if self.pipefail and failed else self.status
         self.status = int(not self.status) if pipeline.negated else self.status
 
@@ -237,6 +239,15 @@ def execute(
         for reply in _step(shell, step, write, stdin, secret):
             say(reply)
     return shell.status
+
+
+def execute_stream(context: Context, line: str, say: Say, write: Callable[[Sent], None]) -> tuple[int, ...]:
+    """Run one line whose output is streamed; how each of its programs ended."""
+    shell = Shell(context)
+    for step in parse(line).steps:
+        for reply in _step(shell, step, write, "", False):
+            say(reply)
+    return shell.statuses
 
 
 def _step(shell: Shell, step: Step, write: Callable[[Sent], None], stdin: str, secret: bool) -> list[Reply]:

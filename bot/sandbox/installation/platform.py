@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 IMAGE = "registry.replicated.com/travisci/te-main:2.2.19"
 NAMES = ("sleepy_dewdney", "boring_wright", "elated_hodgkin", "quirky_noether", "zen_lovelace")  # docker picks one
 CERTIFICATE = "/etc/travis/ssl/rabbitmq.cert"
+CONFIGURATION = "/usr/local/travis/etc/travis/config/travis.yml"
+ENCRYPTION_KEY = "simulated-key-of-travis-0123456789abcdef"
 CERTIFICATE_TEXT = "-----BEGIN CERTIFICATE-----\n(simulated)\n-----END CERTIFICATE-----\n"
 DATA = "/var/travis"
 LOG = f"{DATA}/log/travis.log"
@@ -386,6 +388,14 @@ def _drain_service(app: App, name: str, queue: str) -> Inside:
     return Inside(name, start, lambda: broker.undrain(queue), lambda: queue in broker.drains, app.machine.timeline.now)
 
 
+CONFIGURATION_TEXT = f"""\
+production:
+  domain: travis.example.com
+  encryption:
+    key: {ENCRYPTION_KEY}
+"""
+
+
 def install(installation: "Installation", machine: Machine, domain: str) -> App:
     """The app on a platform machine that has its containers already, running, with its files."""
     machine.write(CERTIFICATE, CERTIFICATE_TEXT)
@@ -393,6 +403,8 @@ def install(installation: "Installation", machine: Machine, domain: str) -> App:
     for folder in (DATA, "/var/lib/replicated", "/var/lib/docker"):
         machine.folder(folder)
     machine.write(LOG, "")
+    machine.write(CONFIGURATION, CONFIGURATION_TEXT, mode=0o600)
+    machine.write(f"{DATA}/postgresql/9.6/main/postmaster.pid", "412\n", mode=0o600)
     machine.sizes |= {
         f"{DATA}/postgresql": 1_204_300, f"{DATA}/log": 310_200, f"{DATA}/redis": 9_204, f"{DATA}/rabbitmq": 20_408,
         "/var/lib/docker/overlay2": 4_803_120, "/var/lib/replicated/snapshots": 204_800, "/var/log/upstart": 20_480,

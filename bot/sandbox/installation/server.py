@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import paramiko
 from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_FAILED_CONNECT_FAILED, OPEN_SUCCEEDED
 
-from bot.core.wire import ASK_SHELL, SHELL, read_change, read_round
-from bot.sandbox.installation.execution import execute
+from bot.core.wire import ASK_SHELL, SHELL, read_change, read_round, read_stream, stream_end
+from bot.sandbox.installation.execution import execute, execute_stream
 from bot.sandbox.installation.installation import Installation
 from bot.sandbox.installation.programs import Context, Reply, Sent
 from bot.sandbox.installation.state import Machine
@@ -113,6 +113,8 @@ class Session:
         if self.text == SHELL:
             line = self._change()
             self.watched = True
+            if stream := read_stream(self.script):
+                return self._stream(*stream)
             return None if line is None else self._execute(line, secret="\ns0=" in self.script)
         return self._execute(self.text)
 
@@ -139,6 +141,13 @@ class Session:
             read += more
             self.script = read.decode(errors="surrogateescape")
         return line
+
+    def _stream(self, line: str, nonce: str) -> int:
+        """What the line writes, and behind it how each of its programs ended."""
+        context = Context(self.server.installation, self.server.machine, _NOTHING, USER, ended=self._ended)
+        statuses = execute_stream(context, line, self._say, self.server.write)
+        self.channel.sendall(stream_end(statuses, nonce))
+        return 0
 
     def _execute(self, script: str, secret: bool = False) -> int:
         context = Context(self.server.installation, self.server.machine, _NOTHING, USER, ended=self._ended)

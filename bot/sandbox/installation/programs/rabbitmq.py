@@ -271,12 +271,25 @@ def _stop_app(call: Call, _words: list[str]) -> Reply:
     return Reply()
 
 
+def _export(call: Call, words: list[str]) -> Reply:
+    """Definitions on standard output, as JSON."""
+    if words != ["-"]:
+        return unsupported(call, "export_definitions to a file")
+    broker = _broker(call)
+    queues = [{"name": q.name, "vhost": q.vhost, "durable": q.durable, "auto_delete": False} for q in broker.queues]
+    users = [{"name": name, "password_hash": "(simulated)", "tags": broker.tags.get(name, "")} for name in broker.users]
+    vhosts = [{"name": name} for name in broker.vhosts]
+    said = {"rabbit_version": "3.10.8", "users": users, "vhosts": vhosts, "queues": queues, "policies": []}
+    return Reply(out=json.dumps(said))
+
+
 _COMMANDS: dict[str, Callable[[Call, list[str]], Reply]] = {
     "authenticate_user": _authenticate,
     "ping": lambda _call, _words: Reply(out="Ping succeeded\n"),
     "await_startup": lambda _call, _words: Reply(),
     "cluster_status": _cluster_status,
     "status": _status,
+    "export_definitions": _export,
     "start_app": _start_app,
     "stop_app": _stop_app,
 }

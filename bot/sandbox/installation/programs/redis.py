@@ -16,12 +16,29 @@ def redis_cli(call: Call) -> Reply:
         option = words.pop(0)
         if option in _WITH_VALUE and words:
             given[option] = words.pop(0)
+        elif option == "--rdb" and words == ["-"]:
+            return _copy(call)
         elif option not in _FLAGS:
             return unsupported(call, option)
     commands = [words] if words else [_words(line) for line in call.stdin.splitlines() if line.strip()]
     if not commands:
         return unsupported(call, "no command")
     return _asked(call, commands, given)
+
+
+def _copy(call: Call) -> Reply:
+    """A dump as a replica gets it: short strings alone are in it, and no checksum is computed."""
+    redis = call.context.installation.redis
+    if not redis.running:
+        return Reply(1, err="Could not connect to Redis at 127.0.0.1:6379: Connection refused\n")
+    entries = b"".join(
+        b"\0" + b"".join(bytes([len(part)]) + part for part in (name.encode(), value.encode()))
+        for name, value in sorted(redis.strings.items())
+        if max(len(name.encode()), len(value.encode())) < 64
+    )
+    dump = b"REDIS0006\xfe\0" + entries + b"\xff" + bytes(8)
+    said = f"SYNC sent to master, writing {len(dump)} bytes to '-'\nTransfer finished with success.\n"
+    return Reply(out=dump.decode(errors="surrogateescape"), err=said)
 
 
 def _words(line: str) -> list[str]:

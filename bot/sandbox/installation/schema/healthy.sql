@@ -2,10 +2,14 @@
 INSERT INTO users (id, name, login, email, created_at, updated_at, is_admin, github_id, github_oauth_token, locale,
                    is_syncing, synced_at, github_scopes, education, first_logged_in_at)
 SELECT no, name, login, login || '@example.com', now() - interval '400 days', now() - no * interval '3 hours',
-       no = 1, 1000 + no, '--ENCR--' || md5(login), 'en', CASE WHEN no = 6 THEN NULL ELSE false END,
+       no = 1, 1000 + no, '--ENCR--' || token, 'en', CASE WHEN no = 6 THEN NULL ELSE false END,
        CASE WHEN no = 6 THEN NULL ELSE now() - no * interval '3 hours' END, '--- []', false, now() - interval '390 days'
 FROM unnest(ARRAY['Olga Octo', 'Ada Acme', 'Rui Reyes', 'Mika Moon', 'Sam Stone', 'Nils New'],
-            ARRAY['olga', 'ada', 'rui', 'mika', 'sam', 'nils']) WITH ORDINALITY AS people (name, login, no);
+            ARRAY['olga', 'ada', 'rui', 'mika', 'sam', 'nils'],
+            ARRAY['k0xi8PD06NXwLJRPNBMi2zljMDNkYjc3ZjEyYTEwMWY=', 'z2jiez9kGGB57Q/v1TK8+zZlY2Q5ZDI5Y2Q1ZTMzMzc=',
+                  'ujis9cGu5pO7Dd0+Rc03GTE0OTdmZWVhMjlmMGQ0NDg=', 'ztfpk4Vdda4oTGprqHiI62U3MDk1ZGFhZGY3OWU0YmI=',
+                  'B8LJ3IF07OSv14O6x2Y+GGFmZTQ4NTU1ZGVmMDdjODM=', 'hEfAhGpSYhwHd/adPsF+yDU2YzJiMWRiYjE0MWY2MjY='])
+     WITH ORDINALITY AS people (name, login, token, no);  -- tokens are sealed with the simulated platform's key
 SELECT setval('users_id_seq', 6);
 
 INSERT INTO organizations (id, name, login, github_id, created_at, updated_at)

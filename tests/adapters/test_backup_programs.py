@@ -1,0 +1,45 @@
+"""The programs that a backup is made with, on real servers: what they write is whole, and can be loaded again."""
+
+import json
+import subprocess
+from pathlib import Path
+
+from bot.adapters.vault import rdb
+from tests.rigs import rabbitmq, redis
+
+
+def test_a_copy_of_redis_starts_a_redis(tmp_path: Path) -> None:
+    """What `redis-cli --rdb -` writes is a dump, with a mark behind it since redis 7; a server that loads it has every
+    key.
+    """
+    with redis.server() as server:
+        for no in range(1000):
+            server.cli("SET", f"key:{no}", "x" * no)
+        server.cli("LPUSH", "queue:sync", "job")
+        words = ["redis-cli", "-p", str(server.port), "--rdb", "-"]
+        said = subprocess.run(words, capture_output=True, check=True, timeout=30, stdin=subprocess.DEVNULL)
+    assert said.stdout.startswith(b"REDIS")
+    dump = tmp_path / "dump.rdb"
+    dump.write_bytes(said.stdout)
+    with dump.open("rb") as file:
+        assert rdb.check(file) == ()
+    with redis.server("", "--dir", str(tmp_path), "--dbfilename", "dump.rdb") as again:
+        assert again.cli("DBSIZE").strip() == "1001"
+        assert again.cli("LRANGE", "queue:sync", "0", "-1").strip() == "job"
+        assert again.cli("STRLEN", "key:999").strip() == "999"
+
+
+def test_definitions_of_a_broker_fill_another_one(tmp_path: Path) -> None:
+    """The same words as the handler's; queues, users and vhosts are there again after an import."""
+    with rabbitmq.broker() as broker:
+        broker.ctl("set_policy", "-p", "travis", "expire", "^short", '{"expires":1000}')
+        said = broker.ctl("--quiet", "export_definitions", "-")
+        definitions = json.loads(said)
+        assert {user["name"] for user in definitions["users"]} >= {"travis"}
+        file = tmp_path / "definitions.json"
+        file.write_text(said)
+        file.chmod(0o644)
+        tmp_path.chmod(0o755)
+        broker.ctl("clear_policy", "-p", "travis", "expire")
+        broker.ctl("import_definitions", str(file))
+        assert "expire" in broker.ctl("list_policies", "-p", "travis")
