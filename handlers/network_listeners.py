@@ -35,7 +35,9 @@ def network_listeners(look: Look, machine: Target) -> Iterator[Finding]:
             "net.port-refused",
             Severity.BROKEN,
             machine,
-            f"port {ports} of {refused[0].host} refuses {machine}",
+            f"ports {ports} of {refused[0].host} refuse {machine}"
+            if len(refused) > 1
+            else f"port {ports} of {refused[0].host} refuses {machine}",
             evidence=evidence,
             person=_person(look, machine, refused),
             link=network.RUNBOOK,

@@ -262,7 +262,7 @@ class Recovery:
         return self._unfixed(troubles)
 
     def _unfixed(self, troubles: Sequence[Found]) -> Ending:
-        left = listed([str(found.finding) for found in troubles])
+        left = listed([str(found.finding).rstrip(".") for found in troubles])
         if self.journal.run.order.look_only:
             return Ending(Outcome.FOUND, f"Found: {left}.")
         outcome = Outcome.PARTLY_FIXED if self.healed else Outcome.UNFIXED

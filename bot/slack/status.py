@@ -23,6 +23,7 @@ MOST_DONE: Final = 10
 LISTED_HEALTHY: Final = 8  # checks named when all is well
 LISTED: Final = 3  # and when something is wrong
 MOMENT: Final = timedelta(seconds=1)  # nothing takes `0 s`
+BECAUSE: Final = ": not known, because "  # in the engine's sentence for a check that could not look
 SENTENCE: Final = 800  # characters of the outcome's sentence
 
 _SIGNS: Final = {
@@ -155,8 +156,9 @@ def _troubles(seen: Picture, paper: Paper, keep: int) -> Iterator[str]:
 def _trouble(root: Trouble, under: Sequence[Trouble], paper: Paper) -> Iterator[str]:
     sign, word = _SEVERITY["HEALED" if root.healed else "STALE" if root.stale else root.severity]
     yield f"{sign} *{word}* · {'before: ' if root.healed else ''}{_what(root, paper, 300)}"
-    if root.healed:
-        return  # its evidence was true then, and would be read as true now
+    if not root.open:  # its evidence was true then, and would be read as true now
+        yield from _consequences([each for each in under if each.open], paper)
+        return
     if root.evidence:
         yield f">{paper.fit(root.evidence, 300)}"
     if root.person:
@@ -185,7 +187,7 @@ def _what(each: Trouble, paper: Paper, most: int) -> str:
 
 
 def _checked(seen: Picture, paper: Paper) -> Iterator[str]:
-    if unknown := [each for each in seen.unknown if each not in seen.sentence[:SENTENCE]]:
+    if unknown := _untold(seen):
         broken = any(each.open and each.severity == "BROKEN" for each in seen.troubles)
         shown, left = paper.fold(unknown, 2 if broken else 5)  # much is not told because of what is broken
         lines = [f"• {paper.fit(each, 150)}" for each in shown] + ([f"• and {left} more"] if left else [])
@@ -198,6 +200,20 @@ def _checked(seen: Picture, paper: Paper) -> Iterator[str]:
     asked = f" on {len(seen.asked)} machines" if len(seen.asked) > 1 else ""
     told = seen.sentence.startswith("Nothing is wrong: ")  # then the sentence has the numbers
     yield f"*In order*{'' if told else checks + asked}: {listed}{more}"
+
+
+def _untold(seen: Picture) -> list[str]:
+    """What could not be told and is not said elsewhere in the message: many checks may miss it for the same reason."""
+    said = [each.title.rstrip(".") for each in seen.troubles if each.open]
+    left = [
+        each for each in seen.unknown if each not in seen.sentence[:SENTENCE] and not any(why in each for why in said)
+    ]
+    same = Counter(each.partition(BECAUSE)[2] for each in left)
+    lines = (
+        f"{same[why]} checks{BECAUSE.lstrip(':')}{why}" if why and same[why] > 1 else each
+        for each, why in ((each, each.partition(BECAUSE)[2]) for each in left)
+    )
+    return list(dict.fromkeys(lines))
 
 
 def _listed(seen: Picture) -> int:

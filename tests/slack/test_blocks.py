@@ -91,6 +91,23 @@ class TestStatus:
         unseen = drawn(run(outcome=Outcome.COULD_NOT_LOOK, summary="worker-1 does not answer"))
         assert texts(unseen)[0] == "⚠️ Could not look: builds not starting on prod"
 
+    def test_a_machine_that_cannot_be_reached_is_said_once_and_not_for_every_check(self) -> None:
+        why = "worker-2 refused the connection."
+        other = "The container of platform-1 cannot be told"
+        unknown = [f"worker-2: Is part {no} well?: not known, because {why}" for no in range(9)]
+        unknown += [f"platform-1: Do jobs {verb}?: not known, because {other}" for verb in ("come", "go")]
+        finding = ("finding", {**BROKEN, "title": why})
+        message = whole(drawn(run(), ("look", {"no": 1, "unknown": unknown}), finding))
+        assert message.count(why) == 1
+        assert "*Could not be told:*\n• 2 checks not known, because The container of platform-1" in message
+        assert "Do jobs" not in message
+
+    def test_what_is_not_seen_again_asks_nothing_of_a_person(self) -> None:
+        before = ("finding", {**BROKEN, "person": "Look why it ends."})
+        message = whole(drawn(run(), ("look", {"no": 1}), before, ("look", {"no": 2})))
+        assert "⚪ *Not seen again*" in message
+        assert "Look why it ends" not in message
+
     def test_what_only_a_person_can_cure_is_not_said_to_have_been_tried(self) -> None:
         found = ("finding", {**BROKEN, "fixes": [], "person": "Let TCP 5672 through."})
         message = drawn(run(outcome=Outcome.UNFIXED, summary="Nothing was changed."), found)
