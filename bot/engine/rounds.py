@@ -204,18 +204,26 @@ class Diagnoser:
         raise Unknown("the plan still had questions after ten rounds")
 
     def _rounds(self, pairs: Sequence[Pair], cache: Cache, abort: Flag) -> None:
-        open_pairs = list(pairs)
+        of: dict[Target, list[Pair]] = {}
+        for pair in pairs:
+            of.setdefault(pair.machine, []).append(pair)
+            pair.run(cache)
+
+        def heard(machine: Target) -> None:
+            """Think about a machine that has answered while others are still being asked."""
+            _run_on(of.get(machine, ()), cache)
+
         for _ in range(MOST_ROUNDS):
-            for pair in open_pairs:
-                pair.run(cache)
-            open_pairs = [pair for pair in open_pairs if pair.wants]
+            open_pairs = _run_on(pairs, cache)
             if not open_pairs or abort.is_set():
                 break
-            self._ask([fact for pair in open_pairs for fact in pair.wants], cache, abort)
-        for pair in open_pairs:
+            self._ask([fact for pair in open_pairs for fact in pair.wants], cache, abort, heard)
+        for pair in _run_on(pairs, cache):
             pair.unknown = f"{pair.machine}: `{pair.diagnosis.name}` was still asking when the look ended"
 
-    def _ask(self, facts: Sequence[Fact[Any]], cache: Cache, abort: Flag) -> None:
+    def _ask(
+        self, facts: Sequence[Fact[Any]], cache: Cache, abort: Flag, heard: Callable[[Target], None] = lambda _: None
+    ) -> None:
         wanted: dict[Target, list[Question]] = {}
         cache.rounds += 1
         cache.sampled.update({fact.question: None for fact in facts if fact.sampled})
@@ -230,6 +238,15 @@ class Diagnoser:
         with ThreadPoolExecutor(min(MACHINES_AT_ONCE, len(wanted) or 1), "ask") as pool:
             for machine, answers in zip(wanted, pool.map(ask, wanted), strict=True):
                 cache.learn(machine, wanted[machine], answers)
+                heard(machine)
+
+
+def _run_on(pairs: Sequence[Pair], cache: Cache) -> list[Pair]:
+    """Run each pair on as far as its answers reach; those that still want some."""
+    for pair in pairs:
+        if pair.wants and all((cache.where(fact), fact.question) in cache.answers for fact in pair.wants):
+            pair.run(cache)
+    return [pair for pair in pairs if pair.wants]
 
 
 def _silent(said: Answer | Unanswered) -> bool:
