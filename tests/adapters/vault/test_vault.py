@@ -170,7 +170,7 @@ def test_a_store_that_cannot_be_made_is_told(
 
 
 def test_a_store_that_fails_waits_for_no_silent_machine(vault: ObjectVault, machine: Machine, folder: Path) -> None:
-    machine.chunks, machine.silent = chunks(DATA), True
+    machine.chunks, machine.silent = [DATA[: (1 << 20) + 70_000]], True  # fails with its first chunk, then waits
     begun = time.monotonic()
     with smallest_files(1 << 20), pytest.raises(BackupFailed, match="could not be written"):
         vault.put(source(), KEY, nothing, Flag())
