@@ -31,8 +31,11 @@ def test_the_table() -> None:
 
 def test_one_in_full() -> None:
     text = whole(BACKUP)
-    for words in ("by run 12", "complete", "in 90 s, packed with zstd", "SHA-256 before encryption: abab",
-                  "restored, 2026-11-22 12:00: passed: 66 tables", "warning: a warning", "`backup verify 7`"):  # fmt: skip
+    wanted = (
+        "by run 12", "complete", "in 90 s, packed with zstd", "SHA-256 before encryption: abab", "warning: a warning",
+        "restored, 2026-11-22 12:00: passed: 66 tables", "`backup verify 7`",
+    )  # fmt: skip
+    for words in wanted:
         assert words in text
     assert "nothing proves it yet" in whole(replace(BACKUP, pieces=(replace(DUMP, proofs=()),)))
     failed = replace(DUMP, proofs=(replace(PASSED, passed=False),))
