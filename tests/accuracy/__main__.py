@@ -6,6 +6,7 @@ seed. Exit 1 when a gate is missed.
 
 import argparse
 import multiprocessing
+import os
 import random
 import sys
 import time
@@ -42,7 +43,9 @@ def main() -> int:
     figures = judged(played)
     ending = "every gate held" if not missed(figures) else f"{missed(figures)} gates missed"
     said = f"{len(played)} scenarios in {time.monotonic() - began:.0f} s; {ending}."
-    heading = f"## Naming the right cause\n\n`{_command()}`, {datetime.now(UTC):%d %B %Y}, {said}"
+    load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
+    where = f"{datetime.now(UTC):%d %B %Y}, load average at the end {load}"
+    heading = f"## Naming the right cause\n\n`{_command()}`, {where}. {said}"
     text = "\n\n".join((heading, table("Gates", figures), f"### By cause\n\n{confusion(played)}"))
     say(text)
     for line in ("", *complaints(played)):
