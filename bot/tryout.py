@@ -175,7 +175,18 @@ def _configuration(home: Path, installation: Json) -> Json:
     base["people"]["approvers"] = {"usergroup": workspace.groups[0].id}
     base["people"]["uids"] = {os.getuid(): people["ana"]}
     base |= {"state_dir": str(home / "state"), "socket": str(home / "opsbot.sock"), "installations": [installation]}
+    base["backups"] = {"store": f"file://{home}/backups", "recipients": [_recipient(home / "backups.key")]}
     return base
+
+
+def _recipient(secret: Path) -> str:
+    """The public part of an age key; the secret one is kept, so that a backup can be opened."""
+    from pyrage import x25519
+
+    if not secret.exists():
+        with open(secret, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(f"{x25519.Identity.generate()}\n")
+    return str(x25519.Identity.from_str(secret.read_text().strip()).to_public())
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from handlers.toolbox import backup
 
 @diagnosis(
     "backup overdue",
-    of="backups",
+    of="backups missing",
     each=Role.PLATFORM,
     says="Backups are taken in time",
     runbook="https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/#backups",

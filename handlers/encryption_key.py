@@ -13,7 +13,7 @@ MANUAL = "https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/
 
 @diagnosis(
     "encryption key",
-    of="backups",
+    of="backups missing",
     each=Role.PLATFORM,
     says="The encryption key that the platform uses is backed up",
     runbook=MANUAL,

@@ -130,7 +130,7 @@ class TakingBackup:
         said = f"backup {self.number}: {_number(len(self.stored), 'object')}, {size(total)}, encrypted"
         if self.missing:
             raise Permanent(f"Incomplete {said}. {_missing(self.missing)} `backup show {self.number}` has the rest.")
-        warnings = [f"{name}: {warning}" for name, stored in self.stored for warning in stored.warnings]
+        warnings = [_named(stored.name, warning) for _, stored in self.stored for warning in stored.warnings]
         noted = f" Warnings: {'; '.join(warnings)}." if warnings else ""
         return f"Stored {said}; `backup show {self.number}` says what proves it.{noted}"
 
@@ -282,6 +282,10 @@ def read_back(vault: Vault, stored: Stored, abort: Flag) -> tuple[str, bool, str
     except BackupFailed as why:
         return (Proof.READ_BACK.value, False, str(why))
     return (Proof.READ_BACK.value, True, f"{size(stored.stored_bytes)} read from the store and compared")
+
+
+def _named(name: str, warning: str) -> str:
+    return warning if warning.startswith(f"{name}:") else f"{name}: {warning}"
 
 
 def _missing(missing: Sequence[str]) -> str:

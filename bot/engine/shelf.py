@@ -11,7 +11,8 @@ BY_HAND: Final = "docs/backups.md"
 HEADS: Final = ("no", "what", "when (UTC)", "size", "state", "last proven restorable")
 NOT_BY_ITSELF: Final = (
     "opsbot restores nothing by itself: backups are encrypted to keys that it does not have, and a restore overwrites "
-    f"what is there. A person does it on a machine that has the secret key; {BY_HAND} says each step."
+    f"what is there. A person does it on a machine that has the secret key; {BY_HAND} says each step. "
+    "Objects are named as they lie in the store."
 )
 STEPS: Final = {
     "databases": "`opsbot backup decrypt {key} --identity FILE > {name}.dump`, then `pg_restore --clean --if-exists "
