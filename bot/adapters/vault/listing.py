@@ -136,7 +136,8 @@ class _Pipe(io.RawIOBase):
 # ---------------------------------------------------------------- packers
 
 
-END_TOKEN: Final = secrets.token_bytes(16)
+# Packed, it is shorter than itself: a frame that was cut in a stored block takes ours in as it is, and shows no token.
+END_TOKEN: Final = secrets.token_bytes(16) * 64
 END_FRAME: Final = zstandard.ZstdCompressor().compress(END_TOKEN)
 
 

@@ -16,13 +16,13 @@ from threading import Timer
 import pytest
 
 from bot.adapters.ssh import Host
-from bot.adapters.stream import OpenSsh
+from bot.adapters.stream import OpenSsh, words
 from bot.core import wire
 from bot.core.backup import TAR_WARNINGS, BackupFailed, BackupStopped, Source
 from bot.core.command import Command, Secret, sh
 from bot.core.target import Role, Target
 from tests.adapters.stream.conftest import QUICK
-from tests.rigs.sshd import KEY_TYPES, LOGINS, HostSpec, Rig, sshd, wait_until
+from tests.rigs.sshd import LOGINS, HostSpec, Rig, sshd, wait_until
 
 MACHINES = [f"{login}-{shell}" for login in LOGINS for shell in ("bash", "dash")]
 ENDLESS = sh("cat", "/dev/zero")
@@ -186,8 +186,8 @@ with ssh.open(Source("data", Target("m", Role.PLATFORM, "prod"), command, timede
 @pytest.mark.parametrize("machine", MACHINES)
 def test_a_killed_opsbot_leaves_nothing_running(rig: Rig, machine: str) -> None:
     host = rig.hosts[machine]
-    words = (host.host, str(host.port), host.user, str(host.key_file), str(host.known_hosts))
-    with subprocess.Popen([sys.executable, "-c", STREAMER, *words], stdout=subprocess.PIPE) as child:
+    where = (host.host, str(host.port), host.user, str(host.key_file), str(host.known_hosts))
+    with subprocess.Popen([sys.executable, "-c", STREAMER, *where], stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stdout.readline()
         assert rig.running(machine, "endless-51814")
@@ -213,11 +213,20 @@ def test_an_unknown_host_key_is_refused(rig: Rig, tmp_path: Path) -> None:
     assert reached(replace(rig.hosts[MACHINES[0]], known_hosts=none))() == b"here\n"
 
 
-def test_an_authority_in_the_file_pins_nothing(rig: Rig, tmp_path: Path) -> None:
-    lines = tmp_path / "known_hosts"
-    lines.write_text("".join(f"@cert-authority * {rig.host_key(kind)}\n" for kind in KEY_TYPES))
-    with pytest.raises(BackupFailed, match=r"Host key verification failed|host key"):
-        reached(replace(rig.hosts[MACHINES[0]], known_hosts=lines))()
+def test_an_authority_in_the_file_pins_nothing(rig: Rig) -> None:
+    authority, certificate = rig.folder / "authority", rig.folder / "certified-cert.pub"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(authority)], check=True)
+    (rig.folder / "certified.pub").write_bytes((rig.folder / "ed25519.pub").read_bytes())  # every rig has these keys
+    sign = ("ssh-keygen", "-q", "-s", str(authority), "-I", "host", "-h", str(rig.folder / "certified.pub"))
+    subprocess.run(sign, check=True)
+    lines = rig.folder / "authorities"
+    lines.write_text(f"@cert-authority * {authority.with_suffix('.pub').read_text()}")
+    with sshd(HostSpec("certified", config=f"HostCertificate {certificate}\n")) as own:
+        host = replace(own.hosts["certified"], known_hosts=lines)
+        trusting = [word.replace("-*-cert", "+*-cert") for word in words(host, "echo trusted", 5, (1, 2))]
+        assert subprocess.run(trusting, capture_output=True, check=False).stdout == b"trusted\n"
+        with pytest.raises(BackupFailed, match=r"Host key verification failed|host key"):
+            reached(host)()
 
 
 def test_a_key_that_is_not_accepted_is_told(rig: Rig, tmp_path: Path) -> None:

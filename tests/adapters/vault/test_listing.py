@@ -113,6 +113,15 @@ def test_several_frames_of_zstd_are_one(monkeypatch: pytest.MonkeyPatch) -> None
         listed(both[:-1], "tar", "zstd")
 
 
+@pytest.mark.parametrize("packed", ["gzip", "zstd"])
+def test_a_packer_that_was_cut_is_noticed_whatever_it_packed(packed: Packed) -> None:
+    whole = PACK[packed](os.urandom(3000))
+    assert listed(whole, "bytes", packed)[0] is None
+    for cut in range(20, len(whole), 37):
+        with pytest.raises(BackupFailed, match="it is not whole"):
+            listed(whole[:cut], "bytes", packed)
+
+
 def test_json_is_parsed_when_it_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     assert listed(json.dumps({"queues": [], "users": []}).encode(), "json") == (2, ())
     with pytest.raises(BackupFailed, match="it is no JSON"):
