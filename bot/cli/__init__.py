@@ -349,6 +349,7 @@ def manifest_sudoers(context: typer.Context, config: Config = None) -> None:
             tuple(sorted({worker.queue for worker in each.workers if worker.queue})),
             tuple(dict.fromkeys(location for name, location in inside if name == each.name)),
             each.redis.via == "container",
+            settings.backups is not None,
         )
         for each in settings.installations
     }

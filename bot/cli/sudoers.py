@@ -25,11 +25,12 @@ from bot.core.fact import FACTS, Fact
 from bot.core.fix import Change, Fix, Risk, Wait, differs
 from bot.core.question import RedisRead
 from bot.core.sql import Query, Statement
+from bot.core.taking import CONFIGURATION
 from bot.core.target import Role, Target
 from bot.core.wire import bound
 from bot.engine.discovery import discover
-from handlers.toolbox import broker as rabbit
 from handlers.toolbox import (
+    backup,
     docker,
     edit,
     platform,
@@ -43,6 +44,7 @@ from handlers.toolbox import (
     tls,
     worker,
 )
+from handlers.toolbox import broker as rabbit
 
 TIMEOUT: Final = "/usr/bin/timeout"
 UNIT_WITHIN: Final = timedelta(seconds=30)  # for systemd-run and what cleans up after it
@@ -79,6 +81,7 @@ class Broker:
     queues: tuple[str, ...] = ("builds.trusty",)
     databases: tuple[Location, ...] = (Location(),)  # those that psql in the container is asked for
     redis_in_container: bool = True
+    backups: bool = False  # whether any are taken
 
     def commands(self, question: object) -> Iterator[Command]:
         """What a machine runs for a question, or for a statement."""
@@ -130,7 +133,7 @@ def rooted(brokers: Iterable[Broker]) -> tuple[list[Rooted], list[str]]:
                 left_out.append(name)
             else:
                 asked += _questions(make, arguments, broker)
-        asked += _services(broker)
+        asked += [*_services(broker), *_backups(broker)]
     fixes = (*_fixes(), *(fix for broker in brokers for fix in (*_fixes_by_name(broker), *_edits(broker))))
     changes = (each for fix in fixes for each in _changes(fix))
     return list(dict.fromkeys((*asked, *changes))), list(dict.fromkeys(left_out))
@@ -164,6 +167,20 @@ def _services(broker: Broker) -> Iterator[Rooted]:
     for each in broker.databases:
         written = inside.writing(each, Statement("SELECT 1"), within).inside(CONTAINER)
         yield from _as_root(Role.PLATFORM, written, within + inside.GRACE)
+
+
+def _backups(broker: Broker) -> Iterator[Rooted]:
+    """What is streamed from a platform, only where backups are taken: it reads everything."""
+    if not broker.backups:
+        return
+    sources = [backup.data_source(PLATFORM, folder, "", False) for folder in broker.data_dirs]
+    sources += [backup.dump_source(PLATFORM, CONTAINER, "main", each.name, each.user) for each in broker.databases]
+    sources += [backup.redis_source(PLATFORM, CONTAINER)] if broker.redis_in_container else []
+    sources += [backup.rabbitmq_source(PLATFORM, CONTAINER if broker.in_container else "")]
+    for source in (*sources, *backup.settings_sources(PLATFORM)):
+        yield from _as_root(Role.PLATFORM, source.command, source.within)
+    read = containers.Program(("cat", CONFIGURATION)).inside(CONTAINER)
+    yield from _as_root(Role.PLATFORM, read, timedelta(seconds=Limits().program))
 
 
 def _arguments(make: Any, broker: Broker) -> Iterable[tuple[Any, ...]] | None:

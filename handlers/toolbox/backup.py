@@ -50,11 +50,14 @@ def _data(taking: Taking, look: Look) -> None:
     for machine in look.site.of(Role.PLATFORM):
         folder = platform.data_dir(look, machine)
         live = look(has_live_database(machine, folder))
-        warnings = ((0, LIVE), (1, f"{TAR_WARNINGS[0][1]}; {LIVE}")) if live else TAR_WARNINGS
-        command = sh("tar", "-c", "-f", "-", "--numeric-owner", "-C", "/", *_relative(folder, CERTIFICATES)).sudo()
-        fine = () if live else (0,)
-        source = Source(f"data-{machine}", machine, command, HOURS, "tar", look(packer(machine)), fine, warnings)
-        taking.store("data", source)
+        taking.store("data", data_source(machine, folder, look(packer(machine)), live))
+
+
+def data_source(machine: Target, folder: str, packed: Packed, live: bool) -> Source:
+    """`live` says that a database runs on these files: then every success has its warning."""
+    warnings = ((0, LIVE), (1, f"{TAR_WARNINGS[0][1]}; {LIVE}")) if live else TAR_WARNINGS
+    command = sh("tar", "-c", "-f", "-", "--numeric-owner", "-C", "/", *_relative(folder, CERTIFICATES)).sudo()
+    return Source(f"data-{machine}", machine, command, HOURS, "tar", packed, () if live else (0,), warnings)
 
 
 def _relative(*folders: str) -> tuple[str, ...]:
@@ -68,8 +71,12 @@ def _databases(taking: Taking, look: Look) -> None:
     machine = look.site.of(Role.PLATFORM)[0]
     container = look(platform.main_container())
     for name, database, user in _dumped(look):
-        words = ("pg_dump", "-h", "127.0.0.1", "-U", user, "-F", "c", "-d", database)
-        taking.store("databases", Source(f"database-{name}", machine, _inside(container, *words), HOURS, "pg_dump"))
+        taking.store("databases", dump_source(machine, container, name, database, user))
+
+
+def dump_source(machine: Target, container: str, name: str, database: str, user: str) -> Source:
+    words = ("pg_dump", "-h", "127.0.0.1", "-U", user, "-F", "c", "-d", database)
+    return Source(f"database-{name}", machine, _inside(container, *words), HOURS, "pg_dump")
 
 
 def _dumped(look: Look) -> Iterator[tuple[str, str, str]]:
@@ -91,8 +98,11 @@ def _redis(taking: Taking, look: Look) -> None:
     """`redis-cli --rdb -` asks for a copy as a replica does: nothing is written on the machine."""
     if (via := look.site.option("redis.via", "container")) != "container":
         raise Unknown(f"copies of a redis that is reached {via} are not taken yet: back it up where it runs")
-    command = _inside(look(platform.main_container()), "redis-cli", "--rdb", "-")
-    taking.store("redis", Source("redis", look.site.of(Role.PLATFORM)[0], command, MINUTES, "rdb"))
+    taking.store("redis", redis_source(look.site.of(Role.PLATFORM)[0], look(platform.main_container())))
+
+
+def redis_source(machine: Target, container: str) -> Source:
+    return Source("redis", machine, _inside(container, "redis-cli", "--rdb", "-"), MINUTES, "rdb")
 
 
 def _rabbitmq(taking: Taking, look: Look) -> None:
@@ -100,17 +110,27 @@ def _rabbitmq(taking: Taking, look: Look) -> None:
     via = look.site.option("rabbitmq.via", "container")
     if via == "http":
         raise Unknown("definitions of a RabbitMQ that is reached by http are not taken yet: export them where it runs")
+    container = "" if via == "host" else look(platform.main_container())
+    taking.store("rabbitmq", rabbitmq_source(look.site.of(Role.PLATFORM)[0], container))
+
+
+def rabbitmq_source(machine: Target, container: str) -> Source:
+    """On the host itself where there is no container."""
     words = ("rabbitmqctl", "--quiet", "export_definitions", "-")
-    command = sh(*words).sudo() if via == "host" else _inside(look(platform.main_container()), *words)
-    taking.store("rabbitmq", Source("rabbitmq", look.site.of(Role.PLATFORM)[0], command, MINUTES, "json"))
+    command = _inside(container, *words) if container else sh(*words).sudo()
+    return Source("rabbitmq", machine, command, MINUTES, "json")
 
 
 def _settings(taking: Taking, look: Look) -> None:
     """What was typed into Replicated's settings page, passwords too."""
     for machine in look.site.of(Role.PLATFORM):
-        for name, words in SETTINGS.items():
-            command = sh("replicatedctl", *words).sudo()
-            taking.store("settings", Source(f"{name}-{machine}", machine, command, MINUTES, "json"))
+        for source in settings_sources(machine):
+            taking.store("settings", source)
+
+
+def settings_sources(machine: Target) -> Iterator[Source]:
+    for name, words in SETTINGS.items():
+        yield Source(f"{name}-{machine}", machine, sh("replicatedctl", *words).sudo(), MINUTES, "json")
 
 
 SETTINGS: Mapping[str, tuple[str, ...]] = {
@@ -145,10 +165,10 @@ def _packer(said: Output) -> Packed:
 
 
 @fact
-def has_live_database(machine: Target, folder: str) -> Fact[bool]:
+def has_live_database(platform: Target, folder: str) -> Fact[bool]:
     """Whether a PostgreSQL runs on files below the folder; its pid file is there while it does."""
     question = sh("find", folder, "-maxdepth", "5", "-name", "postmaster.pid").sudo()
-    return Fact(f"Does a PostgreSQL run on files of {folder} on {machine}?", machine, question, _found)
+    return Fact(f"Does a PostgreSQL run on files of {folder} on {platform}?", platform, question, _found)
 
 
 def _found(said: Output) -> bool:
