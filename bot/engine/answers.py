@@ -81,7 +81,7 @@ class Answers:
         """What there is by name, to be read on a phone; `help WORD` says what each does."""
         situations = ", ".join(f"`{name}` ({_checks(len(each))})" for name, each in self.catalogue.situations().items())
         actions, jobs = _names(each.name for each in self._allowed()), _names(self.catalogue.jobs)
-        first = next(iter(self.catalogue.situations()), "")
+        first = max(self.catalogue.situations().items(), key=lambda each: len(each[1]), default=("", ()))[0]
         return [
             *([f"`diagnose …`, such as `diagnose {first}`: {situations}"] if first else []),
             *([f"`… MACHINE because TEXT`, once another person approves: {actions}"] if actions else []),

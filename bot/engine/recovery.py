@@ -73,7 +73,8 @@ class Recovery:
             with self.journal.claim.commit() as tx:
                 now = self.journal.store.run(tx, self.journal.run.id)
             by = now.cancelled_by if now else None
-            return Ending(Outcome.CANCELLED, f"Cancelled{f' by {by}' if by else ''}. {self._done_so_far()}")
+            done = self._done_so_far(begun="Begun and given up")
+            return Ending(Outcome.CANCELLED, f"Cancelled{f' by {by}' if by else ''}. {done}")
 
     # ------------------------------------------------------------ diagnose
 
@@ -284,9 +285,9 @@ class Recovery:
             return Ending(Outcome.HEALTHY, "It was gone when opsbot looked again before the change; nothing was sent.")
         return Ending(Outcome.FIXED, f"{self._done_so_far()} The same diagnosis no longer finds it.")
 
-    def _done_so_far(self) -> str:
+    def _done_so_far(self, begun: str = "Tried without success") -> str:
         """What was changed so far, also what did not help: nobody may read `nothing` where something was sent."""
-        told = {"Fixed": self.healed, "Tried without success": self._unproven()}
+        told = {"Fixed": self.healed, begun: self._unproven()}
         parts = [f"{what}: {listed([str(fix) for fix in fixes])}." for what, fixes in told.items() if fixes]
         return " ".join(parts) or "Nothing was changed."
 

@@ -5,6 +5,7 @@ Worst first, consequences under their cause, then what was checked, the plan and
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -58,6 +59,7 @@ _RESULTS: Final = {
     "failed": "🔴",
     "not healed": "🔴",
     "not sent": "⛔",
+    "given up": "⏹️",
     "in doubt": "❓",
 }
 _VERDICTS: Final = {
@@ -103,8 +105,8 @@ def _word(seen: Picture) -> str:
     """The outcome as it is meant here: machines that answered were looked at, and what none can cure was not tried."""
     if seen.outcome is None:
         return seen.phase
-    if seen.outcome is Outcome.COULD_NOT_LOOK and seen.checked and not seen.troubles:
-        return "Not all is known"
+    if seen.outcome is Outcome.COULD_NOT_LOOK and seen.checked:
+        return "Could not look everywhere" if seen.troubles else "Not all is known"
     if seen.outcome is Outcome.UNFIXED and not seen.plan and seen.troubles:
         return "For a person"
     return seen.outcome.words.capitalize()
@@ -256,7 +258,9 @@ def _progress(seen: Picture, paper: Paper) -> Iterator[str]:
     left = max(0, len(seen.done) - MOST_DONE)  # the newest matter, so the oldest are folded
     paper.omitted += left
     lines = [f"… {left} earlier steps"] if left else []
-    lines += [_did(each, paper) for each in seen.done[left:]]
+    over = seen.outcome not in (None, Outcome.IN_DOUBT)
+    ended = [replace(each, result="given up") if over and each.result == "waiting" else each for each in seen.done]
+    lines += [_did(each, paper) for each in ended[left:]]
     if seen.waiting and not seen.outcome:
         lines.append(_waits(seen.waiting, paper))
     if lines:

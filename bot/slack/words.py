@@ -23,6 +23,7 @@ from bot.core.request import Ask, Request, Vocabulary
 LONGEST_TEXT: Final = 2_000  # characters; a reason that needs more belongs into the incident's thread
 LONGEST_REASON: Final = 500
 ECHO: Final = 60
+QUESTION: Final = "builds not starting"  # what most people come with
 EXAMPLE: Final = "restart"  # the action that everybody knows
 MOST_NAMES: Final = 12  # named in one sentence; more are counted
 
@@ -446,7 +447,8 @@ def _examples(vocabulary: Vocabulary) -> str:
 
 
 def _example_lines(vocabulary: Vocabulary) -> list[str]:
-    lines = [f"{vocabulary.command} diagnose {name}" for name in vocabulary.diagnoses[:1]]
+    known = sorted(vocabulary.diagnoses, key=lambda name: name != QUESTION)
+    lines = [f"{vocabulary.command} diagnose {name}" for name in known[:1]]
     lines += [_action_example(vocabulary)] if vocabulary.actions else []
     return [*lines, f"{vocabulary.command} status", f"{vocabulary.command} help"][:2]
 

@@ -108,6 +108,18 @@ class TestStatus:
         assert "⚪ *Not seen again*" in message
         assert "Look why it ends" not in message
 
+    def test_nothing_waits_any_more_when_a_run_has_ended(self) -> None:
+        step: dict[str, object] = {"target": "worker-1", "does": "number of running builds is 0", "result": "waiting"}
+        waits = ("step", step)
+        assert "⏳ worker-1: number of running builds is 0: waiting" in whole(drawn(run(), waits))
+        ended = whole(drawn(run(outcome=Outcome.CANCELLED), waits))
+        assert "⏹️ worker-1: number of running builds is 0: given up" in ended
+
+    def test_one_machine_that_cannot_be_reached_is_not_everything(self) -> None:
+        looked = ("look", {"no": 1, "checked": ["Is it on?"]})
+        message = drawn(run(outcome=Outcome.COULD_NOT_LOOK), looked, ("finding", BROKEN))
+        assert texts(message)[0] == "⚠️ Could not look everywhere: builds not starting on prod"
+
     def test_what_only_a_person_can_cure_is_not_said_to_have_been_tried(self) -> None:
         found = ("finding", {**BROKEN, "fixes": [], "person": "Let TCP 5672 through."})
         message = drawn(run(outcome=Outcome.UNFIXED, summary="Nothing was changed."), found)

@@ -202,6 +202,11 @@ def test_an_action_for_another_kind_of_machine_names_the_one_that_fits() -> None
 
 
 def test_the_example_is_an_action_that_everybody_knows() -> None:
-    wider = replace(VOCABULARY, actions=("reset lost jobs", *VOCABULARY.actions))
-    with pytest.raises(NotUnderstood, match="or `/travis restart worker-1 because it hangs`"):
+    wider = replace(
+        VOCABULARY,
+        actions=("reset lost jobs", *VOCABULARY.actions),
+        diagnoses=("backups", "builds not starting"),
+    )
+    example = "`/travis diagnose builds not starting` or `/travis restart worker-1 because it hangs`"
+    with pytest.raises(NotUnderstood, match=example):
         read("", wider, "prod")
