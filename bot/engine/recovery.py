@@ -73,7 +73,7 @@ class Recovery:
             with self.journal.claim.commit() as tx:
                 now = self.journal.store.run(tx, self.journal.run.id)
             by = now.cancelled_by if now else None
-            done = self._done_so_far(begun="Begun and given up")
+            done = self._done_so_far(begun="Begun, not proven to have helped")
             return Ending(Outcome.CANCELLED, f"Cancelled{f' by {by}' if by else ''}. {done}")
 
     # ------------------------------------------------------------ diagnose
