@@ -614,11 +614,21 @@ def _check_slack(settings: Settings) -> str:
     return "tokens are given"
 
 
+def _check_backups(settings: Settings) -> str:
+    """Whether the store can be reached and read."""
+    if (given := settings.backups) is None:
+        return "none are configured"
+    vault = ObjectVault(objects(given.store), given.recipients, OpenSsh(hosts_of(settings)))
+    count = sum(len(vault.manifests(site.name)) for site in settings.sites())
+    return f"{vault.where} can be read, and has {count}"
+
+
 CHECKS = {
     "handlers": _check_handlers,
     "database": _check_database,
     "machines": _check_machines,
     "their services": _check_services,
+    "backups": _check_backups,
     "Slack": _check_slack,
 }
 

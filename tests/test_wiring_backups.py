@@ -1,0 +1,71 @@
+"""What `serve` does about backups by itself: it knows the store, and tells silence once."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from bot import wiring
+from bot.adapters.schedule import Slot
+from bot.adapters.store import Audit, Pool, Store, migrate
+from bot.core.errors import OpsbotError
+from bot.core.keeping import Piece
+from bot.core.people import Actor
+from bot.core.run import Order, Verb
+from bot.engine.backups import Shelter
+from bot.settings import load
+from tests.engine.shelves import Keys, MemoryVault, Rehearsals
+from tests.test_settings import TOKENS, broken, valid
+
+RECIPIENT = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+
+
+def settings(folder: Path, store: str) -> Any:
+    (folder / "store").mkdir(exist_ok=True)
+    given = {"backups": {"store": store, "recipients": [RECIPIENT]}, "state_dir": str(folder / "state")}
+    return load(valid(folder, broken({"put": given})), TOKENS)
+
+
+def test_doctor_reads_the_store(tmp_path: Path) -> None:
+    assert wiring._check_backups(settings(tmp_path, f"file://{tmp_path}/store")).endswith("can be read, and has 0")
+    assert wiring._check_backups(load(valid(tmp_path), TOKENS)) == "none are configured"
+
+
+def test_doctor_says_that_a_store_cannot_be_reached(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OpsbotError):
+        wiring._check_backups(settings(tmp_path, f"file://{tmp_path}/file"))
+
+
+@pytest.mark.parametrize("postgres_server", ["18"], indirect=True)
+def test_silence_is_told_once_and_its_end_once(database: str) -> None:
+    migrate(database)
+    pool = Pool(database)
+    store, told = Store(Audit(pool, b"k" * 32)), list[str]()
+    shelter = Shelter(MemoryVault(), Keys(), Rehearsals(), overdue_after=timedelta(hours=26))
+
+    def run_slot(slot: Slot, key: str) -> None:
+        assert (slot.run, slot.on) == ("diagnose backup overdue", "prod")
+        told.append(key)
+
+    base = SimpleNamespace(store=store, durable=SimpleNamespace(transaction=pool.connection))
+    serving = cast("wiring.Serving", SimpleNamespace(base=base, _run_slot=run_slot))
+    long_ago = datetime.now(UTC) - timedelta(days=3)
+    try:
+        wiring.Serving._look_at_backups(serving, "prod", shelter, datetime.now(UTC))
+        assert told == [], "what was never taken is overdue only when it could have been"
+        for _ in range(2):
+            wiring.Serving._look_at_backups(serving, "prod", shelter, long_ago)
+        assert told == ["overdue:prod:none"]
+        with pool.connection() as tx:
+            run = store.start(tx, Order(Verb.JOB, "backup data", "prod", (), "", Actor("T1", "UANA")))
+            number = store.begin_backup(tx, "prod", "data", run, "set")
+            store.add_piece(tx, number, Piece(0, "data", "data", "k", 1, 1, "", "", long_ago, long_ago))
+            store.seal_backup(tx, number, "manifest")
+        for _ in range(2):
+            wiring.Serving._look_at_backups(serving, "prod", shelter, long_ago)
+        assert told == ["overdue:prod:none", f"no longer overdue:prod:{number}"]
+    finally:
+        pool.close()
