@@ -1,9 +1,10 @@
 """Only where backups are taken may opsbot's login read everything of a platform."""
 
 from bot.cli.sudoers import PLATFORM, Broker, sudoers
+from bot.core.target import Role
 from bot.core.wire import stream_script
 from handlers.toolbox import backup
-from tests.cli.test_sudoers import Role, rules_of
+from tests.cli.test_sudoers import rules_of
 
 WORDS = ("tar -c -f - --numeric-owner -C / var/travis etc/travis", "pg_dump -h 127.0.0.1 -U travis",
          "redis-cli --rdb -", "export_definitions -", "app-config export --hidden", "config/travis.yml")  # fmt: skip
