@@ -21,7 +21,9 @@ class Order:
     flags: str = ""
 
 
-_ORDER = re.compile(r"\s*(?:(?P<no>\d+|\$)|/(?P<re>(?:[^/\\]|\\.)*)/)?(?P<not>!?)\s*(?P<name>[spdaF=])(?P<rest>.*)", re.S)
+_ORDER = re.compile(
+    r"\s*(?:(?P<no>\d+|\$)|/(?P<re>(?:[^/\\]|\\.)*)/)?(?P<not>!?)\s*(?P<name>[spdaF=])(?P<rest>.*)", re.S
+)
 
 
 @program("sed")
