@@ -1,14 +1,17 @@
 """Workers speak to RabbitMQ with TLS and do not trust its certificate: they cannot connect, and no build starts.
 
-Only asked when workers use amqps://; one of them stands for all. One that is told to trust anything (AMQP_INSECURE) is
-left alone, one with a certificate of its own to trust (AMQP_TLS_CERT) can still meet an expired one. The port is the
-vendor's, 4567.
+Only asked when workers use amqps://; one of them stands for all, another one where no certificate reaches it. One that
+is told to trust anything (AMQP_INSECURE) is left alone, one with a certificate of its own to trust (AMQP_TLS_CERT) can
+still meet an expired one. The port is the vendor's, 4567.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 
 from bot.core.errors import Unknown
+from bot.core.fact import Fact
 from bot.core.finding import Finding, Severity
 from bot.core.handler import diagnosis
 from bot.core.look import Look
@@ -19,6 +22,7 @@ from handlers.toolbox.tls import Verdict
 LINK = "https://docs.travis-ci.com/user/enterprise/tcie-3.x-setting-up-travis-ci-enterprise/"
 
 
+OTHERS = 3  # workers that are asked when the first one sees no certificate
 TRUST = (
     "On each worker, put the certificate of its authority into a file under /var/tmp, and `export "
     "TRAVIS_WORKER_AMQP_TLS_CERT_PATH=` that file into /etc/default/travis-worker; then restart travis-worker. "
@@ -45,10 +49,9 @@ def certificate_of_rabbitmq(look: Look, machine: Target) -> Iterator[Finding]:
     if not how.used or how.insecure:
         return
     host = look.site.domain
-    shake, certificate = tls.handshake(host, tls.AMQPS), tls.certificate(host, tls.AMQPS)
-    look.together(shake, certificate, tls.worker_clock(), platform.clock(machine))
-    sent, own = look(shake), look(certificate)
-    there, now = look(tls.worker_clock()), look(platform.clock(machine))
+    look.together(*_asked(host), platform.clock(machine))
+    sent, own, there = _seen(look, host)
+    now = look(platform.clock(machine))
     verdict = _verdict(how, sent, own.covers(host))
     if verdict is Verdict.EXPIRED and abs(there - now) > tls.CLOCKS_APART:
         raise Unknown(f"the clock of the worker that was asked shows {there:%Y-%m-%d %H:%M}; set it right first")
@@ -61,6 +64,28 @@ def certificate_of_rabbitmq(look: Look, machine: Target) -> Iterator[Finding]:
     elif own.ends - now < tls.SOON:
         left = f"has a certificate that expires on {own.ends:%Y-%m-%d}: then workers cannot connect"
         yield replace(_finding(machine, host, "tls.expiring", left, sent, own), severity=Severity.WARN)
+
+
+def _asked(
+    host: str, at: Target | Role = Role.WORKER
+) -> tuple[Fact[tls.Handshake], Fact[tls.Certificate], Fact[datetime]]:
+    shake, own, clock = tls.handshake(host, tls.AMQPS), tls.certificate(host, tls.AMQPS), tls.worker_clock()
+    return replace(shake, on=at), replace(own, on=at), replace(clock, on=at)
+
+
+def _seen(look: Look, host: str) -> tuple[tls.Handshake, tls.Certificate, datetime]:
+    """As one worker sees it; the way from that one may be bad while the others meet the certificate."""
+    shake, own, clock = _asked(host)
+    try:
+        return look(shake), look(own), look(clock)
+    except Unknown:
+        others = look.site.of(Role.WORKER)[1 : 1 + OTHERS]
+        asked = [_asked(host, worker) for worker in others]
+        look.together(*(fact for facts in asked for fact in facts))
+        for shake, own, clock in asked:
+            with suppress(Unknown):
+                return look(shake), look(own), look(clock)
+        raise
 
 
 def _finding(machine: Target, host: str, cause: str, what: str, sent: tls.Handshake, own: tls.Certificate) -> Finding:
