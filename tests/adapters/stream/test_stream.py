@@ -148,17 +148,19 @@ def test_a_machine_that_freezes_is_noticed(rig: Rig) -> None:
 # ---------------------------------------------------------------- what runs there ends
 
 
-@pytest.mark.parametrize("machine", MACHINES)
-def test_a_cancel_ends_what_runs_there(ssh: OpenSsh, rig: Rig, machine: str, abort: Flag) -> None:
-    with (
-        pytest.raises(BackupStopped, match=r"was stopped after \d{7,} bytes"),
-        ssh.open(source(machine, ENDLESS), abort) as stream,
-    ):
+def read_some_and_stop(ssh: OpenSsh, wanted: Source, abort: Flag) -> None:
+    with ssh.open(wanted, abort) as stream:
         came = 0
         while data := stream.read(1 << 16):
             came += len(data)
             if came > 1_000_000:
                 abort.set()
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_cancel_ends_what_runs_there(ssh: OpenSsh, rig: Rig, machine: str, abort: Flag) -> None:
+    with pytest.raises(BackupStopped, match=r"was stopped after \d{7,} bytes"):
+        read_some_and_stop(ssh, source(machine, ENDLESS), abort)
     assert rig.running(machine, "cat /dev/zero") == []
 
 
