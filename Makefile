@@ -4,6 +4,9 @@ PYTHON ?= python3
 BIN    := .venv/bin
 ARGS   ?=
 
+# Tests wait for servers more than they compute: two processes take half of the time of one, also on two cores.
+PROCESSES ?= 2
+
 # What the tests start for real; scripts/debian-packages installs what is missing.
 DEBIAN := openssh-server rabbitmq-server postgresql redis-server redis-tools curl openssl sudo chromium iproute2 \
           util-linux fonts-dejavu-core fonts-noto-color-emoji age zstd
@@ -33,7 +36,7 @@ check: dev ## Lint, types, layers, Dockerfile
 	else echo "hadolint has no build for this machine: the Dockerfile was not linted."; fi
 
 unit: dev ## The tests alone (ARGS="tests/core -k parse")
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(PROCESSES) --dist loadfile $(ARGS)
 
 chaos: dev ## Kill workers and databases at every step and count what happened (ARGS for its options)
 	@$(BIN)/python -m tests.chaos $(ARGS)
