@@ -76,7 +76,7 @@ def test_each_fault_is_found_from_the_worker(simulated: Simulated, name: str, fa
 
 
 @BOTH
-@pytest.mark.parametrize("fault", set(OF_WORKERS) - {"cannot fetch build scripts"})
+@pytest.mark.parametrize("fault", sorted(set(OF_WORKERS) - {"cannot fetch build scripts"}))
 def test_what_follows_is_shown_under_it(simulated: Simulated, name: str, fault: str) -> None:
     inject(simulated.installation, f"{name} {fault}")
     under = set()
