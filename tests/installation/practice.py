@@ -23,7 +23,20 @@ from bot.core.command import Command
 from bot.core.finding import Finding
 from bot.core.fix import Change, Fix, Step, Wait
 from bot.core.ports import Asker, NotSent, Unreached
-from bot.core.question import Answer, HttpGet, Output, Question, Reached, RedisRead, Response, TcpProbe, Unanswered
+from bot.core.question import (
+    Answer,
+    BackupRecords,
+    HttpGet,
+    KeyFingerprint,
+    Output,
+    Question,
+    Reached,
+    RedisRead,
+    Response,
+    Rows,
+    TcpProbe,
+    Unanswered,
+)
 from bot.core.sql import Query, Statement
 from bot.core.target import Role, Site, Target
 from bot.engine.discovery import discover
@@ -99,6 +112,16 @@ class Web:
         return port in self.installation.listening(platform, self.installation.resolve(platform, host))
 
 
+class NoBackups:
+    """opsbot's own records, where no backups are configured."""
+
+    def ask(self, target: Target, questions: Sequence[Question], abort: Flag) -> Sequence[Answer | Unanswered]:
+        return [Rows() for _ in questions]
+
+    def identity(self, target: Target) -> str:
+        return target.address
+
+
 @dataclass
 class Samples:
     """The answers of earlier looks, for `look.earlier`; kept as the store keeps them, for the sampled facts only."""
@@ -136,6 +159,7 @@ class Practice:
         database = Database({("try", "main"): Location()}, self.machines, containers)
         redis = Redis({"try": Server()}, self.machines, containers)
         others: dict[type, Asker] = {Query: database, RedisRead: redis, HttpGet: web, TcpProbe: web}
+        others |= {BackupRecords: NoBackups(), KeyFingerprint: NoBackups()}
         self.router = Router(self.machines, others, database)
         self.diagnoser = Diagnoser(self.site, self.router, self.samples)
         self._target = targets[0]

@@ -158,4 +158,5 @@ def heals(practice: Practice, found: Sequence[Finding]) -> bool:
 
 def test_every_diagnosis_finds_some_fault() -> None:
     """A handler for which there is no fault is not practised: add one to faults/ that makes it speak."""
-    assert CATALOGUE.diagnoses.keys() - PROVOKED.keys() == set()
+    of_opsbot_itself = {"backup overdue", "encryption key"}  # its own records, and no state of any machine
+    assert CATALOGUE.diagnoses.keys() - PROVOKED.keys() == of_opsbot_itself
