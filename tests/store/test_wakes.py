@@ -74,6 +74,27 @@ def test_a_wake_before_the_claim_is_no_news(durable: Durable, take: Take) -> Non
     assert take() is None
 
 
+def test_a_wake_while_a_claim_is_under_way_is_no_news_for_it(
+    pool: Pool, durable: Durable, take: Take, claim: Claim
+) -> None:
+    """The claim began before the wake was committed, and finds the task because of it."""
+    sleep(claim)
+    claims: list[Claim | None] = []
+    thread = threading.Thread(target=lambda: claims.append(take()))
+    with pool.connection() as tx:
+        tx.execute("LOCK TABLE absurd.t_opsbot IN ACCESS EXCLUSIVE MODE")
+        durable.wake(tx, claim.task)
+        thread.start()
+        while not tx.execute("SELECT 1 AS one FROM pg_locks WHERE NOT granted").fetchone():
+            assert thread.is_alive()
+            time.sleep(0.01)
+    thread.join()
+    woken = claims[0]
+    assert woken is not None
+    sleep(woken)
+    assert take() is None
+
+
 def test_a_wake_during_the_sleeps_transaction_waits_for_it(durable: Durable, take: Take, claim: Claim) -> None:
     thread = threading.Thread(target=wake, args=[durable, claim])
     with claim.commit() as tx:
