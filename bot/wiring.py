@@ -50,6 +50,7 @@ from bot.core.question import (
     Question,
     RedisRead,
     Response,
+    StoredBackup,
     TcpProbe,
     Unanswered,
     answer_from_json,
@@ -495,7 +496,7 @@ def router_of(settings: Settings, ssh: Ssh, records: Records | None = None) -> R
         TcpProbe: Tcp(ssh),
     }
     if records is not None:
-        others |= {BackupRecords: records, KeyFingerprint: records}
+        others |= dict.fromkeys((BackupRecords, KeyFingerprint, StoredBackup), records)
     calls = _aws(settings)
     return Router(ssh, others if calls is None else {**others, AwsCall: calls}, database, calls)
 

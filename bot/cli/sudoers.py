@@ -198,6 +198,7 @@ def _arguments(make: Any, broker: Broker) -> Iterable[tuple[Any, ...]] | None:
         "domain": (broker.domain,),
         "queue": tuple(rabbit.DRAINS),
         "ids": ("1",),
+        "number": ("1",),
         "version": (DOCKER_API,),
         "prefix": (sidekiq.PREFIX, ""),
         "process": ("any",),

@@ -1,4 +1,4 @@
-"""A question that a run puts to people: may this plan be applied, or how did this change end?"""
+"""A question that a run puts to people: may this plan be applied, how did this change end, is this done by hand?"""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,12 +8,17 @@ from bot.core.people import Actor, Place
 
 
 class Kind(Enum):
+    """May this be done? How did this change end? And: this is for a person to do."""
+
     PLAN = "plan"
     DOUBT = "doubt"
+    HAND = "hand"
 
 
 class Verdict(Enum):
-    """`approve`, `decline` answer a plan; `done`, `again`, `stop` answer a doubt; `expire` is written by the clock."""
+    """`approve`, `decline` answer a plan; `done`, `again`, `stop` answer a doubt, `done` and `stop` what was to be done
+    by hand; `expire` is written by the clock.
+    """
 
     APPROVE = "approve"
     DECLINE = "decline"
@@ -27,6 +32,7 @@ class Verdict(Enum):
 ANSWERS = {
     Kind.PLAN: (Verdict.APPROVE, Verdict.DECLINE),
     Kind.DOUBT: (Verdict.DONE, Verdict.AGAIN, Verdict.STOP),
+    Kind.HAND: (Verdict.DONE, Verdict.STOP),
 }
 
 

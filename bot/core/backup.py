@@ -184,6 +184,11 @@ def manifest_from_json(given: Mapping[str, Any]) -> Manifest:
 class Vault(Protocol):
     """A store of encrypted objects. Everything raises BackupFailed with a sentence for the person in the thread."""
 
+    @property
+    def where(self) -> str:
+        """The address of the store, without any secret: `s3://bucket/prefix`."""
+        ...
+
     def put(self, source: Source, key: str, progress: Progress, abort: Flag) -> Stored:
         """Stream the source into the object. When anything fails, or `abort` is set, nothing of it is left."""
         ...

@@ -108,7 +108,33 @@ class Wait:
         return f"{self.fact} {self.until}"
 
 
-Step = Change | Wait
+@dataclass(frozen=True)
+class TakeBackup:
+    """Take a backup within the run, as `backup WHAT` would. The fix has failed when a part of it is missing, or when a
+    proof of it failed.
+    """
+
+    what: str
+
+    def __str__(self) -> str:
+        return f"take `backup {self.what}`, and go on only when it is complete"
+
+
+@dataclass(frozen=True)
+class ByHand:
+    """What only a person can do, such as whatever needs a key that opsbot does not have. `how` is the exact way; the
+    fix goes on when somebody who may decide says that it is done.
+    """
+
+    does: str
+    how: str
+    within: timedelta
+
+    def __str__(self) -> str:
+        return f"by hand: {self.does}: {self.how} [at most {readable(self.within)}]"
+
+
+Step = Change | Wait | TakeBackup | ByHand
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from bot.core.command import Command, command_from_json
 from bot.core.errors import Permanent
 from bot.core.fact import FACTS, Fact
 from bot.core.finding import Finding, Severity
-from bot.core.fix import Change, Fix, Risk, Step, Until, Wait
+from bot.core.fix import ByHand, Change, Fix, Risk, Step, TakeBackup, Until, Wait
 from bot.core.sql import Statement
 from bot.core.target import Site, Target
 
@@ -138,13 +138,21 @@ def _without(value: Any, items: frozenset[str]) -> Any:
 
 
 def _step_to_json(step: Step) -> Json:
-    if isinstance(step, Wait):
-        return {
-            "wait": _fact_to_json(step.fact),
-            "relation": step.until.relation,
-            "value": step.until.value,
-            "within": step.within.total_seconds(),
-        }
+    if isinstance(step, Change):
+        return _change_to_json(step)
+    if isinstance(step, TakeBackup):
+        return {"backup": step.what}
+    if isinstance(step, ByHand):
+        return {"by_hand": step.does, "how": step.how, "within": step.within.total_seconds()}
+    return {
+        "wait": _fact_to_json(step.fact),
+        "relation": step.until.relation,
+        "value": step.until.value,
+        "within": step.within.total_seconds(),
+    }
+
+
+def _change_to_json(step: Change) -> Json:
     return {
         "does": step.does,
         "command": _command_to_json(step.command),
@@ -201,6 +209,10 @@ def fix_from_json(stored: Json, site: Site) -> Fix:
 
 
 def _step(stored: Json, find: FindTarget) -> Step:
+    if "backup" in stored:
+        return TakeBackup(stored["backup"])
+    if "by_hand" in stored:
+        return ByHand(stored["by_hand"], stored["how"], timedelta(seconds=stored["within"]))
     if "wait" not in stored:
         return _change(stored, find)
     until = Until(stored["relation"], stored["value"])

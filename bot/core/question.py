@@ -65,7 +65,20 @@ class KeyFingerprint:
         return "the fingerprint of the platform's encryption key"
 
 
-Question = Command | Query | HttpGet | TcpProbe | RedisRead | AwsCall | BackupRecords | KeyFingerprint
+@dataclass(frozen=True)
+class StoredBackup:
+    """What one backup of the installation holds, by its number, a row a piece: its `kind` and `name`, the `address` of
+    its object in the store, `size` in bytes, `fingerprint` of an encryption key, `state` of the whole backup, and in
+    `failed` what a proof says that it did not pass. No row: there is no such backup.
+    """
+
+    number: str
+
+    def __str__(self) -> str:
+        return f"opsbot's own record of backup {self.number}"
+
+
+Question = Command | Query | HttpGet | TcpProbe | RedisRead | AwsCall | BackupRecords | KeyFingerprint | StoredBackup
 
 
 @dataclass(frozen=True)

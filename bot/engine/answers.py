@@ -26,6 +26,7 @@ FIXED = (  # of `help`: what there is whatever the handlers are
     "`approve N`, `decline N because TEXT`: decide the open plan of a run that somebody else asked for",
     '`can @person "restart MACHINE"`: who may, and which rule says so',
     "`backups`, `backup show N`, `restore N`: what there is, one of them, how to restore it",
+    "`done N`, `stop N`: answer run N, which waits for what somebody does by hand",
 )
 SAID = 3  # questions that say what a situation is about
 BACKUPS_SHOWN = 15

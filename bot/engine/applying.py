@@ -8,12 +8,13 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
-from bot.core.errors import Refused, Unknown
-from bot.core.fix import Change, Fix, Wait
+from bot.core.approval import Ask, Kind, Verdict
+from bot.core.errors import Permanent, Refused, Unknown
+from bot.core.fix import ByHand, Change, Fix, Step, TakeBackup, Wait
 from bot.core.look import CannotLook
 from bot.core.plan import fix_from_json, fix_to_json, narrows
 from bot.core.ports import Sender, Tx
-from bot.engine.changing import MOST_SAID, Changing, InDoubt, Pace, StepFailed, may_be_sent
+from bot.engine.changing import MOST_SAID, Changing, InDoubt, Pace, StepFailed, answered, may_be_sent, question
 from bot.engine.journal import Cancelled, Journal
 from bot.engine.rounds import Diagnoser
 
@@ -22,6 +23,7 @@ FIXES_PER_PLAN = 100
 STEPS_PER_FIX = 100
 MOST_SAVED = 20_000  # characters of what was saved before the first change
 Json = dict[str, Any]
+BackUp = Callable[[str], str]  # takes a backup of these things within the run; the sentence that says how it went
 
 
 class Result(Enum):
@@ -64,6 +66,7 @@ class Applying:
     fix: Fix
     way: Way
     locks: tuple[str, ...]
+    back_up: BackUp
 
     @property
     def key(self) -> str:
@@ -157,7 +160,13 @@ class Applying:
         return self.diagnoser.asker.identity(self.fix.target)
 
     def _has_begun(self) -> bool:
-        return any(self.changing.row(no) for no, _ in self._numbered())
+        """Whether a change may have been sent, or a person told to do something: from then on the way leads forward."""
+        handed = (no for no, step in enumerate(self.fix.steps) if isinstance(step, ByHand))
+        told = any(self.journal.recorded(f"{self._hand(no)}.put") for no in handed)
+        return told or any(self.changing.row(no) for no, _ in self._numbered())
+
+    def _hand(self, no: int) -> str:
+        return f"{self.key}.hand.{no}"
 
     def _numbered(self) -> Iterator[tuple[int, Change]]:
         """Every change of this fix with its number, those of `ensure` too."""
@@ -191,11 +200,18 @@ class Applying:
     def _work(self) -> Result:
         for no, step in enumerate(self.fix.steps):
             self.journal.check_cancel()
-            if isinstance(step, Wait):
-                self._settle(no, step)
-            else:
-                self.changing.make(self.change_no(no), step)
+            self._do(no, step)
         return self._verify()
+
+    def _do(self, no: int, step: Step) -> None:
+        if isinstance(step, Change):
+            self.changing.make(self.change_no(no), step)
+        elif isinstance(step, Wait):
+            self._settle(no, step)
+        elif isinstance(step, TakeBackup):
+            self._back_up(no, step)
+        else:
+            self._hand_over(no, step)
 
     def _failed(self, why: StepFailed) -> Result:
         self._tell_step(f"{self.key}.failed", str(why), "failed")
@@ -231,10 +247,7 @@ class Applying:
         ending = {"met": met, "seen": seen}
 
         def keep(tx: Tx, _: Json) -> None:
-            result = "done" if met else "failed"
-            self.journal.tell(
-                tx, "step", fix=self.fix.title, target=self.fix.target.name, does=wait.what, result=result, said=seen
-            )
+            self._tell(tx, wait.what, "done" if met else "failed", seen)
 
         self.journal.once(step, lambda: ending, keep)
         return ending
@@ -247,12 +260,42 @@ class Applying:
             return self.journal.show(why)[:MOST_SAID], False
         return self.journal.show(f"it is {value}")[:MOST_SAID], wait.until.met_by(value)
 
+    def _back_up(self, no: int, step: TakeBackup) -> None:
+        """Told piece by piece while it is taken, so only its end is recorded here."""
+        try:
+            self.journal.once(f"{self.key}.backup.{no}", lambda: self.back_up(step.what))
+        except (CannotLook, Unknown, Refused, Permanent) as why:
+            self.journal.heed_stop()
+            raise StepFailed(f"`backup {step.what}`: {why}") from why
+
+    def _hand_over(self, no: int, step: ByHand) -> None:
+        """Put the step to people, and wait until one of them says that it is done."""
+        number = question(self.change_no(no), 1)
+
+        def put(tx: Tx) -> str:
+            until, run = self.journal.clock.now() + step.within, self.journal.run
+            does, how = self.journal.show(step.does), self.journal.show(step.how)
+            self.journal.store.put(tx, Ask(run.id, number, Kind.HAND, "", 1, until, does, how), run.order.actor)
+            self._tell(tx, step.does, "waiting", "for somebody to do it by hand")
+            return until.isoformat()
+
+        until = datetime.fromisoformat(self.journal.write(f"{self._hand(no)}.put", put))
+        answer = self.journal.wait(self._hand(no), lambda tx: answered(self.journal, tx, number, until), until)
+        if answer["verdict"] != Verdict.DONE.value:
+            late = answer["verdict"] == Verdict.EXPIRE.value
+            raise StepFailed(f"{step.does}: {'nobody said that it was done' if late else 'stopped by a person'}")
+        self._tell_step(f"{self._hand(no)}.done", step.does, "done")
+
     def _tell_step(self, step: str, does: str, result: str) -> None:
         def keep(tx: Tx) -> bool:
-            self.journal.tell(tx, "step", fix=self.fix.title, target=self.fix.target.name, does=does, result=result)
+            self._tell(tx, does, result)
             return True
 
         self.journal.write(step, keep)
+
+    def _tell(self, tx: Tx, does: str, result: str, said: str = "") -> None:
+        where = {"fix": self.fix.title, "target": self.fix.target.name}
+        self.journal.tell(tx, "step", **where, does=does, result=result, said=said)
 
     # ------------------------------------------------------------ ending
 

@@ -22,8 +22,9 @@ from bot.core.errors import LeaseLost, OpsbotError, Permanent, Refused, Temporar
 from bot.core.fix import readable
 from bot.core.keeping import ALL, KINDS, Backup, Keep, Piece, Proof, dispensable
 from bot.core.ports import Clock, Durable, Store, Tx
-from bot.core.question import Answer, BackupRecords, Question, Rows, Unanswered
+from bot.core.question import Answer, BackupRecords, Question, Rows, StoredBackup, Unanswered
 from bot.core.shown import Redactor
+from bot.core.sql import Parameter
 from bot.core.taking import KeyReader, Rehearsal
 from bot.core.target import Target
 from bot.engine.journal import Journal
@@ -301,7 +302,7 @@ def _number(count: int, one: str, many: str = "") -> str:
 
 def verify(journal: Journal, shelter: Shelter, said: str) -> str:
     """Read every piece of a backup back from the store; raises Refused for one that is not there."""
-    number = int(said) if said.isdecimal() and len(said) < 10 else 0
+    number = numbered(said)
     with journal.claim.commit() as tx:
         backup = journal.store.backup(tx, number)
     if backup is None or backup.site != journal.run.order.site:
@@ -315,6 +316,11 @@ def verify(journal: Journal, shelter: Shelter, said: str) -> str:
     return (
         f"Backup {number} was read back from the store whole: {_number(len(results), 'object')}, {size(backup.stored)}."
     )
+
+
+def numbered(said: str) -> int:
+    """The number that somebody typed; 0, which no backup has, where it is none."""
+    return int(said) if said.isascii() and said.isdecimal() and len(said) < 10 else 0
 
 
 def _verified(journal: Journal, shelter: Shelter, backup: Backup, piece: Piece) -> tuple[bool, str]:
@@ -432,6 +438,8 @@ class Records:
             return Rows()
         if isinstance(question, BackupRecords):
             return self._records(target.installation, shelter)
+        if isinstance(question, StoredBackup):
+            return self._stored(target.installation, shelter, question.number)
         try:
             return Rows(({"fingerprint": shelter.keys.read(target, abort).fingerprint},))
         except OpsbotError as why:
@@ -450,6 +458,25 @@ class Records:
             "fingerprint": keys[0].fingerprint if keys else "",
         }
         return Rows((row,))
+
+    def _stored(self, site: str, shelter: Shelter, number: str) -> Rows:
+        with self.durable.transaction() as tx:
+            found = self.store.backup(tx, numbered(number))
+        if found is None or found.site != site:
+            return Rows()
+        return Rows(tuple(_piece_row(shelter, found, piece) for piece in found.pieces))
+
+
+def _piece_row(shelter: Shelter, backup: Backup, piece: Piece) -> dict[str, Parameter]:
+    return {
+        "kind": piece.kind,
+        "name": piece.name,
+        "address": f"{shelter.vault.where}/{piece.key}",
+        "size": piece.stored,
+        "fingerprint": piece.fingerprint,
+        "state": backup.state,
+        "failed": piece.failed.said if piece.failed else "",
+    }
 
 
 @dataclass(frozen=True)

@@ -204,7 +204,7 @@ class Changing:
                 shown = self.journal.redactor.show(change.command)
                 self.journal.store.intend(tx, self.journal.run.id, no, ask, self.journal.claim.attempt, shown)
             self.journal.store.settle(tx, self.journal.run.id, no, ask, self.journal.shown(result))
-            asked = self.journal.store.approval_of(tx, self.journal.run.id, _question(no, ask))
+            asked = self.journal.store.approval_of(tx, self.journal.run.id, question(no, ask))
             if asked is not None and asked.state == "open":
                 self.journal.store.withdraw(tx, asked.id, Verdict.CANCEL.value)
             self._tell_change(tx, change, result["state"], result.get("said", ""))
@@ -273,7 +273,7 @@ class Changing:
 
     def _ask_person(self, no: int, ask: int, change: Change) -> Json:
         step = f"change.{no}.doubt.{ask}"
-        question = _question(no, ask)
+        number = question(no, ask)
 
         def put(tx: Tx) -> Any:
             journal = self.journal
@@ -284,12 +284,12 @@ class Changing:
                 f"{change.command}\n\nopsbot was interrupted after it may have been sent, and the machine cannot tell. "
                 f"Done: it happened, go on. Again: it did not, send it once more. Stop: leave everything as it is."
             )
-            asked = Ask(journal.run.id, question, Kind.DOUBT, "", 1, until, journal.redactor.show(title), text)
+            asked = Ask(journal.run.id, number, Kind.DOUBT, "", 1, until, journal.redactor.show(title), text)
             journal.store.put(tx, asked, journal.run.order.actor)
             return until.isoformat()
 
         until = datetime.fromisoformat(self.journal.write(f"{step}.put", put))
-        return dict(self.journal.wait(step, lambda tx: answered(self.journal, tx, question, until), until))
+        return dict(self.journal.wait(step, lambda tx: answered(self.journal, tx, number, until), until))
 
 
 def answered(journal: Journal, tx: Tx, no: int, until: datetime) -> Json | None:
@@ -307,7 +307,8 @@ def may_be_sent(row: ChangeRow) -> bool:
     return row.ask_no > 1 or row.result is None or row.result["state"] not in UNSENT
 
 
-def _question(no: int, ask: int) -> int:
+def question(no: int, ask: int) -> int:
+    """The number of a question about one step of a run; plans have the small numbers."""
     return no * 10 + ask
 
 

@@ -19,7 +19,7 @@ from bot.core.ports import Sender, Tx
 from bot.core.question import Answer, Question, answer_to_json
 from bot.core.run import Verb
 from bot.core.target import Target
-from bot.engine.applying import Applying, Result, Way
+from bot.engine.applying import Applying, BackUp, Result, Way
 from bot.engine.changing import Pace, answered
 from bot.engine.journal import Cancelled, Journal
 from bot.engine.policy import Policy, Rule
@@ -62,6 +62,7 @@ class Recovery:
     policy: Policy
     terms: Terms
     approvers: str
+    back_up: BackUp
     healed: list[Fix] = field(default_factory=list)
     tried: set[str] = field(default_factory=set)
 
@@ -382,9 +383,8 @@ class Recovery:
         locks = self._locks(fix)
         if (narrowed := self.journal.recorded(f"plan.{no}.fix.{fix_no}.narrowed")) is not None:
             fix = fix_from_json(narrowed[0], self.diagnoser.site)
-        return Applying(
-            self.journal, self.sender, self.diagnoser, self.terms.pace, identity, no, fix_no, fix, way, locks
-        )
+        pace, back_up = self.terms.pace, self.back_up
+        return Applying(self.journal, self.sender, self.diagnoser, pace, identity, no, fix_no, fix, way, locks, back_up)
 
     def _locks(self, fix: Fix) -> tuple[str, ...]:
         alone = fix.one_at_a_time or self.policy.rule_for(fix).one_at_a_time

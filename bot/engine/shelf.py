@@ -12,6 +12,7 @@ HEADS: Final = ("no", "what", "when (UTC)", "size", "state", "last proven restor
 NOT_BY_ITSELF: Final = (
     "opsbot restores nothing by itself: backups are encrypted to keys that it does not have, and a restore overwrites "
     f"what is there. A person does it on a machine that has the secret key; {BY_HAND} says each step. "
+    "`restore {number} because …` does it with you, step by step, once another person has approved the plan. "
     "Objects are named as they lie in the store."
 )
 STEPS: Final = {
@@ -80,7 +81,7 @@ def how_to_restore(backup: Backup) -> str:
     if backup.state in ("gone", "being taken"):
         return f"Backup {backup.id} is {backup.state}; there is nothing to restore from it."
     steps = (f"• {piece}: {STEPS[piece.kind].format(key=piece.key, name=piece.name)}" for piece in backup.pieces)
-    return "\n".join(filter(None, (NOT_BY_ITSELF, _doubt(backup), *steps)))
+    return "\n".join(filter(None, (NOT_BY_ITSELF.format(number=backup.id), _doubt(backup), *steps)))
 
 
 def _doubt(backup: Backup) -> str:

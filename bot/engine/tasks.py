@@ -4,13 +4,14 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 from bot.core.approval import Verdict
 from bot.core.archive import SUFFIX
 from bot.core.errors import LeaseLost, NotUnderstood, OpsbotError, Permanent, Refused, Unknown
 from bot.core.fact import Fact
-from bot.core.handler import Catalogue, Diagnosis
+from bot.core.handler import Catalogue, Diagnosis, Job
 from bot.core.look import CannotLook
 from bot.core.outcome import Outcome
 from bot.core.people import Actor
@@ -126,8 +127,8 @@ class Engine:
 
     def _recovery(self, journal: Journal) -> Recovery:
         diagnoser = self.diagnosers[journal.run.order.site]
-        approvers = str(self.gate.approvers)
-        return Recovery(journal, diagnoser, self.sender, self.catalogue, self.policy, self.terms, approvers)
+        approvers, back_up = str(self.gate.approvers), partial(self._back_up, journal)
+        return Recovery(journal, diagnoser, self.sender, self.catalogue, self.policy, self.terms, approvers, back_up)
 
     def _finish(self, journal: Journal, ending: Ending) -> None:
         outcome, run = ending.outcome, journal.run.id
@@ -146,11 +147,8 @@ class Engine:
     def _job(self, journal: Journal) -> Ending:
         if (job := self.catalogue.jobs.get(journal.run.order.subject)) is None:
             return Ending(Outcome.FAILED, f"This opsbot knows no job called `{journal.run.order.subject}` any more.")
-        diagnoser = self.diagnosers[journal.run.order.site]
         try:
-            shelter = self.shelters.get(journal.run.order.site)
-            steps = JobSteps(journal, diagnoser, tuple(self.catalogue.diagnoses.values()), shelter)
-            return Ending(Outcome.DONE, job.work(steps, JobLook(journal, diagnoser)))
+            return Ending(Outcome.DONE, self._worked(journal, job))
         except Cancelled:
             return Ending(Outcome.CANCELLED, "Cancelled; the steps that had finished stand.")
         except (CannotLook, Unknown) as why:
@@ -159,6 +157,24 @@ class Engine:
             return Ending(Outcome.REFUSED, f"{why}. The steps that had finished stand.")
         except Permanent as why:
             return Ending(Outcome.FAILED, str(why))
+
+    def _worked(self, journal: Journal, job: Job) -> str:
+        site = journal.run.order.site
+        diagnoses = tuple(self.catalogue.diagnoses.values())
+        steps = JobSteps(journal, self.diagnosers[site], diagnoses, self.shelters.get(site))
+        return job.work(steps, JobLook(journal, self.diagnosers[site]))
+
+    def _back_up(self, journal: Journal, what: str) -> str:
+        """A backup as a step of a plan: what comes after it may destroy what it holds, so it has to be beyond doubt."""
+        if (job := self.catalogue.jobs.get(f"backup {what}")) is None:
+            raise Permanent(f"this opsbot knows no job called `backup {what}`")
+        said = self._worked(journal, job)
+        with journal.claim.commit() as tx:
+            taken = self.store.backups(tx, journal.run.order.site, limit=20)
+        pieces = [piece for backup in taken if backup.run == journal.run.id for piece in backup.pieces]
+        if failed := [str(piece) for piece in pieces if piece.failed]:
+            raise Permanent(f"{said} But a proof of {listed(failed)} failed")
+        return said
 
     # ------------------------------------------------------------ clicks and questions
 

@@ -1,4 +1,4 @@
-"""What people are asked: the approval message, the doubt message, and the two dialogs. Pure.
+"""What people are asked: to approve a plan, to settle a doubt, to do a step by hand; and the two dialogs. Pure.
 
 A button carries `APPROVAL:NONCE` and nothing else: it points at a row. The plan is shown whole wherever Approve stands.
 """
@@ -79,9 +79,8 @@ def pointer_in(dumped: str) -> Pointer | None:
 
 
 def question(approval: Approval, now: datetime, run: Run | None = None, call: Collection[str] = ()) -> Message:
-    """The message of a stored question, of either kind, open or closed; `call` names (by id) who is called to it."""
-    draw = doubt if approval.ask.kind is Kind.DOUBT else plan
-    return draw(approval, now, run, call)
+    """The message of a stored question, of any kind, open or closed; `call` names (by id) who is called to it."""
+    return _DRAWN[approval.ask.kind](approval, now, run, call)
 
 
 def plan(approval: Approval, now: datetime, run: Run | None = None, call: Collection[str] = ()) -> Message:
@@ -107,18 +106,33 @@ def plan(approval: Approval, now: datetime, run: Run | None = None, call: Collec
 
 def doubt(approval: Approval, now: datetime, run: Run | None = None, call: Collection[str] = ()) -> Message:
     """How did this change end? Nobody knows, so a person looks and says."""
+    return _to_a_person(approval, now, run, call, ("❓", "In doubt"), _DOUBT_BUTTONS)
+
+
+def hand(approval: Approval, now: datetime, run: Run | None = None, call: Collection[str] = ()) -> Message:
+    """A step that a person does, with the exact way."""
+    return _to_a_person(approval, now, run, call, ("✋", "By hand"), _HAND_BUTTONS)
+
+
+def _to_a_person(
+    approval: Approval, now: datetime, run: Run | None, call: Collection[str], word: tuple[str, str], buttons: "Choices"
+) -> Message:
     ask = approval.ask
     paper = Paper(_revision(approval), people_of(run, approval), room=12_000)
     fits = len(ask.text) <= PLAN_IN_MESSAGE
     open_ = approval.state == "open"
-    paper.header(f"{'❓ In doubt' if open_ else _closed_word(approval)}: run {ask.run}")
+    paper.header(f"{' '.join(word) if open_ else _closed_word(approval)}: run {ask.run}")
     paper.section(f"*{paper.fit(ask.title, 600)}*")
     paper.section("\n".join(_terms(approval, run, paper, call)))
     shown = ask.text if fits else mrkdwn.clip(ask.text, PLAN_IN_MESSAGE)
     _show_plan(paper, shown)
-    _close(paper, approval, _doubt_buttons(approval))
-    text = _announcement(approval, "In doubt", now)
-    return Message(text, tuple(paper.blocks), "" if fits else ask.text, f"doubt-of-run-{ask.run}-{ask.no}.txt")
+    _close(paper, approval, _choices(approval, buttons))
+    text = _announcement(approval, word[1], now)
+    name = f"{ask.kind.value}-of-run-{ask.run}-{ask.no}.txt"
+    return Message(text, tuple(paper.blocks), "" if fits else ask.text, name)
+
+
+_DRAWN: Final = {Kind.PLAN: plan, Kind.DOUBT: doubt, Kind.HAND: hand}
 
 
 def _revision(approval: Approval) -> str:
@@ -200,13 +214,20 @@ def _plan_buttons(approval: Approval, fits: bool) -> list[ButtonElement]:
     ]
 
 
-def _doubt_buttons(approval: Approval) -> list[ButtonElement]:
+Choices = tuple[tuple[Verdict, str, str, str | None], ...]
+_DOUBT_BUTTONS: Final[Choices] = (
+    (Verdict.DONE, "It was done", "The change has taken effect: go on after it.", "primary"),
+    (Verdict.AGAIN, "Send it again", "The change has not taken effect: send it once more.", None),
+    (Verdict.STOP, "Stop here", "Send nothing more, clean up and end the run.", "danger"),
+)
+_HAND_BUTTONS: Final[Choices] = (
+    (Verdict.DONE, "It is done", "It was done as it says, and it worked: go on after it.", "primary"),
+    (Verdict.STOP, "Stop here", "Go no further, clean up and end the run.", "danger"),
+)
+
+
+def _choices(approval: Approval, choices: Choices) -> list[ButtonElement]:
     ask, value = approval.ask, _value(approval)
-    choices: tuple[tuple[Verdict, str, str, str | None], ...] = (
-        (Verdict.DONE, "It was done", "The change has taken effect: go on after it.", "primary"),
-        (Verdict.AGAIN, "Send it again", "The change has not taken effect: send it once more.", None),
-        (Verdict.STOP, "Stop here", "Send nothing more, clean up and end the run.", "danger"),
-    )
     return [
         button(label, verdict.value, value, f"{label}: run {ask.run}", style,
                confirm(f"{label}?", f"{meaning} {ask.title}", label, style or "primary"))

@@ -6,7 +6,7 @@ ACTION NAME because TEXT [on SITE]               for an action about a login or 
 JOB [on SITE] · JOB N [on SITE]                 N for a job about the number of a backup
 status [on SITE] · runs · show N · cancel N · approve N · decline N because TEXT
 can @PERSON "ACTION MACHINE" [on SITE] · help [WORD]
-backups [on SITE] · backup show N · restore N
+backups [on SITE] · backup show N · restore N [because TEXT] · restore over N because TEXT
 """
 
 import difflib
@@ -243,6 +243,9 @@ def _backup(sentence: _Sentence) -> Request:
 
 
 def _restore(sentence: _Sentence) -> Request:
+    """`restore 12` says how; with a reason, or over what is there, it is an order like any other."""
+    if sentence.because or sentence.head.lower().startswith("restore over"):
+        return _order(sentence)
     return Request(Ask.RESTORE, number=int(_number_of("restore", "backup", sentence.words[1:])))
 
 
@@ -424,7 +427,7 @@ _USAGE: Final = {
     "help": "help [WORD]",
     "backups": "backups [on SITE]",
     "backup": "backup show N",
-    "restore": "restore N",
+    "restore": "restore N [because TEXT]",
 }
 _MEANINGS: Final = {
     "status": "how the installation is now; looks, and changes nothing",
@@ -433,12 +436,12 @@ _MEANINGS: Final = {
     "cancel": "stops run N; what it holds is released",
     "approve": "approves the plan that run N waits with (the requester cannot)",
     "decline": "declines the plan of run N, and says why",
-    "done": "answers a run that does not know whether a change happened: it did, send it once more, or leave it",
+    "done": "answers a run that waits for what somebody does by hand, or that does not know whether a change happened",
     "can": "whether that person may do it, and which rule says so",
     "help": "this, or what one word means",
     "backups": "which backups there are, and when each was last proven restorable",
     "backup": "everything about backup N: its objects, and what proves them",
-    "restore": "how to restore backup N, which a person does by hand",
+    "restore": "how to restore backup N; with `because …` step by step, after an approval",
 }
 
 

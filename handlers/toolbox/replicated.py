@@ -189,9 +189,9 @@ def restart(platform: Target) -> Fix:
         id="platform.restart-app",
         title="Restart the platform's app",
         target=platform,
-        steps=(*_stop(platform), *_start(platform)),
+        steps=(*stopping(platform), *starting(platform)),
         risk=Risk.INTERRUPTS,
-        ensure=(_start_again(platform),),
+        ensure=(start_app(platform),),
         undo="nothing to undo: builds that ran are queued again",
         one_at_a_time=True,
     )
@@ -203,23 +203,26 @@ def start(platform: Target) -> Fix:
         id="platform.start-app",
         title="Start the platform's app",
         target=platform,
-        steps=_start(platform),
+        steps=starting(platform),
         risk=Risk.INTERRUPTS,
         undo=f"`sudo replicatedctl app stop` on {platform}",
         one_at_a_time=True,
     )
 
 
-def _stop(platform: Target) -> tuple[Step, ...]:
+def stopping(platform: Target) -> tuple[Step, ...]:
+    """Stop the app, and wait until it is."""
     command = sh("replicatedctl", "app", "stop").sudo()
     change = Change("Stop the app", command, needed=app_is_up(platform), within=timedelta(minutes=2))
     return (change, Wait(app_state(platform), equals(STOPPED), READY_WITHIN))
 
 
-def _start(platform: Target) -> tuple[Step, ...]:
-    return (_start_again(platform), Wait(app_state(platform), equals(STARTED), READY_WITHIN + timedelta(minutes=2)))
+def starting(platform: Target) -> tuple[Step, ...]:
+    """Start the app, and wait until it is ready."""
+    return (start_app(platform), Wait(app_state(platform), equals(STARTED), READY_WITHIN + timedelta(minutes=2)))
 
 
-def _start_again(platform: Target) -> Change:
+def start_app(platform: Target) -> Change:
+    """Only where it is stopped."""
     command = sh("replicatedctl", "app", "start").sudo()
     return Change("Start the app", command, needed=app_is_stopped(platform), within=timedelta(minutes=2))

@@ -19,7 +19,7 @@ from bot.cli.sudoers import Broker, rooted, sudoers
 from bot.core import unit
 from bot.core.command import Command, sh
 from bot.core.fact import Fact
-from bot.core.fix import Change, Wait
+from bot.core.fix import Change, Step, Wait
 from bot.core.question import Answer, Output, Question, RedisRead, Unanswered
 from bot.core.sql import Query, Statement
 from bot.core.target import Role, Site, Target
@@ -65,9 +65,10 @@ def run_as_root(case: dict[str, Any]) -> Iterator[tuple[Role, Command, timedelta
             yield from _steps(fix.target.role, step)
 
 
-def _steps(role: Role, step: Change | Wait) -> Iterator[tuple[Role, Command, timedelta]]:
+def _steps(role: Role, step: Step) -> Iterator[tuple[Role, Command, timedelta]]:
     if isinstance(step, Wait):
         yield from _asked(step.fact)
+    if not isinstance(step, Change):
         return
     if step.needed is not None:
         yield from _asked(step.needed)

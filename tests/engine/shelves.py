@@ -24,6 +24,7 @@ class MemoryVault:
     told: list[tuple[str, str]] = field(default_factory=list)
     free: int | None = None
     on_put: Callable[[Source, Progress, Flag], None] = lambda source, progress, abort: None
+    where: str = "memory://vault"
 
     def put(self, source: Source, key: str, progress: Progress, abort: Flag) -> Stored:
         self.told.append(("put", source.name))

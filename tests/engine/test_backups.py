@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -61,8 +62,9 @@ class Sheltered(Room):
         return Keeper(self.store, self.durable, {"home": shelter}, self.engine.redactor)
 
 
-@pytest.fixture
-def idle(database: str) -> Iterator[Sheltered]:
+@contextmanager
+def sheltered(database: str) -> Iterator[Sheltered]:
+    """A room whose opsbot can take backups, and does nothing yet."""
     with room(database) as made:
         made.__class__ = Sheltered
         assert isinstance(made, Sheltered)
@@ -72,6 +74,12 @@ def idle(database: str) -> Iterator[Sheltered]:
         for name, work in (("backup all", everything), ("backup data", only_data)):
             made.engine.catalogue.add(Job(name, "Take it", work), name)
         made.engine.catalogue.add(Job("backup verify", "Check it", checking, "backup"), "verify")
+        yield made
+
+
+@pytest.fixture
+def idle(database: str) -> Iterator[Sheltered]:
+    with sheltered(database) as made:
         yield made
 
 

@@ -34,6 +34,7 @@ from bot.core.question import (
     RedisRead,
     Response,
     Rows,
+    StoredBackup,
     TcpProbe,
     Unanswered,
 )
@@ -159,7 +160,7 @@ class Practice:
         database = Database({("try", "main"): Location()}, self.machines, containers)
         redis = Redis({"try": Server()}, self.machines, containers)
         others: dict[type, Asker] = {Query: database, RedisRead: redis, HttpGet: web, TcpProbe: web}
-        others |= {BackupRecords: NoBackups(), KeyFingerprint: NoBackups()}
+        others |= dict.fromkeys((BackupRecords, KeyFingerprint, StoredBackup), NoBackups())
         self.router = Router(self.machines, others, database)
         self.diagnoser = Diagnoser(self.site, self.router, self.samples)
         self._target = targets[0]
@@ -185,7 +186,13 @@ class Practice:
 
     def carry_out(self, steps: Sequence[Step]) -> bool:
         """Whether every step came to its end."""
-        return all(self._wait(step) if isinstance(step, Wait) else self._change(step) for step in steps)
+        return all(map(self._step, steps))
+
+    def _step(self, step: Step) -> bool:
+        if isinstance(step, Wait):
+            return self._wait(step)
+        assert isinstance(step, Change), f"{step}: needs an engine, or a person"
+        return self._change(step)
 
     def _change(self, change: Change) -> bool:
         if change.needed is not None and not self.diagnoser.answer(change.needed, Flag()):

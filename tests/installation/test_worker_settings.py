@@ -10,7 +10,7 @@ import pytest
 
 from bot.core.command import Command
 from bot.core.finding import Finding, Severity
-from bot.core.fix import Change, Fix, Wait
+from bot.core.fix import Change, Fix, Step, Wait
 from bot.core.question import Answer, Output, Question, Unanswered
 from bot.core.target import Role, Site, Target
 from bot.engine.discovery import discover
@@ -107,9 +107,15 @@ class Settings:
 
     def apply(self, fix: Fix) -> bool:
         """Whether every step came to its end."""
-        done = all(self._wait(step) if isinstance(step, Wait) else self._change(fix.target, step) for step in fix.steps)
+        done = all(self._step(fix.target, step) for step in fix.steps)
         pass_time(self.installation, 200)
         return done
+
+    def _step(self, target: Target, step: Step) -> bool:
+        if isinstance(step, Wait):
+            return self._wait(step)
+        assert isinstance(step, Change), f"{step}: needs an engine, or a person"
+        return self._change(target, step)
 
     def _change(self, target: Target, change: Change) -> bool:
         assert isinstance(change.command, Command)

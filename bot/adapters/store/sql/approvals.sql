@@ -42,7 +42,8 @@ UPDATE opsbot.approvals a
  WHERE a.id = %(approval)s
    AND a.state = 'open'
    AND a.expires_at > clock_timestamp()
-   AND %(verdict)s = ANY (CASE a.kind WHEN 'plan' THEN '{approve,decline}'::text[] ELSE '{done,again,stop}' END)
+   AND %(verdict)s = ANY (CASE a.kind WHEN 'plan' THEN '{approve,decline}'::text[]
+                                      WHEN 'hand' THEN '{done,stop}' ELSE '{done,again,stop}' END)
    AND (a.kind <> 'plan' OR a.requester_team || '/' || a.requester_user <> %(voter)s)
    AND %(voter)s <> ALL (a.voters)
    AND (a.nonce = %(nonce)s::text OR %(nonce)s::text IS NULL AND %(message)s::text IS NULL)
