@@ -1,7 +1,9 @@
 """Facts: a question, whom to ask, and a pure function that reads the answer."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -41,6 +43,19 @@ class Fact(Generic[T]):
 
 
 FACTS: dict[str, Callable[..., "Fact[Any]"]] = {}
+_MADE: ContextVar[dict[tuple[str, tuple[Any, ...]], Fact[Any]] | None] = ContextVar("_MADE", default=None)
+
+
+@contextmanager
+def made_once() -> Iterator[None]:
+    """In this context a registered function makes a fact once for the same arguments: whoever runs diagnoses again and
+    again would spend most of the time on making their facts anew.
+    """
+    before = _MADE.set({})
+    try:
+        yield
+    finally:
+        _MADE.reset(before)
 
 
 def fact(make: Callable[P, Fact[T]]) -> Callable[P, Fact[T]]:
@@ -51,8 +66,16 @@ def fact(make: Callable[P, Fact[T]]) -> Callable[P, Fact[T]]:
     def made(*args: P.args, **kwargs: P.kwargs) -> Fact[T]:
         if kwargs:
             raise TypeError(f"{name} takes its arguments by position, since they are stored with the plan")
-        new = make(*args, **kwargs)
-        return Fact(new.asks, new.on, new.question, new.parse, new.sampled, FactRef(name, args))
+        known = _MADE.get()
+        if known is None:
+            return _registered(make(*args, **kwargs), name, args)
+        if (name, args) not in known:
+            known[name, args] = _registered(make(*args, **kwargs), name, args)
+        return known[name, args]
 
     FACTS[name] = made
     return made
+
+
+def _registered(new: Fact[T], name: str, arguments: tuple[Any, ...]) -> Fact[T]:
+    return Fact(new.asks, new.on, new.question, new.parse, new.sampled, FactRef(name, arguments))

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from bot.core.command import Command
 from bot.core.errors import OpsbotError, Unknown
-from bot.core.fact import Fact, FactRef
+from bot.core.fact import Fact, FactRef, made_once
 from bot.core.finding import Finding, Severity
 from bot.core.handler import Diagnosis
 from bot.core.look import CannotLook, NotYet
@@ -181,7 +181,8 @@ class Diagnoser:
         chosen = tuple(machines)
         pairs = [Pair(each, machine) for each in diagnoses for machine in self._asked_about(each, chosen)]
         cache = Cache(self.site, self.earlier)
-        self._rounds(pairs, cache, abort)
+        with made_once():
+            self._rounds(pairs, cache, abort)
         return _report(pairs, cache)
 
     def _asked_about(self, diagnosis: Diagnosis, machines: Sequence[Target]) -> Sequence[Target]:
