@@ -59,11 +59,12 @@ class Command:
     def parts(self) -> Iterator["Command"]:
         if self.source is not None:
             yield from self.source.parts()
-        yield replace(self, source=None)
+        yield self if self.source is None else replace(self, source=None)
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
-        return tuple(word for part in self.parts() for word in part.words if isinstance(word, Secret))
+        before = () if self.source is None else self.source.secrets
+        return (*before, *(word for word in self.words if isinstance(word, Secret)))
 
     def text(self, resolve: Resolve = refuse_secrets, bound: str = "") -> str:
         """What is sent to a POSIX shell, with every word quoted.

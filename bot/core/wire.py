@@ -10,6 +10,7 @@ docs/decisions/ending-remote-processes.md says why it is done this way.
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from bot.core.command import Command, Resolve, Secret, refuse_secrets
 from bot.core.question import Output
@@ -105,6 +106,7 @@ _ENDS = re.compile(
     r"date( -u)? \+%s|hostname -I|ps -p 1 -o comm=|free -m|cat /proc/(uptime|loadavg|sys/kernel/[a-z_/]+)"
 )
 _OWN_BOUND = re.compile(rf"timeout (?:-k [1-{KILL_AFTER}] (?=\d+ )|(?=\d+ (?:getent|bash|openssl)\b))(\d+) ")
+_STATUS = re.compile(r"[0-9]{1,3}\n")
 _FILTERS = ("grep", "sed", "sha256sum", "wc", "head", "tail", "sort")
 
 _CHANGE_HEAD = re.escape(CHANGE_HEAD.format(sudo="?")).replace(r"\?", "1?")
@@ -127,6 +129,7 @@ def bound(program: Command, seconds: int) -> tuple[str, ...]:
     return () if own and int(own[1]) <= seconds else ("timeout", "-k", str(KILL_AFTER), str(seconds))
 
 
+@lru_cache(maxsize=512)  # a fleet's machines are asked the same
 def _question(command: Command, seconds: int) -> str:
     first, *others = command.parts()
     free = [_ENDS.fullmatch(str(first)) is not None, *map(_filters, others)]
@@ -236,8 +239,15 @@ def read_answers(out: str, err: str, nonce: str, asked: int, truncated: bool = F
 
 
 def _split(stream: str, nonce: str) -> list[tuple[str, int]]:
-    found = re.findall(rf"(.*?)\n{re.escape(nonce)} (\d+)\n", stream, re.S)
-    return [(text, int(status)) for text, status in found]
+    text, *others = stream.split(f"\n{nonce} ")
+    found: list[tuple[str, int]] = []
+    for other in others:
+        status, _, after = other.partition("\n")
+        if not _STATUS.match(other):
+            break
+        found.append((text, int(status)))
+        text = after
+    return found
 
 
 def _exit(status: int) -> int | None:

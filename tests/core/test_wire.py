@@ -193,6 +193,13 @@ def test_whatever_a_program_says_is_its_answer(out: str, err: str, status: int) 
     assert last == Output(0, "last", "last")
 
 
+@pytest.mark.parametrize("status", ["", "x", "-1", "٣", "9" * 5000])
+def test_a_marker_without_a_status_ends_no_answer(status: str) -> None:
+    """No program knows the nonce, but the machine does."""
+    said = f"one\n{NONCE} 0\ntwo\n{NONCE} {status}\nthree\n{NONCE} 0\n"
+    assert wire.read_answers(said, "", NONCE, 3) == [Output(0, "one"), None, None]
+
+
 @given(st.lists(texts, max_size=4), st.integers(0, 200))
 def test_an_answer_whose_marker_never_came_is_none(outs: list[str], cut: int) -> None:
     whole = "".join(f"{out}\n{NONCE} 0\n" for out in outs)

@@ -1,7 +1,6 @@
 """One exec on a channel: both streams read at once, with caps and a deadline, until the machine says how it ended."""
 
 import contextlib
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,7 +54,7 @@ class Answers:
 
     def __init__(self, keep: int, nonce: str) -> None:
         self._keep = keep
-        self._marker = re.compile(rb"\n%s \d+\n" % nonce.encode())
+        self._marker = b"\n%s " % nonce.encode()
         self._longest = len(nonce) + 8
         self._tail = b""
         self._done: list[tuple[Capped, bytes]] = []
@@ -65,11 +64,11 @@ class Answers:
     def feed(self, data: bytes) -> None:
         self.read += len(data)
         rest = self._tail + data
-        while found := self._marker.search(rest):
-            self._now.feed(rest[: found.start()])
-            self._done.append((self._now, found[0]))
+        while (at := rest.find(self._marker)) >= 0 and (end := rest.find(b"\n", at + 1)) >= 0:
+            self._now.feed(rest[:at])
+            self._done.append((self._now, rest[at : end + 1]))
             self._now = Capped(self._keep)
-            rest = rest[found.end() :]
+            rest = rest[end + 1 :]
         sure = max(0, len(rest) - self._longest)  # what comes after may be the beginning of a marker
         self._now.feed(rest[:sure])
         self._tail = rest[sure:]

@@ -148,8 +148,7 @@ class Ssh:
 
 def judged(target: Target, command: Command, output: Output) -> Output | Unanswered:
     """The answer, unless sudo refused to ask."""
-    asks_root = any(part.as_root for part in command.parts())
-    if asks_root and output.exit == 1 and DENIED.search(output.err):
+    if output.exit == 1 and any(part.as_root for part in command.parts()) and DENIED.search(output.err):
         said = output.err.strip().splitlines()[-1][:200]
         return Unanswered(
             f"sudo on {target} refuses `{command}`: {said}. `opsbot manifest sudoers` prints the rules that it needs.",
