@@ -12,6 +12,7 @@ import paramiko
 from bot.adapters.ssh.login import BROKEN, TICK
 
 CHUNK = 1 << 20
+NAP = 1 / 16  # of the time so far: a wakeful thread costs more than the packets that it waits for
 LINGER = 0.3  # seconds of silence after the exit status: something in the background may hold the stream open
 
 
@@ -95,6 +96,11 @@ class Answers:
 class Wake(Flag):
     """Set when either stream has something; paramiko clears it per stream, so only `rearm` does."""
 
+    def set(self) -> None:
+        """With each packet, and mostly it is set already."""
+        if not self.is_set():
+            super().set()
+
     def clear(self) -> None:
         """Not while the other stream may have data."""
 
@@ -141,7 +147,7 @@ class Conversation:
             self.channel.shutdown_write()
 
     def _listen(self, deadline: float, abort: Flag) -> Ending:
-        heard = time.monotonic()
+        began = heard = time.monotonic()
         while True:
             self._wake.rearm()
             if self._drain():
@@ -152,7 +158,8 @@ class Conversation:
                 return self._ending()
             else:
                 self.silent(time.monotonic() - heard)
-                self._wake.wait(TICK)
+                if self._wake.wait(TICK):
+                    time.sleep(min(TICK, (time.monotonic() - began) * NAP))
             if stopped := self._stopped(deadline, abort):
                 return Ending(stopped)
 
