@@ -68,7 +68,7 @@ def _surely_lost(look: Look, machine: Target, seen: Mapping[str, rabbitmq.Presen
     """Whether no consumer can be this worker's.
 
     An address that belongs to no configured worker may be this one behind a translated address; then the worker's own
-    socket decides, and when nobody can see that either, nothing is claimed.
+    socket decides. When nobody can see that either, it is not known.
     """
     if not _strangers(look, machine, seen):
         return True

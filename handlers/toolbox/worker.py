@@ -229,9 +229,9 @@ def _last_error(said: Output) -> str:
 
 
 @fact
-def amqp_sockets(machine: Target) -> Fact[int | None]:
-    """Established connections to the broker's ports, None when that cannot be seen."""
-    question = sh("ss", "-Htn", "state", "established", BROKER_PORTS)
+def amqp_sockets(machine: Target) -> Fact[int]:
+    """Established connections to the broker's ports."""
+    question = sh("ss", "-tn", "state", "established", BROKER_PORTS)
     return Fact(f"Is the worker on {machine} connected to RabbitMQ?", machine, question, _sockets)
 
 
@@ -242,11 +242,11 @@ def container_pid(machine: Target) -> Fact[int]:
 
 
 @fact
-def container_sockets(machine: Target, pid: int) -> Fact[int | None]:
+def container_sockets(machine: Target, pid: int) -> Fact[int]:
     """The same inside the worker's container: it has a network of its own, so the host's `ss` does not see its
     sockets.
     """
-    question = sh("nsenter", "-t", str(pid), "-n", "ss", "-Htn", "state", "established", BROKER_PORTS).sudo()
+    question = sh("nsenter", "-t", str(pid), "-n", "ss", "-tn", "state", "established", BROKER_PORTS).sudo()
     return Fact(f"Is the worker on {machine} connected to RabbitMQ?", machine, question, _sockets)
 
 
@@ -256,12 +256,17 @@ def _pid(said: Output) -> int:
     return int(_line(said))
 
 
-def _sockets(said: Output) -> int | None:
-    return len(said.out.splitlines()) if said.ok else None
+def _sockets(said: Output) -> int:
+    """Rows begin with the lengths of two queues, below a header that `ss` always writes: `-H` is unknown to the one of
+    Ubuntu 14.04 and 16.04.
+    """
+    if not said.ok or not said.out.lstrip().startswith("Recv-Q"):
+        raise Unknown(f"its connections cannot be seen: {said.err.strip()[:200] or 'no answer'}")
+    return sum(1 for line in said.out.splitlines() if line.lstrip()[:1].isdigit())
 
 
-def sockets(look: Look, machine: Target, init: str) -> int | None:
-    """How many AMQP connections the worker itself holds, None when nobody can see."""
+def sockets(look: Look, machine: Target, init: str) -> int:
+    """How many AMQP connections the worker itself holds."""
     if init == UPSTART:
         return look(amqp_sockets(machine))
     return look(container_sockets(machine, look(container_pid(machine))))

@@ -134,7 +134,7 @@ NEVER = [
     (Role.WORKER, sh("docker", "kill", "-s", "USR2", "travis-worker", "other"), 300),
     (Role.WORKER, sh("systemctl", "stop", "opsbot-1-1-260101000000.service", "travis-worker"), 30),
     (Role.WORKER, sh("systemctl", "stop", "travis-worker"), 30),
-    (Role.WORKER, sh("nsenter", "-t", "1 -m", "-n", "ss", "-Htn", "state", "established", "x"), 20),
+    (Role.WORKER, sh("nsenter", "-t", "1 -m", "-n", "ss", "-tn", "state", "established", "x"), 20),
     (Role.WORKER, sh("kill", "-s", "USR2", "-1"), 300),
     (Role.WORKER, sh("kill", "-s", "KILL", "4711"), 300),
     (Role.WORKER, sh("shutdown", "-r", "now"), 300),

@@ -44,13 +44,12 @@ def test_what_is_not_lost_is_not_called_lost(practice: Practice, fault: str) -> 
     assert [finding.cause for finding in practice.findings()] == []
 
 
-def test_a_worker_behind_nat_is_lost_when_its_own_socket_says_so(practice: Practice) -> None:
-    practice.inject("worker-1 is behind NAT")
+@pytest.mark.parametrize("name", WORKERS)
+def test_a_worker_behind_nat_is_lost_when_its_own_socket_says_so(practice: Practice, name: str) -> None:
+    practice.inject(f"{name} is behind NAT")
     practice.inject("worker-2 is behind NAT")
-    practice.inject("worker-1 lost RabbitMQ")
-    assert [(finding.cause, finding.target.name) for finding in practice.findings()] == [
-        ("worker.amqp-lost", "worker-1")
-    ]
+    practice.inject(f"{name} lost RabbitMQ")
+    assert [(finding.cause, finding.target.name) for finding in practice.findings()] == [("worker.amqp-lost", name)]
 
 
 # Which of the fixes that are offered, gentlest first, heals which fault.

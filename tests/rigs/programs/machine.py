@@ -224,12 +224,13 @@ class Machine:
         return said("".join(lines[-int(count) :]))
 
     def sockets(self) -> str:
-        """`ss -Htn state established` to the broker, as it would look on the vendor's port."""
+        """`ss -tn state established` to the broker, as it would look on the vendor's port."""
         port = int(self._worker_env["AMQP_URI"].rsplit(":", 1)[1].partition("/")[0])
         lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
         pairs = ((_endpoint(fields[1]), _endpoint(fields[2])) for fields in lines if fields[3] == "01")
         mine = [near for near, far in pairs if near[0] == self.address and far[1] == port]
-        return "".join(f"0 0 {host}:{local} 10.0.0.10:{AMQP}\n" for host, local in mine)
+        rows = "".join(f"0 0 {host}:{local} 10.0.0.10:{AMQP}\n" for host, local in mine)
+        return f"Recv-Q Send-Q Local Address:Port Peer Address:Port\n{rows}"
 
     # ------------------------------------------------------------ rebooting
 

@@ -220,7 +220,7 @@ class SystemdMachine(Machine):
     def _nsenter(self, call: Call) -> str | None:
         if not call.root:
             return said(err="nsenter: reassociate to namespace 'ns/net' failed: Operation not permitted\n", status=1)
-        inside = ("-t", str(self.worker.pid), "-n", "ss", "-Htn", "state", "established")
+        inside = ("-t", str(self.worker.pid), "-n", "ss", "-tn", "state", "established")
         return said(self.sockets()) if call.has(*inside) else None
 
 

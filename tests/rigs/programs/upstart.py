@@ -25,7 +25,7 @@ class UpstartMachine(Machine):
             "kill": self._kill,
             "tail": self._tail,
             "grep": lambda call: become("/usr/bin/grep", self.paths(call.words)),
-            "ss": lambda call: said(self.sockets()) if call.has("-Htn", "state", "established") else None,
+            "ss": lambda call: said(self.sockets()) if call.has("-tn", "state", "established") else None,
             "docker": self._docker,
         }
 

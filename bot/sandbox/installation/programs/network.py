@@ -7,6 +7,9 @@ from bot.sandbox.installation.broker import PORT
 from bot.sandbox.installation.programs import Call, Reply, on_host, program, unsupported
 from bot.sandbox.installation.worker import UNIT, TravisWorker
 
+WITHOUT_H = ("14.04", "16.04")  # whose iproute2 is older than the option
+USAGE = "Usage: ss [ OPTIONS ]\n       ss [ OPTIONS ] [ FILTER ]\n"
+
 
 @dataclass(frozen=True)
 class Socket:
@@ -37,6 +40,8 @@ def sockets(call: Call) -> list[Socket]:
 def ss(call: Call) -> Reply:
     letters = "".join(word[1:] for word in call.words if re.fullmatch(r"-[a-zA-Z0-9]+", word))
     words = " ".join(word for word in call.words if not word.startswith("-"))
+    if "H" in letters and call.machine.release in WITHOUT_H:
+        return Reply(255, err=f"{call.name}: invalid option -- 'H'\n{USAGE}")
     if "t" not in letters:
         return unsupported(call, "sockets other than TCP")
     found = sockets(call)
