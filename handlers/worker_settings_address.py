@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator
 
-from bot.core.errors import Unknown
 from bot.core.finding import Finding, Severity
 from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
-from handlers.toolbox import edit, rabbitmq, settings, worker
+from handlers.toolbox import address, edit, settings, worker
 from handlers.toolbox.settings import AMQP, BUILD_API, ENDPOINT, Entry, Settings
 
 PAGE = "https://docs.travis-ci.com/user/enterprise/worker-configuration/"
@@ -26,7 +25,7 @@ def worker_has_the_wrong_host(look: Look, machine: Target) -> Iterator[Finding]:
     look.together(worker.init_system(machine), worker.addresses(machine), settings.written(machine))
     written = settings.settings(look(settings.written(machine)), look(worker.init_system(machine)))
     wrong = [(name, entry) for name in _checked(look) if (entry := written.winner(name)) is not None]
-    wrong = [(name, entry) for name, entry in wrong if _elsewhere(look, machine, written, name, entry)]
+    wrong = [(name, entry) for name, entry in wrong if not address.leads_here(look, machine, name, written.read(entry))]
     if not wrong:
         return
     wishes = tuple(dict.fromkeys(_wish(look, written, name, entry) for name, entry in wrong))
@@ -35,7 +34,7 @@ def worker_has_the_wrong_host(look: Look, machine: Target) -> Iterator[Finding]:
         "worker.host-mismatch",
         Severity.BROKEN,
         machine,
-        f"{machine} looks for the platform under {_host(written, entry)}, not {look.site.domain}",
+        f"{machine} looks for the platform under {_to(written, entry) or 'no host at all'}, not {look.site.domain}",
         evidence="; ".join(f"{each.key}, {each.place}" for _, each in wrong)
         + "".join(f"; {wish}" for wish in wishes if wish.edit),
         fixes=edit.edit_and_restart(look, machine, *wishes),
@@ -44,8 +43,8 @@ def worker_has_the_wrong_host(look: Look, machine: Target) -> Iterator[Finding]:
     )
 
 
-def _host(written: Settings, entry: Entry) -> str:
-    return settings.host_of(written.read(entry)) or "no host at all"
+def _to(written: Settings, entry: Entry) -> str:
+    return settings.host_of(written.read(entry))
 
 
 def _wish(look: Look, written: Settings, name: str, entry: Entry) -> edit.Wish:
@@ -63,35 +62,6 @@ def _by_hand(look: Look, wishes: tuple[edit.Wish, ...], wrong: tuple[Entry, ...]
 def _checked(look: Look) -> tuple[str, ...]:
     """A broker of one's own has a name of its own, which nobody has told opsbot."""
     return (AMQP, BUILD_API) if look.site.option("rabbitmq.via", "container") == "container" else (BUILD_API,)
-
-
-def _elsewhere(look: Look, machine: Target, written: Settings, name: str, entry: Entry) -> bool:
-    """Another name of the same machine is no fault; nor is one under which the worker did reach this broker."""
-    host = settings.host_of(written.read(entry))
-    platforms = look.site.of(Role.PLATFORM)
-    if host in {look.site.domain.lower(), *(each.name for each in platforms), *(each.address for each in platforms)}:
-        return False
-    if host and _same_machine(look, machine, host):
-        return False
-    return name != AMQP or not _seen(look, machine, host)
-
-
-def _same_machine(look: Look, machine: Target, host: str) -> bool:
-    here, there = settings.addresses_of(machine, host), settings.addresses_of(machine, look.site.domain)
-    look.together(here, there, *worker.asked(look, machine), *edit.ahead(look))
-    known = (*look(there), *(each.address for each in look.site.of(Role.PLATFORM)))
-    return any(address in known for address in look(here))
-
-
-def _seen(look: Look, machine: Target, host: str) -> bool:
-    """Nobody comes by a name that means nothing on the machine, whether RabbitMQ can be asked or not."""
-    try:
-        seen = rabbitmq.presences(look, rabbitmq.broker(look))
-    except Unknown:
-        if host and not look(settings.addresses_of(machine, host)):
-            return False
-        raise
-    return any(seen[address].builds for address in look(worker.addresses(machine)) if address in seen)
 
 
 @diagnosis(
@@ -137,14 +107,14 @@ def _no_scripts(written: Settings) -> str:
 
 
 def _remedy(look: Look, written: Settings) -> edit.Wish:
-    address = _address(look)
+    wanted = _address(look)
     entry = written.winner(BUILD_API)
     if written.sourced and (entry is None or ENDPOINT in entry.text):
         return edit.Wish(edit.set_apart(written, ENDPOINT, SCRIPTS), ENDPOINT, SCRIPTS)
     if entry is None:
         amqp = written.winner(AMQP)
-        return edit.Wish(edit.append(amqp.file if amqp else settings.MAIN, BUILD_API, address), BUILD_API, address)
-    return edit.Wish(None if settings.MASKED in entry.text else edit.value(entry, address), BUILD_API, address)
+        return edit.Wish(edit.append(amqp.file if amqp else settings.MAIN, BUILD_API, wanted), BUILD_API, wanted)
+    return edit.Wish(None if settings.MASKED in entry.text else edit.value(entry, wanted), BUILD_API, wanted)
 
 
 def _address(look: Look) -> str:

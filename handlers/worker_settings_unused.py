@@ -11,7 +11,7 @@ from bot.core.fix import Fix, Risk
 from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
-from handlers.toolbox import edit, settings, worker
+from handlers.toolbox import address, edit, settings, worker
 from handlers.toolbox.settings import AMQP, BUILD_API, PREFIX, QUEUE, Entry, Settings
 
 PAGE = "https://docs.travis-ci.com/user/enterprise/worker-configuration/"
@@ -126,6 +126,8 @@ def worker_settings_have_no_effect(look: Look, machine: Target) -> Iterator[Find
         winner = written.winner(name)
         right = _hidden(written, name, meant) if winner is not None else None
         if winner is None or right is None or _says(written, winner, meant):
+            continue
+        if name != QUEUE and address.leads_here(look, machine, name, written.read(winner)):
             continue
         yield _overridden(look, machine, written, winner, right, meant)
 

@@ -207,6 +207,7 @@ def _arguments(make: Any, broker: Broker) -> Iterable[tuple[Any, ...]] | None:
         "group": ("sg-01234567",),
         "source": (MACHINE.address,),
         "host": ("travis.example.com",),
+        "page": ("https://travis.example.com/__build__/uptime",),
         "port": (5672,),
         "setting": (settings.QUEUE,),
         "value": ("any",),

@@ -21,6 +21,8 @@ from handlers.toolbox import platform, rabbitmq, settings, worker
 
 AMQP, AMQPS, HTTPS, DASHBOARD = 5672, 4567, 443, 8800
 LOOPBACK = "127.0.0.1"
+UPTIME = "__build__/uptime"  # of travis-build, through the platform's web server
+NO_PROGRAM = 127
 RABBITMQ, SCRIPTS = "RabbitMQ", "build scripts"
 RUNBOOK = "https://docs.travis-ci.com/user/enterprise/setting-up-travis-ci-enterprise/"
 
@@ -158,6 +160,19 @@ def _tls(said: Output) -> Way:
     return Way.MUTE if said.exit is None or "has read 0 bytes" in said.out else Way.OPEN
 
 
+@fact
+def serves_scripts(machine: Target, page: str) -> Fact[bool]:
+    """Is that page, travis-build's own, answered? Its certificate does not matter to the worker."""
+    question = sh("timeout", ANSWER_WITHIN, "curl", "-sSk", "-o", "/dev/null", "-w", "%{http_code}", page)
+    return Fact(f"Does {machine} get build scripts by {page}?", machine, question, _ok)
+
+
+def _ok(said: Output) -> bool:
+    if said.exit == NO_PROGRAM:
+        raise Unknown("whether it gets build scripts cannot be tried: it has no curl")
+    return said.out.strip() == "200"
+
+
 # ---------------------------------------------------------------- putting facts together
 
 
@@ -191,6 +206,13 @@ def endpoint(uri: str, use: str) -> Endpoint | None:
         return None
     scheme, host = found[1].lower(), found[2].strip("[]").lower()
     return Endpoint(host, int(found[3] or _PORTS[scheme]), use, scheme == "amqps")
+
+
+def uptime_page(uri: str) -> str:
+    """Where what makes build scripts can be asked whether it is there; empty when the address names no host."""
+    if endpoint(uri, SCRIPTS) is None or (found := _URI.fullmatch(uri.strip())) is None:
+        return ""
+    return f"{found[1].lower()}://{found[2].lower()}{f':{found[3]}' if found[3] else ''}/{UPTIME}"
 
 
 def dashboard(look: Look, machine: Target) -> Way:

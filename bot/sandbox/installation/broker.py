@@ -102,6 +102,7 @@ class Broker:
     def __init__(self, timeline: Timeline, host: str, seed: int = 7) -> None:
         self.timeline = timeline
         self.host = host
+        self.balancer = ""  # another address, of a load balancer in front of the platform
         self.running = True
         self.stopped = False  # by `stop_app`: its node runs, RabbitMQ in it does not
         self.split: dict[str, tuple[str, ...]] = {}  # node -> those it has lost

@@ -176,6 +176,8 @@ class Installation:
         """The ports on which something listens at an address."""
         if address == "127.0.0.1":
             address = seen_from.address
+        if address == self.broker.balancer:
+            address = self.platform.address
         machine = next((m for m in self.machines.values() if m.address == address and m.up), None)
         if machine is None:
             return set()

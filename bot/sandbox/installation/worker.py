@@ -192,7 +192,7 @@ class TravisWorker(Service):
         if host not in (self.broker.host, *self.machine.names):
             self._give_up(f"dial tcp: lookup {host}: no such host")
             return
-        if (address := self.machine.names.get(host, host)) != self.broker.host:
+        if (address := self.machine.names.get(host, host)) not in (self.broker.host, self.broker.balancer):
             self._later(DIAL_TIMEOUT, lambda: self._give_up(f"dial tcp {address}:{port}: i/o timeout"))
             return
         if "network" in self.machine.wedged or port in self.machine.blocked:

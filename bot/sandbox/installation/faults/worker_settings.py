@@ -106,6 +106,16 @@ def another_name(installation: Installation, machine: Machine) -> None:
     _started_again(installation, machine)
 
 
+@fault("goes through a load balancer", cause=SUSPICIOUS)
+def balancer(installation: Installation, machine: Machine) -> None:
+    """Its settings name a load balancer in front of the platform, and an old travis-enterprise the platform itself."""
+    machine.names["balancer.internal"] = installation.broker.balancer = "127.0.0.99"
+    _edited(machine, MAIN, lambda text: text.replace(DOMAIN, "balancer.internal"))
+    if machine.systemd:
+        machine.write(ENTERPRISE, f'export TRAVIS_ENTERPRISE_HOST="{DOMAIN}"\n')
+    _started_again(installation, machine)
+
+
 @fault("has its settings touched", cause=SUSPICIOUS)
 def touched(_installation: Installation, machine: Machine) -> None:
     """Configuration management wrote the same text again: the file is newer than the start, and says the same."""
