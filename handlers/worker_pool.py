@@ -6,7 +6,9 @@ says nothing, and never opens them again. Only a restart brings them back.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+from bot.core.fact import Fact
 from bot.core.finding import Finding, Severity
 from bot.core.fix import Fix, readable
 from bot.core.handler import diagnosis
@@ -38,7 +40,7 @@ class Part:
 )
 def worker_pool_shrunk(look: Look, machine: Target) -> Iterator[Finding]:
     part = _part(look, machine)
-    if part is None or part.seen.builds >= part.pool:
+    if part is None or part.seen.builds >= part.pool or _draining(look, machine):
         return
     yield Finding(
         "worker.pool-shrunk",
@@ -60,7 +62,7 @@ def worker_pool_shrunk(look: Look, machine: Target) -> Iterator[Finding]:
 )
 def worker_canceller_lost(look: Look, machine: Target) -> Iterator[Finding]:
     part = _part(look, machine)
-    if part is None or part.seen.cancels:
+    if part is None or part.seen.cancels or _draining(look, machine):
         return
     yield Finding(
         "worker.canceller-lost",
@@ -74,17 +76,17 @@ def worker_canceller_lost(look: Look, machine: Target) -> Iterator[Finding]:
 
 
 def _part(look: Look, machine: Target) -> Part | None:
-    """None for a worker of which nothing can be said here: it does not run, has just started, is draining, or RabbitMQ
-    sees nothing of it at all, which is another diagnosis's matter.
+    """None for a worker of which nothing can be said here: it does not run, has just started, or RabbitMQ sees nothing
+    of it at all, which is another diagnosis's matter.
     """
     look.together(worker.init_system(machine), worker.addresses(machine))
     init = look(worker.init_system(machine))
-    look.together(pool.lines(machine), pool.draining(machine, init), *worker.asked(look, machine))
+    look.together(pool.lines(machine), *worker.asked(look, machine))
     now = worker.service(look, machine)
     if not now.running or (now.since is not None and now.since < JUST_STARTED):
         return None
     seen = _seen(look, machine)
-    if not seen.builds or look(pool.draining(machine, init)):
+    if not seen.builds:
         return None
     size = pool.pool(look(pool.lines(machine)), init).size
     edited = init == worker.UPSTART and now.pid and seen.builds != size
@@ -96,10 +98,22 @@ def _started_with(look: Look, machine: Target, pid: int) -> int:
     was not told.
     """
     has = settings.process_has(machine, pid)
-    look.together(has, worker.boot_id(machine), worker.is_worker_machine(machine))  # or a fix would cost a fourth round
+    look.together(has, *_next(machine, worker.UPSTART))
     inside = look(has) or {}
     said = inside.get(settings.PREFIX + pool.SIZE) or inside.get(pool.SIZE, "")
     return int(said) if said.isdigit() else 0
+
+
+def _draining(look: Look, machine: Target) -> bool:
+    """A worker that gives up its places one after the other does what it was told."""
+    init = look(worker.init_system(machine))
+    look.together(*_next(machine, init))
+    return look(pool.draining(machine, init))
+
+
+def _next(machine: Target, init: str) -> tuple[Fact[Any], ...]:
+    """What is asked where something is missing, with what a fix needs, or that would cost a fourth round."""
+    return pool.draining(machine, init), worker.boot_id(machine), worker.is_worker_machine(machine)
 
 
 def _seen(look: Look, machine: Target) -> rabbitmq.Presence:

@@ -14,7 +14,7 @@ from bot.core.fact import Fact, fact
 from bot.core.fix import Change
 from bot.core.question import Output
 from bot.core.target import Target
-from handlers.toolbox import docker, edit, settings, worker
+from handlers.toolbox import edit, settings, worker
 from handlers.toolbox.edit import Edit
 from handlers.toolbox.settings import Entry, Settings
 
@@ -86,14 +86,12 @@ def api_is_other(machine: Target, init: str, version: str) -> Fact[bool]:
 @fact
 def draining(machine: Target, init: str) -> Fact[bool]:
     """Was the worker told to take no new builds, to pause (USR2) or to end (INT), since it was started?"""
-    return Fact(f"Is {worker.SERVICE} on {machine} draining?", machine, docker.log(init), _draining)
+    return Fact(f"Is {worker.SERVICE} on {machine} draining?", machine, worker.orders(init), _draining)
 
 
 def _draining(said: Output) -> bool:
-    if not said.ok:
-        raise Unknown(f"the worker's log cannot be read: {said.err.strip()[:200]}")
-    since_start = said.out.rsplit("worker started", 1)[-1]
-    return since_start.count("SIGUSR2 received") % 2 == 1 or "SIGINT received" in since_start
+    since, _ = worker.since_start(said)
+    return worker.pausing(since) or "SIGINT received" in since
 
 
 # ---------------------------------------------------------------- the docker API's line

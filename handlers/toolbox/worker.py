@@ -27,6 +27,9 @@ BACK_WITHIN = timedelta(minutes=3)
 SETTLED = timedelta(minutes=2)  # a worker that has been up for less may be one that keeps ending
 REBOOT_WITHIN = timedelta(minutes=10)
 BROKER_PORTS = "( dport = :5672 or dport = :4567 or dport = :5671 )"
+LOG = f"/var/log/upstart/{SERVICE}.log"  # of Ubuntu 14.04, which puts it away every night
+ROTATED = (*(f"{LOG}.{night}.gz" for night in range(7, 0, -1)), f"{LOG}.1")
+ORDERS = "worker started|SIG(USR2|INT) received"
 SHOWN = "ActiveState,SubState,MainPID,UnitFileState,ExecMainStartTimestampMonotonic"
 
 
@@ -193,27 +196,52 @@ def still_on_boot(machine: Target, boot: str) -> Fact[bool]:
 @fact
 def paused(machine: Target, init: str) -> Fact[bool]:
     """Has the worker been told to drain, and not been told otherwise since? Its log says so."""
-    return Fact(f"{SERVICE} on {machine} is paused", machine, log(init), _paused)
+    return Fact(f"{SERVICE} on {machine} is paused", machine, orders(init), _paused)
 
 
 @fact
 def not_paused(machine: Target, init: str) -> Fact[bool]:
-    return Fact(f"{SERVICE} on {machine} is not paused", machine, log(init), lambda said: not _paused(said))
+    """The same, asked before pausing: one that is up for longer than logs are kept was hardly paused all along."""
+    asks = f"{SERVICE} on {machine} is not paused"
+    return Fact(asks, machine, orders(init), lambda said: not pausing(since_start(said)[0]))
 
 
 def log(init: str) -> Command:
     """How the end of the worker's log is read."""
     if init == UPSTART:
-        return sh("tail", "-n", "500", f"/var/log/upstart/{SERVICE}.log").sudo()
+        return sh("tail", "-n", "500", LOG).sudo()
     return sh("journalctl", "-u", SERVICE, "-n", "500", "-o", "cat", "--no-pager").sudo()
 
 
+def orders(init: str) -> Command:
+    """How the worker's starts, and what it was told by signals, are found in all that is kept of its log: a pause lasts
+    longer than the end of a log goes back.
+    """
+    if init == UPSTART:
+        return sh("zgrep", "-h", "-E", ORDERS, *ROTATED, LOG).sudo()
+    whole = sh("journalctl", "-u", SERVICE, "-b", "-o", "cat", "--no-pager").sudo()
+    return whole | sh("grep", "-E", ORDERS)
+
+
+def since_start(said: Output) -> tuple[str, bool]:
+    """The orders since the last start, and whether that start is there; raises Unknown when nothing can be read."""
+    wrong = [line for line in said.err.splitlines() if "No such file" not in line]
+    if said.exit is None or (wrong and not said.out):
+        raise Unknown(f"the worker's log cannot be read: {' '.join(wrong)[:200] or 'no answer in time'}")
+    _, started, since = said.out.rpartition("worker started")
+    return since, bool(started)
+
+
+def pausing(since: str) -> bool:
+    """USR2 toggles: an odd number since the process began is a pause, and the second one ends it."""
+    return since.count("SIGUSR2 received") % 2 == 1
+
+
 def _paused(said: Output) -> bool:
-    """USR2 toggles: an odd number since the process began is a pause."""
-    if not said.ok:
-        raise Unknown(f"the worker's log cannot be read: {said.err.strip()}")
-    since_start = said.out.rsplit("worker started", 1)[-1]
-    return since_start.count("SIGUSR2 received") % 2 == 1
+    since, started = since_start(said)
+    if not started and not pausing(since):
+        raise Unknown("the worker's log does not go back to its start, so nobody knows whether it was told to pause")
+    return pausing(since)
 
 
 @fact

@@ -299,12 +299,13 @@ class TravisWorker(Service):
 
     def signal(self, name: str) -> None:
         """The worker looks once a second whether a signal came; TERM and KILL take effect at once."""
-        actions = {"USR2": self._usr2, "INT": self._int, "USR1": self._usr1, "TERM": self._term, "KILL": self._kill}
+        actions = {"USR2": self.usr2, "INT": self._int, "USR1": self._usr1, "TERM": self._term, "KILL": self._kill}
         action = actions.get(name)
         if action is not None:
             self._later(0.1 if name in ("TERM", "KILL") else SIGNAL_POLL, action)
 
-    def _usr2(self) -> None:
+    def usr2(self) -> None:
+        """It drains and pauses; the second time it ends, and is started again."""
         self._say_log("warning", "SIGUSR2 received, toggling graceful shutdown and pause", "self=cli")
         if self.pausing:
             self.restarted()

@@ -198,6 +198,8 @@ class SystemdMachine(Machine):
     def _journalctl(self, call: Call) -> str | None:
         if call.words[:3] == ("-u", SERVICE, "-n") and call.words[4:] == ("-o", "cat", "--no-pager"):
             return self.last_lines(call.words[3])
+        if call.words == ("-u", SERVICE, "-b", "-o", "cat", "--no-pager"):
+            return self.last_lines("0")
         return None
 
     def _docker(self, call: Call) -> str | None:

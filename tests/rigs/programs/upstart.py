@@ -1,6 +1,7 @@
 """A worker machine with upstart, as Ubuntu 14.04 has it: the worker is a program of its own."""
 
 import os
+import re
 import signal
 
 from tests.rigs.programs.answers import Answer, Call, become, real, said
@@ -25,6 +26,7 @@ class UpstartMachine(Machine):
             "kill": self._kill,
             "tail": self._tail,
             "grep": lambda call: become("/usr/bin/grep", self.paths(call.words)),
+            "zgrep": self._zgrep,
             "ss": lambda call: said(self.sockets()) if call.has("-tn", "state", "established") else None,
             "docker": self._docker,
         }
@@ -79,6 +81,13 @@ class UpstartMachine(Machine):
         if len(call.words) == 3 and call.has("-n") and call.words[2] == LOG:
             return self.last_lines(call.words[1])
         return become("/usr/bin/tail", self.paths(call.words))
+
+    def _zgrep(self, call: Call) -> str | None:
+        if call.words[:2] != ("-h", "-E") or call.words[-1] != LOG:
+            return None
+        lines = self.log.read_text(errors="replace").splitlines(keepends=True)
+        missing = "".join(f"gzip: {path}: No such file or directory\n" for path in call.words[3:-1])
+        return said("".join(line for line in lines if re.search(call.words[2], line)), missing, 2)
 
     def _docker(self, call: Call) -> str | None:
         if call.words == ("ps", "-q", "--filter", "name=travis-job-"):

@@ -4,7 +4,7 @@ from bot.core.target import Role
 from bot.sandbox.installation.faults import SUSPICIOUS, CannotBe, fault, worker_of
 from bot.sandbox.installation.installation import Installation
 from bot.sandbox.installation.state import Machine
-from bot.sandbox.installation.worker import EFFECTIVE, RUN_DIR, SETTINGS, UNIT
+from bot.sandbox.installation.worker import EFFECTIVE, RUN_DIR, SETTINGS, UNIT, UPSTART_LOG
 
 WAITING = 5  # builds that wait when nobody takes them
 LONG = 1800.0  # seconds that such a build takes
@@ -138,6 +138,23 @@ def no_run_directory(installation: Installation, machine: Machine) -> None:
 def not_enabled(_installation: Installation, machine: Machine) -> None:
     """travis-worker is disabled: after a reboot it would stay down."""
     machine.units[UNIT].enabled = "disabled"
+
+
+@fault("was paused some days ago", cause="worker.paused")
+def paused(installation: Installation, machine: Machine) -> None:
+    """Somebody told it to drain and pause; since then its log was put away twice (later: it has said much more)."""
+    worker = worker_of(installation, machine)
+    if worker.connection is None:
+        raise CannotBe(f"{machine.name} is not connected to RabbitMQ, so it would be nothing but lost")
+    worker.usr2()
+    chatter = 'level=debug msg="heartbeat" pid=1 self=cli'
+    if machine.systemd:
+        for _ in range(600):
+            machine.log(UNIT, chatter)
+        return
+    machine.write(f"{UPSTART_LOG}.2.gz", machine.read(UPSTART_LOG) or "", mode=0o640)
+    for path in (f"{UPSTART_LOG}.1.gz", UPSTART_LOG):
+        machine.write(path, f"{chatter}\n" * 600, mode=0o640)
 
 
 @fault("asks for a sudo password", cause="worker.sudo-denied")

@@ -1,4 +1,4 @@
-"""Text: printf, echo, grep, head, tail, wc, sort, uniq, cut, tr."""
+"""Text: printf, echo, grep, zgrep, head, tail, wc, sort, uniq, cut, tr."""
 
 import re
 
@@ -93,6 +93,13 @@ def grep(call: Call) -> Reply:
     if "o" in read:
         matched = [hit[0] for line in matched for hit in test.finditer(line) if hit[0]]
     return Reply(status, "".join(f"{line}\n" for line in matched), err)
+
+
+@program("zgrep")
+def zgrep(call: Call) -> Reply:
+    """grep, in files that gzip has packed or not; it is gzip that misses a file."""
+    reply = call.run(("grep", *call.words))
+    return Reply(reply.exit, reply.out, reply.err.replace("grep: ", "gzip: "))
 
 
 def _hits(test: re.Pattern[str], line: str, given: dict[str, list[str]]) -> bool:
