@@ -49,7 +49,8 @@ def network_listeners(look: Look, machine: Target) -> Iterator[Finding]:
             machine,
             f"something takes {machine}'s connection to {mute[0].host}:{mute[0].port}, but it is not RabbitMQ",
             evidence=evidence,
-            person=f"Find out what answers on port {mute[0].port} of {network.platform_of(look, mute[0].host)} for "
+            person=network.without_port(machine, mute)
+            or f"Find out what answers on port {mute[0].port} of {network.platform_of(look, mute[0].host)} for "
             f"{machine.address or machine}: a proxy or a load balancer without a broker behind it. AMQP does not go "
             "through an HTTP proxy; let it reach RabbitMQ directly.",
             link=network.RUNBOOK,
@@ -57,6 +58,12 @@ def network_listeners(look: Look, machine: Target) -> Iterator[Finding]:
 
 
 def _person(look: Look, machine: Target, refused: tuple[network.Road, ...]) -> str:
+    named = tuple(road for road in refused if not road.implied)
+    said = (_start(look, machine, named) if named else "", network.without_port(machine, refused))
+    return " ".join(filter(None, said))
+
+
+def _start(look: Look, machine: Target, refused: tuple[network.Road, ...]) -> str:
     rules = " and ".join(f"{road.port} ({road.use})" for road in refused)
     tls = (
         f" RabbitMQ may listen with TLS only, on {network.AMQPS}: then AMQP_URI on {machine} has to begin with "

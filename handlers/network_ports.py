@@ -23,7 +23,9 @@ def network_ports(look: Look, machine: Target) -> Iterator[Finding]:
     if not blocked:
         return
     ports = " and ".join(str(road.port) for road in blocked)
-    fixes, person = _in_aws(look, machine, blocked)
+    shut = tuple(road for road in blocked if not road.implied)
+    fixes, person = _opened(look, machine, shut) if shut else ((), ())
+    person = tuple(filter(None, (*person, network.without_port(machine, blocked))))
     yield Finding(
         "net.port-blocked",
         Severity.BROKEN,
@@ -31,9 +33,14 @@ def network_ports(look: Look, machine: Target) -> Iterator[Finding]:
         f"{machine} gets no answer from port {ports} of {blocked[0].host}",
         evidence=f"tried from {machine}: {network.listed(network.roads(look, machine))}",
         fixes=fixes,
-        person=" ".join((_person(look, machine, blocked), *person)),
+        person=" ".join(person),
         link=network.RUNBOOK,
     )
+
+
+def _opened(look: Look, machine: Target, shut: tuple[network.Road, ...]) -> tuple[tuple[Fix, ...], tuple[str, ...]]:
+    fixes, person = _in_aws(look, machine, shut)
+    return fixes, (_person(look, machine, shut), *person)
 
 
 def _in_aws(look: Look, machine: Target, blocked: tuple[network.Road, ...]) -> tuple[tuple[Fix, ...], tuple[str, ...]]:

@@ -20,6 +20,7 @@ from bot.core.target import Role, Target
 from handlers.toolbox import platform, rabbitmq, settings, worker
 
 AMQP, AMQPS, HTTPS, DASHBOARD = 5672, 4567, 443, 8800
+IMPLIED = 5671  # where travis-worker goes by an amqps:// address that names no port
 LOOPBACK = "127.0.0.1"
 UPTIME = "__build__/uptime"  # of travis-build, through the platform's web server
 NO_PROGRAM = 127
@@ -63,7 +64,7 @@ _SAID = (
 )
 
 
-_PORTS = {"amqp": AMQP, "amqps": AMQPS, "https": HTTPS, "http": 80}
+_PORTS = {"amqp": AMQP, "amqps": IMPLIED, "https": HTTPS, "http": 80}
 _URI = re.compile(r"([A-Za-z]+)://(?:[^/]*@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?(?:[/?].*)?")
 
 
@@ -75,6 +76,7 @@ class Road:
     port: int
     use: str
     way: Way
+    implied: bool = False  # the vendor's port for TLS is another one, and the address names none
 
     def __str__(self) -> str:
         return f"{self.port} ({self.use}): {self.way.value}"
@@ -88,6 +90,7 @@ class Endpoint:
     port: int
     use: str
     tls: bool = False
+    implied: bool = False
 
 
 # ---------------------------------------------------------------- facts
@@ -205,7 +208,8 @@ def endpoint(uri: str, use: str) -> Endpoint | None:
     if found is None or found[1].lower() not in _PORTS or int(found[3] or 1) > 65535:
         return None
     scheme, host = found[1].lower(), found[2].strip("[]").lower()
-    return Endpoint(host, int(found[3] or _PORTS[scheme]), use, scheme == "amqps")
+    tls = scheme == "amqps"
+    return Endpoint(host, int(found[3] or _PORTS[scheme]), use, tls, implied=tls and not found[3])
 
 
 def uptime_page(uri: str) -> str:
@@ -234,7 +238,10 @@ def unresolved(look: Look, machine: Target) -> tuple[str, ...]:
 def roads(look: Look, machine: Target) -> tuple[Road, ...]:
     """Every way that the worker needs, tried in one round."""
     look.together(*_facts(look, machine))
-    return tuple(Road(each.host, each.port, each.use, _tried(look, machine, each)) for each in endpoints(look, machine))
+    return tuple(
+        Road(each.host, each.port, each.use, _tried(look, machine, each), each.implied)
+        for each in endpoints(look, machine)
+    )
 
 
 def _tried(look: Look, machine: Target, to: Endpoint) -> Way:
@@ -287,6 +294,15 @@ def is_address(host: str) -> bool:
 def listed(found: Iterable[Road]) -> str:
     """The roads as a sentence has them: `5672 (RabbitMQ): no answer, 443 (build scripts): open`."""
     return ", ".join(map(str, found))
+
+
+def without_port(machine: Target, found: Iterable[Road]) -> str:
+    """What is wrong with an address that only lacks its port, empty when none does: no firewall has to be opened."""
+    host = next((road.host for road in found if road.implied), "")
+    return host and (
+        f"AMQP_URI on {machine} begins with amqps:// and names no port, so travis-worker goes to {IMPLIED}; RabbitMQ "
+        f"listens with TLS on {AMQPS} here: write {host}:{AMQPS} there, and restart travis-worker."
+    )
 
 
 def platform_of(look: Look, host: str) -> str:

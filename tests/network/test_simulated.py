@@ -217,19 +217,28 @@ def test_at_most_three_rounds(simulated: Simulated) -> None:
 
 
 @pytest.mark.parametrize(
-    ("uri", "host", "port", "tls"),
+    ("uri", "host", "port", "tls", "implied"),
     [
-        ("amqp://[masked]@travis.example.com/travis", "travis.example.com", 5672, False),
-        ("amqps://[masked]@travis.example.com/travis", "travis.example.com", 4567, True),
-        ("amqps://[masked]@travis.example.com:5671/travis", "travis.example.com", 5671, True),
-        ("AMQP://u:p@10.0.0.10:5673", "10.0.0.10", 5673, False),
-        ("amqp://u:p@[2001:db8::1]:5672/travis", "2001:db8::1", 5672, False),
-        ("https://travis.example.com:8443/__build__/script", "travis.example.com", 8443, False),
-        ("http://[masked]@travis.example.com?x=1", "travis.example.com", 80, False),
+        ("amqp://[masked]@travis.example.com/travis", "travis.example.com", 5672, False, False),
+        ("amqps://[masked]@travis.example.com/travis", "travis.example.com", 5671, True, True),
+        ("amqps://[masked]@travis.example.com:5671/travis", "travis.example.com", 5671, True, False),
+        ("AMQP://u:p@10.0.0.10:5673", "10.0.0.10", 5673, False, False),
+        ("amqp://u:p@[2001:db8::1]:5672/travis", "2001:db8::1", 5672, False, False),
+        ("https://travis.example.com:8443/__build__/script", "travis.example.com", 8443, False, False),
+        ("http://[masked]@travis.example.com?x=1", "travis.example.com", 80, False, False),
     ],
 )
-def test_where_an_address_leads(uri: str, host: str, port: int, tls: bool) -> None:
-    assert network.endpoint(uri, "") == network.Endpoint(host, port, "", tls)
+def test_where_an_address_leads(uri: str, host: str, port: int, tls: bool, implied: bool) -> None:
+    assert network.endpoint(uri, "") == network.Endpoint(host, port, "", tls, implied)
+
+
+def test_an_address_with_tls_and_no_port_is_told_so_and_no_firewall(simulated: Simulated) -> None:
+    inject(simulated.installation, "worker-1 uses TLS and names no port")
+    pass_time(simulated.installation, 60)
+    [finding] = troubles(look(simulated))
+    assert (finding.cause, finding.target.name, finding.fixes) == ("net.port-refused", "worker-1", ())
+    assert "write travis.example.com:4567 there" in finding.person
+    assert "firewall" not in finding.person
 
 
 @pytest.mark.parametrize(

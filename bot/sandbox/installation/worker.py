@@ -16,6 +16,7 @@ from bot.sandbox.installation.timeline import Event
 
 UNIT = "travis-worker"
 IMAGE = "travisci/worker:v6.2.2"
+IMPLIED = 5671  # where Go's AMQP client goes with TLS when no port is named
 RUN_DIR = "/var/tmp/travis-run.d"
 EFFECTIVE = f"{RUN_DIR}/travis-worker"
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -430,7 +431,7 @@ def _amqp(uri: str) -> tuple[str, str, str, int, str]:
     found = re.fullmatch(r"(amqps?)://(?:([^:@/]*):([^@/]*)@)?([^:/]*)(?::(\d+))?(?:/(.*))?", uri)
     if found is None:
         return "guest", "guest", "", PORT, "/"
-    port = int(found[5]) if found[5] else TLS_PORT if found[1] == "amqps" else PORT
+    port = int(found[5]) if found[5] else IMPLIED if found[1] == "amqps" else PORT
     return found[2] or "guest", found[3] or "guest", found[4], port, found[6] or "/"
 
 

@@ -33,6 +33,14 @@ def tls_alone(installation: Installation, _machine: Machine) -> None:
         _connect_anew(installation, worker)
 
 
+@fault("uses TLS and names no port", cause="net.port-refused")
+def tls_without_port(installation: Installation, machine: Machine) -> None:
+    """Its address was changed to amqps:// and names no port: it goes to 5671, and RabbitMQ listens on 4567."""
+    file = machine.files[SETTINGS[2]]
+    file.text = file.text.replace("amqp://", "amqps://")
+    _connect_anew(installation, machine)
+
+
 @fault("meets a silent proxy", cause="net.amqp-silent")
 def silent_proxy(installation: Installation, machine: Machine) -> None:
     """A proxy in between takes its connections to RabbitMQ, and passes nothing on."""
