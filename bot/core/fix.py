@@ -1,7 +1,7 @@
 """What would be changed: a fix is a few steps on one machine, and says beforehand what it risks."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import Enum
 from typing import Any
@@ -168,6 +168,26 @@ class Fix:
     def locks(self) -> tuple[str, ...]:
         """The keys to lock, sorted, so that two runs can never wait for each other in a ring."""
         return tuple(sorted({self.target.key, *(target.key for target in self.also_locks)}))
+
+
+def placed(fix: Fix, where: Callable[[Fact[Any]], Target | None]) -> Fix:
+    """The same fix, each of its facts asked of the machine that `where` names; None leaves it to its role."""
+
+    def there(fact: Fact[Any]) -> Fact[Any]:
+        return fact if (machine := where(fact)) is None else replace(fact, on=machine)
+
+    def change(step: Change) -> Change:
+        return step if step.needed is None else replace(step, needed=there(step.needed))
+
+    def step(each: Step) -> Step:
+        return replace(each, fact=there(each.fact)) if isinstance(each, Wait) else change(each)
+
+    return replace(
+        fix,
+        steps=tuple(map(step, fix.steps)),
+        saves=tuple(map(there, fix.saves)),
+        ensure=tuple(map(change, fix.ensure)),
+    )
 
 
 def readable(span: timedelta) -> str:

@@ -181,7 +181,8 @@ def _fact_to_json(fact: Fact[Any]) -> Json:
     if fact.ref is None:
         raise Permanent(f"`{fact.asks}` cannot be part of a plan: make it with a function under @fact")
     made_with = _stored(fact.ref.arguments)
-    return {"asks": fact.asks, "question": str(fact.question), "fact": fact.ref.name, "with": made_with}
+    asked = {"asks": fact.asks, "question": str(fact.question), "fact": fact.ref.name, "with": made_with}
+    return asked | ({"on": fact.on.name} if isinstance(fact.on, Target) else {})
 
 
 def _stored(arguments: tuple[Any, ...]) -> list[Any]:
@@ -247,7 +248,8 @@ def _command(stored: Json) -> Command | Statement | AwsCall:
 def _fact(stored: Json, find: FindTarget) -> Fact[Any]:
     if (make := FACTS.get(stored["fact"])) is None:
         raise Permanent(f"the plan waits for `{stored['asks']}`, which this version of opsbot cannot ask")
-    return make(*(_argument(each, find) for each in stored["with"]))
+    made = make(*(_argument(each, find) for each in stored["with"]))
+    return replace(made, on=find(stored["on"])) if "on" in stored else made
 
 
 def _argument(stored: Any, find: FindTarget) -> Any:

@@ -341,7 +341,7 @@ class Recovery:
 
     def _action_fix(self, action: Action, target: Target) -> Fix:
         argument = self.journal.run.order.argument
-        fix = self.diagnoser.planned(lambda look: action.fix(look, target, argument), self.journal.stop)
+        fix = self.diagnoser.fix(action, target, argument, self.journal.stop)
         self.journal.heed_stop()
         return fix
 

@@ -15,7 +15,8 @@ from bot.core.command import Command
 from bot.core.errors import OpsbotError, Unknown
 from bot.core.fact import Fact, FactRef, made_once
 from bot.core.finding import Finding, Severity
-from bot.core.handler import Diagnosis
+from bot.core.fix import Fix, placed
+from bot.core.handler import Action, Diagnosis
 from bot.core.look import CannotLook, NotYet
 from bot.core.ports import Asker
 from bot.core.question import Answer, Output, Question, Rows, Unanswered
@@ -121,51 +122,95 @@ class Cache:
 
 @dataclass(frozen=True)
 class CachedLook:
-    """The `look` that a diagnosis gets."""
+    """The `look` that a diagnosis gets. What any machine of a role can answer is asked of the machine that the look is
+    about, where it has that role: a container's id, what is asked in it and the fix belong to one machine.
+    """
 
     cache: Cache
+    about: Target | None = None
 
     @property
     def site(self) -> Site:
         return self.cache.site
 
     def __call__(self, fact: Fact[T]) -> T:
-        return self.cache.read(fact)
+        return self.cache.read(self._own(fact))
 
     def together(self, *facts: Fact[Any]) -> None:
-        missing = [fact for fact in facts if (self.cache.where(fact), fact.question) not in self.cache.answers]
+        own = [self._own(fact) for fact in facts]
+        missing = [fact for fact in own if (self.cache.where(fact), fact.question) not in self.cache.answers]
         if missing:
             raise NotYet(*missing)
 
     def earlier(self, fact: Fact[T], at_least: timedelta) -> T | None:
-        answer = self.cache.earlier(self.cache.where(fact), fact.question, at_least)
+        """A sample of another machine of the role is as good, where it was asked the very same."""
+        here = self.cache.where(self._own(fact))
+        others = () if isinstance(fact.on, Target) else (each for each in self.site.of(fact.on) if each != here)
+        samples = (self.cache.earlier(target, fact.question, at_least) for target in (here, *others))
+        answer = next((sample for sample in samples if sample is not None), None)
         return None if answer is None else fact.parse(answer)
+
+    def bound(self, fix: Fix) -> Fix:
+        """The fix, all of whose facts say which machine is asked: it stays that one when another answers again."""
+        return placed(fix, lambda fact: self.cache.where(self._own(fact)) if self._has(fact) else None)
+
+    def _has(self, fact: Fact[Any]) -> bool:
+        return isinstance(fact.on, Target) or bool(self.site.of(fact.on))
+
+    def _own(self, fact: Fact[T]) -> Fact[T]:
+        if self.about is None or fact.on is not self.about.role:
+            return fact
+        return replace(fact, on=self.about)
 
 
 @dataclass
 class Pair:
-    """One diagnosis of one machine on its way: done when `wants` is empty."""
+    """One diagnosis of one machine on its way: done when `wants` is empty. It is about the next one of `instead` when
+    its machine does not answer; when none does, `first` is told.
+    """
 
     diagnosis: Diagnosis
     machine: Target
+    instead: tuple[Target, ...] = ()
     findings: tuple[Finding, ...] = ()
     wants: tuple[Fact[Any], ...] = ()
     unknown: str = ""
     again_in: timedelta | None = None
     cannot: CannotLook | None = None
+    first: tuple[Target, CannotLook] | None = None
 
     def run(self, cache: Cache) -> None:
         self.findings, self.wants, self.unknown, self.again_in, self.cannot = (), (), "", None, None
+        look = CachedLook(cache, self.machine)
         try:
-            self.findings = tuple(self.diagnosis.look(CachedLook(cache), self.machine))
+            self.findings = tuple(_bound(look, each) for each in self.diagnosis.look(look, self.machine))
         except NotYet as stopped:
             self.wants = stopped.facts
         except CannotLook as failure:
             self.cannot = failure
+            if self._moves(cache, failure):
+                self.run(cache)
         except Unknown as why:
             self.unknown, self.again_in = f"{self.machine}: {why}", why.again_in
         except Exception as error:  # one handler's mistake must not hide what the others saw
             self.unknown = f"{self.machine}: `{self.diagnosis.name}` failed: {type(error).__name__}: {error}"
+
+    def _moves(self, cache: Cache, failure: CannotLook) -> bool:
+        """On to the next machine that has not failed to answer the same kind of question."""
+        kind = type(failure.fact.question)
+        if failure.fact.on != self.machine or (self.machine, kind) not in cache.silent:
+            return False
+        self.first = self.first or (self.machine, failure)
+        left = [each for each in self.instead if (each, kind) not in cache.silent]
+        if left:
+            self.machine, self.instead = left[0], tuple(left[1:])
+        else:
+            self.machine, self.cannot = self.first
+        return bool(left)
+
+
+def _bound(look: CachedLook, finding: Finding) -> Finding:
+    return replace(finding, fixes=tuple(map(look.bound, finding.fixes))) if finding.fixes else finding
 
 
 @dataclass(frozen=True)
@@ -179,27 +224,26 @@ class Diagnoser:
     def look(self, diagnoses: Sequence[Diagnosis], machines: Iterable[Target], abort: Flag) -> Report:
         """Run these diagnoses on these machines (each on those of its role)."""
         chosen = tuple(machines)
-        pairs = [Pair(each, machine) for each in diagnoses for machine in self._asked_about(each, chosen)]
+        pairs = [pair for each in diagnoses for pair in _pairs(each, chosen)]
         cache = Cache(self.site, self.earlier)
         with made_once():
             self._rounds(pairs, cache, abort)
         return _report(pairs, cache)
 
-    def _asked_about(self, diagnosis: Diagnosis, machines: Sequence[Target]) -> Sequence[Target]:
-        """What concerns the whole installation is asked about its first machine, wherever the answers come from."""
-        own = [machine for machine in machines if machine.role is diagnosis.each]
-        return own[:1] if diagnosis.once else own
+    def fix(self, action: Action, machine: Target, argument: str, abort: Flag) -> Fix:
+        """The fix that an action orders for a machine, as it is now; raises Refused, CannotLook or Unknown."""
+        return self.planned(lambda look: look.bound(action.fix(look, machine, argument)), abort, machine)
 
     def answer(self, fact: Fact[T], abort: Flag) -> T:
         """One fact, asked now; raises CannotLook or Unknown."""
         return self.planned(lambda look: look(fact), abort)
 
-    def planned(self, make: Callable[[CachedLook], T], abort: Flag) -> T:
+    def planned(self, make: Callable[[CachedLook], T], abort: Flag, about: Target | None = None) -> T:
         """The value of a function that looks, such as an action's plan; raises CannotLook or Unknown."""
         cache = Cache(self.site, self.earlier)
         for _ in range(MOST_ROUNDS):
             try:
-                return make(CachedLook(cache))
+                return make(CachedLook(cache, about))
             except NotYet as stopped:
                 self._ask(stopped.facts, cache, abort)
         raise Unknown("the plan still had questions after ten rounds")
@@ -240,6 +284,14 @@ class Diagnoser:
             for machine, answers in zip(wanted, pool.map(ask, wanted), strict=True):
                 cache.learn(machine, wanted[machine], answers)
                 heard(machine)
+
+
+def _pairs(diagnosis: Diagnosis, machines: Sequence[Target]) -> list[Pair]:
+    """What concerns the whole installation is asked about the first of its machines that answers."""
+    own = [machine for machine in machines if machine.role is diagnosis.each]
+    if diagnosis.once and own:
+        return [Pair(diagnosis, own[0], tuple(own[1:]))]
+    return [Pair(diagnosis, machine) for machine in own]
 
 
 def _run_on(pairs: Sequence[Pair], cache: Cache) -> list[Pair]:

@@ -69,7 +69,7 @@ def _databases(taking: Taking, look: Look) -> None:
     if (via := look.site.option("database.via", "container")) != "container":
         raise Unknown(f"dumps of a database that is reached {via} are not taken yet: back it up where it runs")
     machine = look.site.of(Role.PLATFORM)[0]
-    container = look(platform.main_container())
+    container = look(platform.container_of(machine))
     for name, database, user in _dumped(look):
         taking.store("databases", dump_source(machine, container, name, database, user))
 
@@ -98,7 +98,8 @@ def _redis(taking: Taking, look: Look) -> None:
     """`redis-cli --rdb -` asks for a copy as a replica does: nothing is written on the machine."""
     if (via := look.site.option("redis.via", "container")) != "container":
         raise Unknown(f"copies of a redis that is reached {via} are not taken yet: back it up where it runs")
-    taking.store("redis", redis_source(look.site.of(Role.PLATFORM)[0], look(platform.main_container())))
+    machine = look.site.of(Role.PLATFORM)[0]
+    taking.store("redis", redis_source(machine, look(platform.container_of(machine))))
 
 
 def redis_source(machine: Target, container: str) -> Source:
@@ -110,8 +111,9 @@ def _rabbitmq(taking: Taking, look: Look) -> None:
     via = look.site.option("rabbitmq.via", "container")
     if via == "http":
         raise Unknown("definitions of a RabbitMQ that is reached by http are not taken yet: export them where it runs")
-    container = "" if via == "host" else look(platform.main_container())
-    taking.store("rabbitmq", rabbitmq_source(look.site.of(Role.PLATFORM)[0], container))
+    machine = look.site.of(Role.PLATFORM)[0]
+    container = "" if via == "host" else look(platform.container_of(machine))
+    taking.store("rabbitmq", rabbitmq_source(machine, container))
 
 
 def rabbitmq_source(machine: Target, container: str) -> Source:

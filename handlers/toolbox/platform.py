@@ -27,6 +27,7 @@ UPTIME = "https://localhost/api/uptime"
 LINES = 5000  # of the platform's log that are read: its end, since an old trouble is over
 REDIRECT, STATUSES = "redirect_uri_mismatch", "maximum number of statuses"
 SUPPORT = "enterprise@travis-ci.com"
+RUNNING = sh("docker", "ps", "--format", "{{.ID}}\t{{.Image}}\t{{.Names}}").sudo()
 CONTAINERS = sh("docker", "ps", "-a", "--format", "{{.ID}}\t{{.Image}}\t{{.Status}}").sudo()
 
 
@@ -81,9 +82,14 @@ def data_dir(look: Look, platform: Target) -> str:
 
 @fact
 def main_container() -> Fact[str]:
-    """The id of the container that holds the platform's services."""
-    listing = sh("docker", "ps", "--format", "{{.ID}}\t{{.Image}}\t{{.Names}}").sudo()
-    return Fact("Which container runs the platform?", Role.PLATFORM, listing, _main_container)
+    """The id of the container that holds the platform's services, on the machine that the look is about."""
+    return Fact("Which container runs the platform?", Role.PLATFORM, RUNNING, _main_container)
+
+
+@fact
+def container_of(platform: Target) -> Fact[str]:
+    """The same for whoever goes on to speak to this very machine."""
+    return Fact(f"Which container runs the platform on {platform}?", platform, RUNNING, _main_container)
 
 
 def _main_container(said: Output) -> str:

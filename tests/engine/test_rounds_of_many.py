@@ -1,6 +1,8 @@
 """Rounds over several platforms and many machines: who answers for a role, and what explains what."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
 from threading import Event
 
 import pytest
@@ -9,10 +11,10 @@ from bot.core.command import sh
 from bot.core.errors import Unknown
 from bot.core.fact import Fact, fact
 from bot.core.finding import Finding, Severity
-from bot.core.fix import Change, Fix, Risk
-from bot.core.handler import Diagnosis
+from bot.core.fix import Change, Fix, Risk, Wait, equals
+from bot.core.handler import Action, Diagnosis
 from bot.core.look import CannotLook, Look
-from bot.core.plan import Plan
+from bot.core.plan import Plan, plan_from_json
 from bot.core.question import Output
 from bot.core.sql import Query, Statement
 from bot.core.target import Role, Site, Target
@@ -144,3 +146,34 @@ def test_a_long_plan_is_shown_whole() -> None:
     steps = tuple(Change(f"step {no}", sh("step", str(no))) for no in range(60))
     text = plan_text(Plan((Fix("a.b", "Much", HALL, steps, Risk.NONE),)))
     assert all(f"step {no}: step {no} " in text for no in range(60))
+
+
+def rest_of(machine: Target) -> Fix:
+    return Fix("a.b", "Rest", machine, (Wait(load(), equals(0), timedelta(minutes=1)),), Risk.NONE)
+
+
+def test_a_fix_asks_the_machine_that_was_asked_when_it_was_made() -> None:
+    """When the first platform answers again, it is still the second one's container that is waited for."""
+
+    def short(look: Look, machine: Target) -> Iterator[Finding]:
+        look(load())
+        yield Finding("grid.busy", Severity.WARN, machine, "busy", fixes=(rest_of(machine),))
+
+    machines = Machines({"one": {"load": "9"}, "two": {"load": "5"}}, away={"one"})
+    report = look(machines, Diagnosis("short", "x", Role.WORKER, "Is it busy?", short), at=(HALL,))
+    machines.away = set()
+    plan = plan_from_json(Plan(report.findings[0].finding.fixes).to_json(), SITE)
+    (wait,) = plan.fixes[0].steps
+    assert isinstance(wait, Wait)
+    assert diagnoser(machines).answer(wait.fact, Event()) == 5
+
+
+def test_an_action_asks_the_platform_that_it_is_for() -> None:
+    def rest(look: Look, machine: Target) -> Fix:
+        return replace(rest_of(machine), title=f"Rest at {look(load())}")
+
+    machines = Machines({"one": {"load": "9"}, "two": {"load": "5"}})
+    fix = diagnoser(machines).fix(Action("rest", Role.PLATFORM, "", Risk.NONE, rest), TWO, "", Event())
+    assert fix.title == "Rest at 5"
+    assert [step.fact.on for step in fix.steps if isinstance(step, Wait)] == [TWO]
+    assert [asked for asked in machines.asked if asked[0] == "one"] == []

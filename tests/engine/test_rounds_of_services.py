@@ -94,21 +94,25 @@ def test_rows_that_were_cut_are_not_read() -> None:
     assert report.unknown == ("platform-1: jobs: the answer was too long and is cut",)
 
 
-def test_a_database_that_is_away_moves_no_other_question_to_another_platform() -> None:
-    """Each platform has a container of its own: the next one is asked what this one could not answer, and only that."""
+def test_a_database_that_is_away_moves_only_what_needs_it_to_another_platform() -> None:
+    """Whole: its finding, its fixes and all that it asks are of one machine."""
 
-    def asked_twice(look: Look, machine: Target) -> Iterator[Finding]:
-        look.together(DISK, JOBS)
+    def of_both(look: Look, machine: Target) -> Iterator[Finding]:
         look(DISK)
-        look(Fact("load", Role.PLATFORM, sh("uptime"), lambda said: str(said.out)))
-        yield from ()
+        yield Finding("jobs.late", Severity.WARN, machine, f"{look(JOBS)} jobs")
+
+    def of_the_disk(look: Look, machine: Target) -> Iterator[Finding]:
+        yield Finding("disk.seen", Severity.WARN, machine, look(DISK))
 
     site = Site("prod", "travis.example.com", "2.2", (FIRST, SECOND))
     away = Unanswered("the database is away", "database-unreachable")
     machines = Machines(
-        {"platform-1": {"df": "fine", "uptime": "1", str(QUERY): away}, "platform-2": {str(QUERY): away}}
+        {"platform-1": {"df": "fine", str(QUERY): away}, "platform-2": {"df": "full", str(QUERY): Rows(({"jobs": 7},))}}
     )
-    diagnosis = Diagnosis("twice", "", Role.PLATFORM, "Twice?", asked_twice, once=True)
-    report = Diagnoser(site, machines, lambda *_: None).look([diagnosis], site, Event())
+    made = [Diagnosis(look.__name__, "", Role.PLATFORM, "?", look, once=True) for look in (of_both, of_the_disk)]
+    report = Diagnoser(site, machines, lambda *_: None).look(made, site, Event())
     assert report.unknown == ()
-    assert [asked for asked in machines.asked if asked[0] == "platform-2"] == [("platform-2", str(QUERY))]
+    assert [(found.finding.title, found.finding.target.name) for found in report.findings] == [
+        ("7 jobs", "platform-2"),
+        ("fine", "platform-1"),
+    ]

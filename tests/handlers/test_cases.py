@@ -3,8 +3,12 @@
 A case names the diagnosis, the machines with what they answer (the question as it is shown, and the text or the rows
 that came back), and what has to be found. A question that the case does not answer fails it, so a case also says what
 is not asked. `earlier` are the samples that were kept some minutes before; without them nobody has looked so early.
+
+A finding may also say which words must stand in its `title`, `evidence`, `person` or `link`, one or a list of them;
+`never` are words that may stand in none of them. `at` are the machines that are looked at, all of them without it.
 """
 
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
@@ -13,12 +17,16 @@ from typing import Any, cast
 import pytest
 import yaml
 
+from bot.core.fact import Fact
+from bot.core.finding import Finding
+from bot.core.fix import Fix, Wait
 from bot.core.question import Answer, Question
 from bot.core.target import Role, Site, Target
 from bot.engine.rounds import Diagnoser, Report
 from tests.engine.machines import Machines, diagnoses, table
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.yaml"))
+WORDS = ("title", "evidence", "person", "link")  # of a finding; a case names what has to stand in them
 MOST_ROUNDS = 3  # how deep a diagnosis may ask, so that a look at a hundred machines stays quick
 
 
@@ -32,7 +40,8 @@ class Counting(Machines):
 
 def installation(case: dict[str, Any]) -> Site:
     workers = {name: str(address) for name, address in case.get("workers", {"worker-1": "10.0.0.11"}).items()}
-    machines = [Target("platform-1", Role.PLATFORM, "prod", "10.0.0.10")]
+    platforms = {name: str(address) for name, address in case.get("platforms", {"platform-1": "10.0.0.10"}).items()}
+    machines = [Target(name, Role.PLATFORM, "prod", address) for name, address in platforms.items()]
     machines += [Target(name, Role.WORKER, "prod", address) for name, address in workers.items()]
     options = tuple((str(key), str(value)) for key, value in case.get("options", {}).items())
     return Site("prod", "travis.example.com", str(case.get("version", "2.2")), tuple(machines), options)
@@ -48,7 +57,8 @@ def look(case: dict[str, Any], machines: Machines) -> Report:
         return cast(Answer, samples.ask(target, [question], Event())[0]) if known else None
 
     diagnoser = Diagnoser(site, machines, earlier)
-    return diagnoser.look(diagnoses(case), site, Event())
+    at = [target for target in site if target.name in case.get("at", [each.name for each in site])]
+    return diagnoser.look(diagnoses(case), at, Event())
 
 
 def seen(report: Report) -> list[dict[str, Any]]:
@@ -63,13 +73,48 @@ def seen(report: Report) -> list[dict[str, Any]]:
     ]
 
 
+def said(finding: Finding) -> dict[str, str]:
+    return {part: getattr(finding, part) for part in WORDS}
+
+
+def facts(fix: Fix) -> Iterator[Fact[Any]]:
+    """Everything that a fix will ask."""
+    yield from fix.saves
+    for step in (*fix.steps, *fix.ensure):
+        if isinstance(step, Wait):
+            yield step.fact
+        elif step.needed is not None:
+            yield step.needed
+
+
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_case(path: Path) -> None:
     case = yaml.safe_load(path.read_text())
     machines = Counting(table(case["answers"]))
     report = look(case, machines)
-    assert seen(report) == case.get("finds", [])
+    finds = case.get("finds", [])
+    assert seen(report) == [{key: value for key, value in each.items() if key not in WORDS} for each in finds]
+    for found, wanted in zip(report.findings, finds, strict=True):
+        _says(found.finding, wanted, case.get("never", []))
+        for fix in found.finding.fixes:
+            _stays_with_its_machines(fix)
     for words in case.get("unknown", []):
         assert any(words in sentence for sentence in report.unknown), report.unknown
     assert bool(report.unknown) == bool(case.get("unknown")), report.unknown
     assert max(machines.turns.values()) <= MOST_ROUNDS + case.get("more_rounds", 0)
+
+
+def _says(finding: Finding, wanted: dict[str, Any], never: list[str]) -> None:
+    for part, text in said(finding).items():
+        words = wanted.get(part, [])
+        for each in [words] if isinstance(words, str) else words:
+            assert each in text, f"{part}: {text}"
+        for each in never:
+            assert each not in text, f"{part}: {text}"
+
+
+def _stays_with_its_machines(fix: Fix) -> None:
+    """What a fix asks, it asks of machines that it names, and of its own where that has the role."""
+    for fact in facts(fix):
+        assert isinstance(fact.on, Target), f"{fix}: {fact} may be asked of any {fact.on.value}"
+        assert fact.on == fix.target or fact.on.role is not fix.target.role, f"{fix}: {fact} is asked of {fact.on}"
