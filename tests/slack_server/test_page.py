@@ -1,5 +1,6 @@
 """The page in a headless Chromium, and who is refused before it."""
 
+import base64
 import http.client
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
@@ -16,6 +17,9 @@ QUIET = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
 ]  # fmt: skip
+PNG = base64.b64decode(  # two pixels, black and white
+    "iVBORw0KGgoAAAANSUhEUgAAAAIAAAABCAAAAADRSSBWAAAAC0lEQVR4nGNg+A8AAQIBANLNnAYAAAAASUVORK5CYII="
+)
 HOSTILE = (
     "<img src=x onerror=alert(1)>",
     "<script>alert(1)</script>",
@@ -245,6 +249,29 @@ def test_file_opens_as_plain_text_and_never_as_a_page(
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["content-disposition"] == 'attachment; filename="a__b_.html"'
+
+
+def test_picture_is_shown_in_place(slack: LocalSlack, bot: Bot, open_page: Callable[[], Page]) -> None:
+    alt = 'Sizes" onerror="alert(1)'
+    bot.client.files_upload_v2(channel="C0OPS", filename="sizes.png", content=PNG, title="Sizes", alt_txt=alt)
+    page = open_page()
+    image = page.locator("#messages [data-file] .picture img")
+    expect(image).to_have_attribute("alt", alt)
+    expect(image).to_have_js_property("naturalWidth", 2)
+    answer = page.request.get(slack.base_url + str(image.get_attribute("src")))
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+
+
+def test_what_is_only_called_a_picture_stays_text(slack: LocalSlack, bot: Bot, open_page: Callable[[], Page]) -> None:
+    content = "<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>"
+    bot.client.files_upload_v2(channel="C0OPS", filename="sizes.png", content=content)
+    page = open_page()
+    expect(page.locator("#messages [data-file] .preview")).to_have_text(content)
+    assert page.locator("#messages img").count() == 0
+    link = slack.driver.messages("ops")[0].files[0]["permalink"]
+    assert page.request.get(link).headers["content-type"] == "text/plain; charset=utf-8"
 
 
 def test_guest_sees_only_their_channels_and_mentions_are_counted(

@@ -9,6 +9,7 @@ from bot.sandbox.slack.state import SlackError, State, Upload
 from bot.sandbox.slack.workspace import Json
 
 LARGEST = 50 * 1024 * 1024
+KINDS = {False: ("text/plain", "text", "Plain Text"), True: ("image/png", "png", "PNG")}
 
 
 def get_upload_url(state: State, args: Json) -> Json:
@@ -18,7 +19,7 @@ def get_upload_url(state: State, args: Json) -> Json:
         raise SlackError("invalid_arguments") from None
     if not 0 < length <= LARGEST:
         raise SlackError("file_upload_size_restricted")
-    upload = Upload(state.next_id("F"), name, length, secrets.token_urlsafe(24))
+    upload = Upload(state.next_id("F"), name, length, secrets.token_urlsafe(24), alt=str(args.get("alt_txt") or ""))
     state.uploads[upload.id] = upload
     return {"file_id": upload.id, "upload_url": f"{state.base_url}/upload/{upload.id}/{upload.ticket}"}
 
@@ -55,9 +56,10 @@ def _share(state: State, channel: str, uploads: list[Upload], args: Json) -> Non
 def file_json(state: State, upload: Upload) -> Json:
     """A file as messages carry it; its links open in the page."""
     link = f"{state.base_url}/files/{upload.id}"
+    mimetype, filetype, pretty = KINDS[upload.is_picture]
     return {
         "id": upload.id, "name": upload.name, "title": upload.title or upload.name, "size": len(upload.content or b""),
-        "mimetype": "text/plain", "filetype": "text", "pretty_type": "Plain Text", "mode": "hosted",
+        "mimetype": mimetype, "filetype": filetype, "pretty_type": pretty, "mode": "hosted", "alt_txt": upload.alt,
         "user": state.workspace.bot_user, "user_team": state.workspace.team, "is_external": False, "is_public": False,
         "url_private": link, "url_private_download": f"{link}?download=1", "permalink": link,
         "channels": list(upload.shared_in),

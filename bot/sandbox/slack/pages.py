@@ -119,12 +119,12 @@ class Pages:
         return await self._run(name, request)
 
     async def file(self, request: web.Request) -> web.StreamResponse:
-        """An uploaded file, always as plain text or as a download: never as a page of this server."""
+        """An uploaded file: a PNG as the picture that it is, anything else as plain text, never as a page."""
         self._need_cookie(request)
         upload = self.state.uploads.get(request.match_info["id"])
         if upload is None or upload.content is None:
             raise web.HTTPNotFound(text="There is no such file.")
-        shown = {"Content-Type": "text/plain; charset=utf-8"}
+        shown = {"Content-Type": "image/png" if upload.is_picture else "text/plain; charset=utf-8"}
         if request.query.get("download"):
             safe = "".join(one if one.isascii() and (one.isalnum() or one in "._-") else "_" for one in upload.name)
             shown["Content-Disposition"] = f'attachment; filename="{safe}"'

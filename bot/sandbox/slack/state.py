@@ -18,6 +18,7 @@ from bot.sandbox.slack.workspace import Channel, Group, Json, Person, Workspace
 CALLS_KEPT = 50_000
 SHORT_LIVED_KEPT = 20_000  # triggers, response URLs, private messages, notices: the oldest go first
 SUBSCRIBER_BACKLOG = 10_000
+PNG = b"\x89PNG\r\n\x1a\n"  # how such a file begins
 
 T = TypeVar("T")
 
@@ -68,7 +69,13 @@ class Upload:
     ticket: str
     content: bytes | None = None
     title: str = ""
+    alt: str = ""
     shared_in: list[str] = field(default_factory=list)
+
+    @property
+    def is_picture(self) -> bool:
+        """By its bytes, whatever it is called."""
+        return (self.content or b"").startswith(PNG)
 
 
 def _keep(kept: dict[str, T], key: str, value: T) -> None:

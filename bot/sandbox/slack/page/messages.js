@@ -82,8 +82,6 @@ function threadFooter(message, page) {
 
 function file(one, page) {
   const path = `/files/${encodeURIComponent(one.id)}`;
-  const preview = make("pre", { class: "code preview", hidden: true });
-  fillPreview(preview, path).then(page.grown);
   return make(
     "div", { class: "file", data: { file: one.id } },
     make(
@@ -92,8 +90,19 @@ function file(one, page) {
       make("a", { href: path, target: "_blank", rel: "noopener" }, make("span", { class: "file-title" }, one.title), make("small", {}, `${one.name} · ${size(one.size)}`)),
       make("a", { class: "icon-button", href: `${path}?download=1`, "aria-label": `Download ${one.name}` }, "⤓"),
     ),
-    preview,
+    one.mimetype === "image/png" ? picture(one, path, page) : beginning(path, page),
   );
+}
+
+function picture(one, path, page) {
+  const image = make("img", { src: path, alt: one.alt_txt || one.title, onload: page.grown });
+  return make("a", { class: "picture", href: path, target: "_blank", rel: "noopener" }, image);
+}
+
+function beginning(path, page) {
+  const preview = make("pre", { class: "code preview", hidden: true });
+  fillPreview(preview, path).then(page.grown);
+  return preview;
 }
 
 async function fillPreview(box, path) {
