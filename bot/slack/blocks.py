@@ -1,6 +1,7 @@
 """Block Kit from our own parts: what every message is built of. Pure; slack_sdk's models make and check the dicts."""
 
-from collections.abc import Collection, Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -26,6 +27,7 @@ Block = dict[str, Any]
 T = TypeVar("T")
 
 LONGEST_NOTE: Final = 2_500  # characters of a message; longer ones go out as a file
+_FENCED: Final = re.compile(r"^```\n(.*?)\n```$", re.M | re.S)
 PIECE: Final = 2_800  # characters of one block's text: Slack's limit is 3,000
 
 
@@ -147,10 +149,21 @@ def pieces(text: str, most: int = PIECE) -> list[str]:
 
 
 def note(text: str, known: Collection[str] = ()) -> Message:
-    """A text of several lines, whole; for one that is `too_long` the sender makes a file."""
+    """A text of several lines, whole; lines between two of three backticks keep their columns. For one that is
+    `too_long` the sender makes a file.
+    """
+    first, *others = _FENCED.split(text)
+    made = [*_prose(first.rstrip("\n"), known)] if first.strip() or not others else []
+    for lines, after in zip(others[::2], others[1::2], strict=True):
+        made += map(preformatted, pieces(lines))
+        made += _prose(after.strip("\n"), known) if after.strip() else []
+    return Message(fitted(_FENCED.sub(r"\1", text), 300, known), tuple(made))
+
+
+def _prose(text: str, known: Collection[str]) -> Iterator[Block]:
     safe = mrkdwn.prose(text, known)
     bodies = [safe] if len(safe) <= PIECE else _joined(mrkdwn.prose(piece, known) for piece in pieces(text, PIECE // 5))
-    return Message(fitted(text, 300, known), tuple(section(body) for body in bodies))
+    return (section(body) for body in bodies)
 
 
 def too_long(text: str) -> bool:

@@ -390,8 +390,28 @@ def test_any_note_that_is_no_file_is_whole(text: str) -> None:
     message = blocks.note(text)
     assert check.faults_of_message(message.text or "x", message.blocks) == []
     joined = "".join(texts(message)).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
-    assert plain(joined) == plain(text)
+    if "```\n" not in text:
+        assert plain(joined) == plain(text)
+    assert "".join(plain(joined).split()) == "".join(plain(FENCED.sub(r"\1", text)).split())
     assert dangerous(message) == []
+
+
+FENCED = re.compile(r"^```\n(.*?)\n```$", re.M | re.S)
+
+
+def test_a_table_in_a_note_keeps_its_columns() -> None:
+    message = blocks.note("Two *of* three:\n```\nno  what\n 7  <!here> & ```x\n```\n`backup show N` says more.")
+    before, table, after = message.blocks
+    assert before["text"]["text"] == "Two *of* three:"
+    (part,) = table["elements"]
+    assert part["elements"] == [{"type": "text", "text": "no  what\n 7  <!here> & ```x"}]
+    assert after["text"]["text"] == "`backup show N` says more."
+    assert message.text.startswith("Two *of* three: no what 7 &lt;!here&gt; &amp; ")
+
+
+@pytest.mark.parametrize("text", ["```", "```\n", "```\n```", "a ```\nb\n``` c", "```\nopen"])
+def test_a_fence_that_does_not_close_is_text(text: str) -> None:
+    assert [each["type"] for each in blocks.note(text).blocks] == ["section"]
 
 
 def plain(text: str) -> str:
