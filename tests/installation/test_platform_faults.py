@@ -39,7 +39,7 @@ FOUND = [
 ]
 ODD = (
     "was restarted", "has an old container", "has a license for sixty days", "has a busy disk",
-    "heard nothing over night",
+    "heard nothing over night", "has a slow disk", "has a large archive",
 )  # fmt: skip
 
 

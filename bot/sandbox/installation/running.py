@@ -82,7 +82,8 @@ class Running:
 
     def _machine_state(self, machine: Machine) -> dict[str, Any]:
         unit = machine.units.get(UNIT)
-        said: dict[str, Any] = {"up": machine.up, "boot_id": machine.boot_id}
+        processes = [process.line for process in machine.processes.values()]
+        said: dict[str, Any] = {"up": machine.up, "boot_id": machine.boot_id, "processes": processes}
         if unit is not None:
             worker = self.installation.worker(machine.name)
             said |= {

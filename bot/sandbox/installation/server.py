@@ -3,9 +3,9 @@
 import logging
 import socket
 import threading
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 
 import paramiko
 from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_FAILED_CONNECT_FAILED, OPEN_SUCCEEDED
@@ -19,6 +19,7 @@ from bot.sandbox.installation.timeline import Ended
 
 MAX_SESSIONS = 10  # OpenSSH's own default
 LONGEST_SCRIPT = 1 << 20
+PIECE = 1 << 15  # bytes of a stream that are read and sent at a time
 CUT_SHORT = 143  # how a script ends whose standard input has ended
 USER = "ops"
 _LOGGER = logging.getLogger("opsbot.installation.ssh")
@@ -145,9 +146,32 @@ class Session:
     def _stream(self, line: str, nonce: str) -> int:
         """What the line writes, and behind it how each of its programs ended."""
         context = Context(self.server.installation, self.server.machine, _NOTHING, USER, ended=self._ended)
-        statuses = execute_stream(context, line, self._say, self.server.write)
-        self.channel.sendall(stream_end(statuses, nonce))
+        with self._process(line):
+            statuses = execute_stream(context, line, self._say_in_time, self.server.write)
+            self.channel.sendall(stream_end(statuses, nonce))
         return 0
+
+    @contextmanager
+    def _process(self, line: str) -> Iterator[None]:
+        """The machine has it among its processes while it writes."""
+        machine = self.server.machine
+        with machine.timeline.held():
+            process = machine.spawn("bash", line, USER)
+        try:
+            yield
+        finally:
+            with machine.timeline.held():
+                machine.end(process)
+
+    def _say_in_time(self, reply: Reply) -> None:
+        """As fast as the machine's disk can be read; raises Ended when nobody listens any more."""
+        machine, out = self.server.machine, reply.out.encode(errors="surrogateescape")
+        for at in range(0, len(out), PIECE):
+            piece = out[at : at + PIECE]
+            with machine.timeline.held():
+                machine.timeline.pause(len(piece) / machine.reads, lambda: self._ended() or not machine.up)
+            self.channel.sendall(piece)
+        self._say(replace(reply, out=""))
 
     def _execute(self, script: str, secret: bool = False) -> int:
         context = Context(self.server.installation, self.server.machine, _NOTHING, USER, ended=self._ended)

@@ -4,6 +4,7 @@ import random
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from math import inf
 
 from bot.sandbox.installation.timeline import Timeline
 
@@ -179,6 +180,7 @@ class Machine:
     proxied: set[int] = field(default_factory=set)  # ports where a proxy takes every connection and passes nothing on
     clock: float = 0.0  # seconds that its clock is ahead of the others'
     latency: float = 0.0  # seconds until the other side answers
+    reads: float = inf  # bytes that its disk gives in a second, to what is streamed
     docker: Docker = field(default_factory=Docker)
     disks: list[Disk] = field(default_factory=lambda: [Disk()])  # the longest mount point that begins a path holds it
     sizes: dict[str, int] = field(default_factory=dict)  # KiB of folders whose files are not simulated one by one

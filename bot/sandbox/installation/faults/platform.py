@@ -1,5 +1,6 @@
 """What can go wrong with the platform itself, its license, its disks and what GitHub sends; and what only looks so."""
 
+import base64
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -10,6 +11,7 @@ from bot.sandbox.installation.platform import CERTIFICATE, DATA, IMAGE, STOPPING
 from bot.sandbox.installation.state import Disk, Machine
 
 OLD_HOST = "travis.old.example.com"
+LARGE = 10 * 1024**2  # bytes
 MOMENT = 2.0  # seconds between the end of a stop and the start of a restart
 TOO_MANY = "This SHA and context has reached the maximum number of statuses."
 
@@ -142,6 +144,19 @@ def no_inodes(_installation: Installation, machine: Machine) -> None:
 def disk_busy(_installation: Installation, machine: Machine) -> None:
     """Its data lies on a disk of its own, which is 80 % full."""
     machine.disks.append(Disk("/dev/xvdf", DATA, 103_081_248, 82_464_998))
+
+
+@fault("has a slow disk", on=Role.PLATFORM, cause=SUSPICIOUS)
+def disk_slow(_installation: Installation, machine: Machine) -> None:
+    """The cloud throttles its disk to 24 KiB a second: all works, and a backup takes its time."""
+    machine.reads = 24 * 1024
+
+
+@fault("has a large archive", on=Role.PLATFORM, cause=SUSPICIOUS)
+def large_archive(_installation: Installation, machine: Machine) -> None:
+    """Old build logs, 10 MiB of them, lie packed among its data."""
+    packed = machine.random.randbytes(LARGE * 3 // 4)  # nothing in it repeats itself, so it cannot be packed again
+    machine.write(f"{DATA}/archive/build-logs.base64", base64.b64encode(packed).decode(), mode=0o640)
 
 
 @fault("runs out of memory", on=Role.PLATFORM, cause="platform.memory-short")
