@@ -37,6 +37,7 @@ from bot.adapters.vault import ObjectVault, objects
 from bot.core import keeping
 from bot.core.approval import Approval, Click
 from bot.core.aws import AwsCall
+from bot.core.chart import Chart
 from bot.core.command import refuse_secrets, sh
 from bot.core.errors import NotUnderstood, OpsbotError, Permanent, Temporary
 from bot.core.people import Actor, Person, Place
@@ -348,7 +349,7 @@ class Serving:
         app = intake(self.client, desk, tenant, settings.command)
         self.connection = connect(app, self.settings.secrets.slack_app_token, self.simulator or SLACK)
         self.outbox = Outbox(self.base.pool)
-        sender = Sender(self.outbox, self.client, channels=channels, approvers=self._called())
+        sender = Sender(self.outbox, self.client, channels=channels, approvers=self._called(), draw=drawn)
         for no in range(SENDERS):  # one sender, so that they share its pace
             self._spawn(f"say-{no}", sender.run)
 
@@ -512,6 +513,13 @@ def _aws(settings: Settings) -> "Aws | None":
             f"`aws` is configured for {', '.join(given)}, but AWS' library is missing; pip install 'opsbot[aws]'"
         ) from missing
     return Aws({name: Access(each.region, each.write) for name, each in given.items()})
+
+
+def drawn(chart: Chart) -> bytes:
+    """Its library is loaded with the first chart: a `serve` that shows none is smaller by it."""
+    from bot.adapters.chart import draw
+
+    return draw(chart)
 
 
 def _location(given: DatabaseSettings) -> Location:

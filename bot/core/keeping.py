@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Final
 
@@ -99,6 +99,11 @@ class Backup:
         if self.sealed is None or self.gone is not None or not passed or len(passed) < len(proofs):
             return None
         return min(passed, key=lambda each: each.at)
+
+    @property
+    def took(self) -> timedelta:
+        """Until it was sealed; of one that is not, until its last piece was stored."""
+        return max([self.sealed or self.began, *(piece.ended for piece in self.pieces)]) - self.began
 
     @property
     def state(self) -> str:

@@ -21,9 +21,10 @@ class Letter:
 
     `kind`: `status` (post once, then edit in place; it is the thread's root when the order had none), `approval`
     (posted in the run's thread, edited when it closes), `pointer` (one line without buttons in the approvals channel),
-    `note` (text in the run's thread; `body` has `text`, with `file` and `content` it is a document, with `file` and
-    `files` an archive), `private` (`body.text` to `user` only). `message` is the ts to edit, None to post; `thread` the
-    ts to post under, None for the channel itself.
+    `note` (text in the run's thread, or where somebody asked; `body` has `text`, with `file` and `content` it is a
+    document, with `file` and `files` an archive, with `file` and `chart` a picture, of which `said` tells what is to be
+    seen), `private` (`body.text` to `user` only). `message` is the ts to edit, None to post; `thread` the ts to post
+    under, None for the channel itself.
     """
 
     id: int

@@ -214,6 +214,10 @@ class Store(Protocol):
         """A private sentence to one person (ephemeral in the channel or thread where they acted)."""
         ...
 
+    def post(self, tx: Tx, place: Place, body: Mapping[str, Json]) -> None:
+        """A note for everybody there, of no run; `body` as a letter has it."""
+        ...
+
     # findings and plans
     def keep_findings(self, tx: Tx, run: int, look: int, findings: Sequence[Mapping[str, Json]]) -> None: ...
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from bot.core.chart import Chart
 from bot.core.errors import NotUnderstood
 from bot.core.fix import Fix
 from bot.core.handler import Action, Catalogue
@@ -29,16 +30,17 @@ FIXED = (  # of `help`: what there is whatever the handlers are
     "`done N`, `stop N`: answer run N, which waits for what somebody does by hand",
 )
 SAID = 3  # questions that say what a situation is about
-BACKUPS_SHOWN = 15
+BACKUPS_SHOWN, BACKUPS_DRAWN = 15, 30
 WAITS = "waiting for a decision"
 
 
 @dataclass(frozen=True)
 class Said:
-    """An answer as a sentence or list, and as data for `--json`."""
+    """An answer as a sentence or list, as data for `--json`, and as what Slack shows beside it."""
 
     text: str
     data: Mapping[str, Any] = field(default_factory=dict)
+    charts: tuple[Chart, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,13 @@ class Answers:
 
     def _backups(self, tx: Tx, request: Request, _actor: Actor) -> Said:
         found = self.store.backups(tx, request.site, limit=BACKUPS_SHOWN)
-        return Said(shelf.table(found), {"backups": [shelf.backup_data(each) for each in found]})
+        sites = [request.site] if request.site else list(self.diagnosers)
+        charts = tuple(drawn for site in sites if (drawn := self._chart(tx, site)) is not None)
+        return Said(shelf.table(found), {"backups": [shelf.backup_data(each) for each in found]}, charts)
+
+    def _chart(self, tx: Tx, site: str) -> Chart | None:
+        """Those that were thrown away too: they were taken."""
+        return shelf.chart(site, self.store.backups(tx, site, limit=BACKUPS_DRAWN, gone=True))
 
     def _backup(self, tx: Tx, request: Request, _actor: Actor) -> Said:
         found = self._known_backup(tx, request)

@@ -1,10 +1,14 @@
 """How backups read: the table, one of them in full, and how a person restores it. Pure."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
-from bot.core.keeping import Backup, Piece, Proven
+from bot.core.chart import Bar, Chart, Mark
+from bot.core.fix import readable
+from bot.core.keeping import ALL, Backup, Piece, Proven
 from bot.engine.words import listed, size
 
 BY_HAND: Final = "docs/backups.md"
@@ -39,6 +43,30 @@ def table(backups: Sequence[Backup]) -> str:
 def _row(backup: Backup) -> tuple[str, ...]:
     what = f"{backup.what} of {backup.site}"
     return (str(backup.id), what, when(backup.began), size(backup.stored), backup.state, proven(backup.proven))
+
+
+def chart(site: str, backups: Sequence[Backup]) -> Chart | None:
+    """The newest first, as the store gives them. One alone shows nothing, nor does one that is not over yet."""
+    bars = tuple(_bar(each) for each in reversed(backups) if not each.open)
+    return Chart(f"The last {len(bars)} backups of {site}", bars) if len(bars) > 1 else None
+
+
+def _bar(backup: Backup) -> Bar:
+    """What was thrown away since counts as it was: what the store needs grows over months."""
+    taken = replace(backup, gone=None)
+    mark = Mark.INCOMPLETE if taken.sealed is None else Mark.PROVEN if taken.proven else Mark.UNPROVEN
+    return Bar(taken.id, taken.began, taken.stored, taken.took.total_seconds(), mark, taken.what != ALL)
+
+
+def described(drawn: Chart) -> str:
+    """The chart for those who do not see it."""
+    newest = drawn.bars[-1]
+    marks = Counter(bar.mark for bar in drawn.bars)
+    counted = "; ".join(f"{marks[mark]} {mark.value}" for mark in Mark if marks[mark])
+    return (
+        f"{drawn.title}, size and duration: {counted}. The newest, backup {newest.number}: {size(newest.stored)} in "
+        f"{readable(newest.took)}, {newest.mark.value}."
+    )
 
 
 def when(at: datetime) -> str:

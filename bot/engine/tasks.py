@@ -2,26 +2,27 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
 
 from bot.core.approval import Verdict
 from bot.core.archive import SUFFIX
+from bot.core.chart import Chart
 from bot.core.errors import LeaseLost, NotUnderstood, OpsbotError, Permanent, Refused, Unknown
 from bot.core.fact import Fact
 from bot.core.handler import Catalogue, Diagnosis, Job
 from bot.core.look import CannotLook
 from bot.core.outcome import Outcome
-from bot.core.people import Actor
+from bot.core.people import Actor, Place
 from bot.core.ports import Claim, Clock, Durable, Sender, Store, Tx
 from bot.core.run import Order, Run, Verb
 from bot.core.shown import Redactor
 from bot.core.taking import Taking
 from bot.core.target import Site
-from bot.engine import backups
-from bot.engine.answers import Answers
+from bot.engine import backups, shelf
+from bot.engine.answers import Answers, Said
 from bot.engine.backups import Shelter
 from bot.engine.deciding import Deciding
 from bot.engine.journal import Cancelled, Journal
@@ -34,6 +35,7 @@ from bot.engine.words import listed
 
 T = TypeVar("T")
 MOST_TRIES = 3
+CHART = "backups.png"
 BACK_OFF = (timedelta(seconds=1), timedelta(seconds=5))
 log = logging.getLogger("opsbot.engine")
 
@@ -192,16 +194,25 @@ class Engine:
         actor, place = actor_from_json(body["actor"]), place_from_json(body["place"])
         barred = self.gate.barred(actor)
         with claim.commit() as tx:
-            text = barred or self._answered(tx, body, actor)
-            self.store.reply(tx, actor, place, self.redactor.show(text))
+            said = Said(barred) if barred else self._answered(tx, body, actor)
+            self.store.reply(tx, actor, place, self.redactor.show(said.text))
+            if place is not None:
+                self._post(tx, place, said.charts)
             claim.record(tx, "answered", True)
 
-    def _answered(self, tx: Tx, body: Mapping[str, Any], actor: Actor) -> str:
+    def _answered(self, tx: Tx, body: Mapping[str, Any], actor: Actor) -> Said:
         answers = Answers(self.store, self.durable, self.catalogue, self.policy, self.gate, self.diagnosers)
         try:
-            return answers.answer(tx, request_from_json(body["request"]), actor).text
+            return answers.answer(tx, request_from_json(body["request"]), actor)
         except (Refused, NotUnderstood) as why:
-            return str(why)
+            return Said(str(why))
+
+    def _post(self, tx: Tx, place: Place, charts: Sequence[Chart]) -> None:
+        """For all who are there: Slack shows no file to one person alone. A letter has the numbers, never a picture."""
+        for chart in charts:
+            title, said = self.redactor.show(chart.title), self.redactor.show(shelf.described(chart))
+            body = {"text": title, "file": CHART, "said": said, "chart": replace(chart, title=title).to_json()}
+            self.store.post(tx, place, body)
 
     # ------------------------------------------------------------ when something goes wrong
 

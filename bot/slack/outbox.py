@@ -16,6 +16,7 @@ from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
 
 from bot.core.archive import archive
+from bot.core.chart import Draw, chart_from_json
 from bot.core.errors import OpsbotError
 from bot.core.outbox import Letter, Outbox
 from bot.slack import blocks, check, mrkdwn, questions, status
@@ -49,6 +50,7 @@ class Sender:
     """Says what the outbox holds. `run` one sender in a few threads: each serves a channel, all keep one pace.
 
     `channels` and `approvers` (people, groups) are the ids that a text may name; approvers are called to questions.
+    Without `draw`, charts are told in words.
     """
 
     def __init__(
@@ -59,10 +61,12 @@ class Sender:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         channels: Collection[str] = (),
         approvers: Collection[str] = (),
+        draw: Draw | None = None,
     ) -> None:
         self._outbox = outbox
         self._client = client
         self._now = now
+        self._draw = draw
         self._approvers = tuple(approvers)
         self._named = frozenset({*channels, *approvers})  # that a text may name
         self._pace = Pace(clock)
@@ -198,6 +202,8 @@ class Sender:
 
     def _note(self, letter: Letter) -> Said:
         text, known = str(letter.body.get("text", "")), self._known(letter)
+        if "chart" in letter.body:
+            return self._picture(letter, text)
         if content := _document(letter.body):
             name = str(letter.body.get("file") or f"note-{letter.id}.txt")
             self._file(letter, name, content, letter.thread, text)
@@ -207,6 +213,24 @@ class Sender:
             self._file(letter, f"note-{letter.id}.txt", text, letter.thread, mrkdwn.clip(first, 200))
             return Said(None)
         return self._put(letter, blocks.note(text, known))
+
+    def _picture(self, letter: Letter, text: str) -> Said:
+        said = str(letter.body["said"])
+        if (drawn := self._drawing(letter)) is None:
+            return self._put(letter, blocks.note(said, self._known(letter)))
+        says = blocks.fitted(text, 600, self._known(letter))
+        self._upload(letter.channel, str(letter.body["file"]), drawn, letter.thread, says, alt=said)
+        return Said(None)
+
+    def _drawing(self, letter: Letter) -> bytes | None:
+        """None when it cannot be drawn, for whatever reason: a letter that failed for ever would stop its channel."""
+        if self._draw is None:
+            return None
+        try:
+            return self._draw(chart_from_json(letter.body["chart"]))
+        except Exception:
+            log.exception("the chart of letter %s could not be drawn, and is told in words", letter.id)
+            return None
 
     def _known(self, letter: Letter) -> frozenset[str]:
         """Whom and what this letter may mention: the run's parties, its reader, whom its writer named, our channels."""
@@ -222,7 +246,9 @@ class Sender:
             letter.channel, name, content, thread, blocks.fitted(says, 600, self._known(letter)) if says else ""
         )
 
-    def _upload(self, channel: str, name: str, content: str | bytes, thread: str | None, says: str) -> None:
+    def _upload(
+        self, channel: str, name: str, content: str | bytes, thread: str | None, says: str, alt: str | None = None
+    ) -> None:
         safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)[:100] or "text.txt"
         line = f"{safe}, {_size(content)}"
         self._client.files_upload_v2(
@@ -230,6 +256,7 @@ class Sender:
             thread_ts=thread,
             filename=safe,
             title=safe,
+            alt_txt=alt,
             content=content or " ",
             initial_comment=f"{says}\n{line}" if says else line,
         )

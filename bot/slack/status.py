@@ -25,6 +25,7 @@ LISTED_HEALTHY: Final = 8  # checks named when all is well
 LISTED: Final = 3  # and when something is wrong
 MOMENT: Final = timedelta(seconds=1)  # nothing takes `0 s`
 BECAUSE: Final = ": not known, because "  # in the engine's sentence for a check that could not look
+SAID: Final = 90  # characters of what a step says while it goes on: bytes, rate and time left fit
 SENTENCE: Final = 800  # characters of the outcome's sentence
 
 _SIGNS: Final = {
@@ -269,7 +270,7 @@ def _progress(seen: Picture, paper: Paper) -> Iterator[str]:
 
 def _did(each: Done, paper: Paper) -> str:
     where = f"{paper.fit(each.target, 40)}: " if each.target else ""
-    said = f" ({paper.fit(each.said, 60)})" if each.said and each.result != "done" else ""
+    said = f" ({paper.fit(each.said, SAID)})" if each.said and each.result != "done" else ""
     return f"{_RESULTS.get(each.result, '•')} {where}{paper.fit(each.does, 150)}: {paper.fit(each.result, 30)}{said}"
 
 

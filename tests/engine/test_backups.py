@@ -2,21 +2,27 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from bot.adapters.store import Outbox
 from bot.core.backup import BackupFailed, Progress, Source
+from bot.core.chart import Mark, chart_from_json
 from bot.core.command import sh
 from bot.core.handler import BackupSteps, Job
 from bot.core.keeping import Backup, Keep, Proof
 from bot.core.look import Look
+from bot.core.outbox import Letter
 from bot.core.outcome import Outcome
+from bot.core.people import Place
+from bot.core.request import Ask, Request
+from bot.core.shown import Redactor
 from bot.core.taking import Rehearsed
 from bot.engine.backups import Keeper, Shelter, Silence, advance, apart, silent
-from tests.engine.lamps import Room, room
+from tests.engine.lamps import ANA, Room, room, until
 from tests.engine.shelves import KEY, Keys, MemoryVault, Rehearsals
 from tests.engine.test_power_cuts import dying_workers
 
@@ -278,6 +284,57 @@ def test_what_progress_says(home: Sheltered) -> None:
     assert advance(1024**2, 2, None) == "1.0 MiB, 512.0 KiB/s"
     assert advance(8 * 1024**3, 64, last) == "8.0 GiB, 128.0 MiB/s"
     assert "left" not in advance(0, 0, last)
+
+
+def letters(home: Sheltered) -> list[Letter]:
+    found: list[Letter] = []
+    with closing(Outbox(home.pool)) as outbox:
+        while True:
+            with outbox.take() as letter:
+                if letter is None:
+                    return found
+                found.append(letter)
+                outbox.sent(letter, None)
+
+
+def asked(home: Sheltered, place: Place | None) -> list[Letter]:
+    """The letters that answer `backups`."""
+    home.desk.file(Request(Ask.BACKUPS), ANA, place, home.key())
+    until(lambda: _answered(home), 15, "the question is answered")
+    return letters(home)
+
+
+def _answered(home: Sheltered) -> bool:
+    with home.pool.connection() as tx:
+        return bool(tx.execute("SELECT FROM opsbot.outbox WHERE kind = 'private' AND state = 'pending'").fetchall())
+
+
+def test_the_list_comes_with_a_chart_for_all_where_it_was_asked(home: Sheltered) -> None:
+    for _ in range(2):
+        home.ended(home.order("backup data", "job"))
+    chart, table = asked(home, Place("C1", "44.1"))
+    assert (table.kind, table.user) == ("private", "UANA")
+    assert (chart.kind, chart.channel, chart.thread, chart.run) == ("note", "C1", "44.1", None)
+    assert chart.body["text"] == chart.body["chart"]["title"] == "The last 2 backups of home"
+    assert [bar.mark for bar in chart_from_json(chart.body["chart"]).bars] == [Mark.PROVEN, Mark.PROVEN]
+
+
+def test_one_backup_and_no_place_have_no_chart(home: Sheltered) -> None:
+    home.ended(home.order("backup data", "job"))
+    assert [each.kind for each in asked(home, Place("C1"))] == ["private"]
+    home.ended(home.order("backup data", "job"))
+    assert [each.kind for each in asked(home, None)] == ["private"]
+
+
+def test_what_is_secret_is_masked_in_a_chart_too(idle: Sheltered) -> None:
+    for name in ("engine", "desk"):
+        setattr(idle, name, replace(getattr(idle, name), redactor=Redactor(["home"])))
+    idle.set_to_work()
+    for _ in range(2):
+        idle.ended(idle.order("backup data", "job"))
+    chart, _ = asked(idle, Place("C1"))
+    assert "backups of •••" in chart.body["text"]
+    assert "home" not in str(chart.body)
 
 
 def test_silence_has_one_name_until_it_ends(home: Sheltered) -> None:

@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from bot.core.chart import Bar, Mark
 from bot.core.keeping import Backup, Piece, Proof, Proven
-from bot.engine.shelf import STEPS, backup_data, how_to_restore, table, whole
+from bot.engine.shelf import STEPS, backup_data, chart, described, how_to_restore, table, whole
 from bot.engine.words import size
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -67,6 +68,40 @@ def test_doubts_are_said(backup: Backup, says: str) -> None:
 def test_every_kind_has_its_way_back() -> None:
     for kind in ("data", "databases", "key", "redis", "rabbitmq", "settings"):
         assert "opsbot backup decrypt" in STEPS[kind].format(key="k", name="n")
+
+
+def test_a_chart_of_the_last_ones() -> None:
+    """The oldest first; what goes on is not drawn, what was thrown away is drawn as it was."""
+    older = replace(BACKUP, id=6, gone=NOON, began=NOON - timedelta(days=1), sealed=NOON - timedelta(hours=23))
+    failed = replace(BACKUP, id=8, sealed=None, what="data", pieces=(replace(DUMP, stored=5, plain=9),))
+    nothing = replace(BACKUP, id=9, sealed=None, pieces=())
+    drawn = chart("prod", [replace(BACKUP, id=10, sealed=None, open=True), nothing, failed, BACKUP, older])
+    assert drawn is not None
+    assert drawn.title == "The last 4 backups of prod"
+    assert drawn.bars == (
+        Bar(6, NOON - timedelta(days=1), 3 * 1024**3, 90_000 - 3_510.0, Mark.PROVEN),
+        Bar(7, NOON, 3 * 1024**3, 90.0, Mark.PROVEN),
+        Bar(8, NOON, 5, 90.0, Mark.INCOMPLETE, part=True),
+        Bar(9, NOON, 0, 0.0, Mark.INCOMPLETE),
+    )
+    assert described(drawn) == (
+        "The last 4 backups of prod, size and duration: 2 proven restorable; 2 failed or incomplete. The newest, "
+        "backup 9: 0 bytes in 0 s, failed or incomplete."
+    )
+
+
+@pytest.mark.parametrize("proofs", [(), (replace(PASSED, passed=False),), (PASSED, replace(PASSED, passed=False))])
+def test_what_nothing_proves_is_marked(proofs: tuple[Proven, ...]) -> None:
+    doubted = replace(BACKUP, id=8, pieces=(replace(DUMP, proofs=proofs),))
+    drawn = chart("prod", [doubted, BACKUP])
+    assert drawn is not None
+    assert [bar.mark for bar in drawn.bars] == [Mark.PROVEN, Mark.UNPROVEN]
+
+
+def test_one_alone_is_no_chart() -> None:
+    assert chart("prod", []) is None
+    assert chart("prod", [BACKUP]) is None
+    assert chart("prod", [replace(BACKUP, id=8, sealed=None, open=True), BACKUP]) is None
 
 
 def test_as_data() -> None:

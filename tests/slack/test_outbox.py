@@ -3,10 +3,11 @@
 import threading
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from bot.core.chart import Chart
 from bot.core.errors import Temporary
 from bot.core.outbox import Letter
 from bot.core.outcome import Outcome
@@ -15,8 +16,11 @@ from bot.slack import app as slack_app
 from bot.slack.outbox import Sender
 from bot.slack.refusals import RULES
 from tests.core.test_archive import unpacked
+from tests.core.test_chart import CHART
 from tests.slack.conftest import BOT_TOKEN
 from tests.slack.fakes import ANA, BO, NOW, OPS, FakeOutbox, approval, run, story, until
+
+PNG = b"\x89PNG\r\n\x1a\n and so on"
 
 
 class Clock:
@@ -102,6 +106,54 @@ class TestNotes:
         message = slack.driver.messages("ops")[-1]
         assert message.text.startswith("The bundle\nsupport-bundle.tar.gz, ")
         assert unpacked(slack.driver.file(message.files[0]["id"])) == files
+
+
+class TestCharts:
+    BODY: ClassVar = {
+        "text": "The last 3 backups of <!here>",
+        "file": "backups.png",
+        "said": "The last 3 backups of <!here>, size and duration: 1 proven restorable.",
+        "chart": CHART.to_json(),
+    }
+
+    def test_are_drawn_when_they_go_out(self, slack: LocalSlack, outbox: FakeOutbox) -> None:
+        drawn: list[Chart] = []
+
+        def draw(chart: Chart) -> bytes:
+            drawn.append(chart)
+            return PNG
+
+        root = slack.driver.person("ana").say("how are the backups?")
+        kept = outbox.put(letter(7, thread=root.ts, body=self.BODY))
+        Sender(outbox, slack_app.client(BOT_TOKEN, slack.api_url), draw=draw).step()
+        message = slack.driver.messages("ops")[-1]
+        assert (kept.state, message.thread_ts, drawn) == ("sent", root.ts, [CHART])
+        assert message.text == f"The last 3 backups of &lt;!here&gt;\nbackups.png, {len(PNG)} bytes"
+        (file,) = message.files
+        assert (file["name"], file["mimetype"], file["alt_txt"]) == ("backups.png", "image/png", self.BODY["said"])
+        assert slack.driver.file(file["id"]) == PNG
+
+    @pytest.mark.parametrize("given", [BODY, BODY | {"chart": {"bars": "of another version"}}])
+    def test_what_cannot_be_drawn_is_told_in_words(
+        self, slack: LocalSlack, outbox: FakeOutbox, given: dict[str, Any]
+    ) -> None:
+        def fail(chart: Chart) -> bytes:
+            raise RuntimeError("no font")
+
+        kept = outbox.put(letter(7, body=given))
+        Sender(outbox, slack_app.client(BOT_TOKEN, slack.api_url), draw=fail).step()
+        message = slack.driver.messages("ops")[-1]
+        assert (kept.state, message.files) == ("sent", [])
+        assert message.text == "The last 3 backups of &lt;!here&gt;, size and duration: 1 proven restorable."
+
+    def test_a_failed_upload_is_tried_again(self, slack: LocalSlack, outbox: FakeOutbox) -> None:
+        slack.driver.fault("files.completeUploadExternal", status=503)
+        kept = outbox.put(letter(7, body=self.BODY))
+        sender = Sender(outbox, slack_app.client(BOT_TOKEN, slack.api_url), draw=lambda _: PNG)
+        sender.step()
+        assert (kept.state, posted(slack)) == ("waiting", [])
+        sender.step()
+        assert (kept.state, len(slack.driver.messages("ops"))) == ("sent", 1)
 
 
 class TestStatus:

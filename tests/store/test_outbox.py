@@ -184,6 +184,17 @@ def test_a_reply_is_for_one_person(
     )  # fmt: skip
 
 
+def test_a_note_of_no_run_goes_where_somebody_asked(pool: Pool, store: Store, sender: Sender) -> None:
+    with pool.connection() as tx:
+        store.post(tx, Place("C1", "44.1"), {"text": "for all", "chart": {"bars": []}})
+        store.post(tx, Place("C1"), {"text": "for all"})
+    letters = sender.send_all()
+    assert [(each.kind, each.channel, each.thread, each.run) for each in letters] == [
+        ("note", "C1", "44.1", None), ("note", "C1", None, None),
+    ]  # fmt: skip
+    assert letters[0].body == {"text": "for all", "chart": {"bars": []}}
+
+
 def test_private_answers_keep_nobodys_news_waiting(
     pool: Pool, store: Store, sender: Sender, begin: Begin, put: Put, shown: Show
 ) -> None:

@@ -43,5 +43,8 @@ class Store(Runs, Story, Approvals, Changes, Locks, Samples, Backups):
     def reply(self, tx: Tx, actor: Actor, place: Place | None, text: Shown) -> None:
         letters.private(rows(tx), actor, place, text)
 
+    def post(self, tx: Tx, place: Place, body: Mapping[str, Any]) -> None:
+        letters.post(rows(tx), place, body)
+
     def audit(self, tx: Tx, what: str, who: Actor | None, detail: Mapping[str, Any]) -> None:
         self._audit.append(tx, what, who, detail)

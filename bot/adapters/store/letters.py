@@ -22,6 +22,12 @@ def note(connection: Connection[DictRow], run: int, body: Mapping[str, Any]) -> 
     _write(connection, "note", {"run": run, "body": values.json_text(dict(body))})
 
 
+def post(connection: Connection[DictRow], place: Place, body: Mapping[str, Any]) -> None:
+    """A note that no run says, where somebody asked."""
+    letter = {"channel": place.channel, "thread": place.thread, "body": values.json_text(dict(body))}
+    _write(connection, "post", letter)
+
+
 def approval(connection: Connection[DictRow], approval: int, approvals_channel: str | None) -> None:
     """The question itself, or its newest state where it stands already."""
     _write(connection, "approval", {"approval": approval, "approvals_channel": approvals_channel})

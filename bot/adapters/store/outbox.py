@@ -167,7 +167,7 @@ def _letter(connection: Connection[DictRow], row: DictRow) -> Letter:
         id=row["id"],
         kind=row["kind"],
         channel=row["channel"],
-        thread=row["run_thread"] if row["kind"] not in ("private", "pointer") else row["thread"],
+        thread=row["run_thread"] if run and row["kind"] not in ("private", "pointer") else row["thread"],
         message=edited,
         user=row["user"],
         body=row["body"],

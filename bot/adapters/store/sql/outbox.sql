@@ -10,6 +10,9 @@ ON CONFLICT (run_id) WHERE kind = 'status' AND state = 'pending' DO UPDATE SET v
 INSERT INTO opsbot.outbox (channel, kind, run_id, body)
 SELECT channel, 'note', id, %(body)s FROM opsbot.runs WHERE id = %(run)s AND channel IS NOT NULL
 
+-- name: post
+INSERT INTO opsbot.outbox (channel, kind, thread, body) VALUES (%(channel)s, 'note', %(thread)s, %(body)s)
+
 -- name: approval
 -- In the run's channel; a run from the command line has none, so its question stands in the approvals channel.
 INSERT INTO opsbot.outbox AS o (channel, kind, run_id, approval_id)
