@@ -8,7 +8,7 @@ backup-streams.md, backup-encryption.md and backup-store.md say why.
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from threading import Event as Flag
 from typing import Any, Final, Literal, Protocol, get_args
@@ -102,7 +102,8 @@ class Stored:
 
     "Plain" is what came from the machine, packed or not: age keeps no more and no less. `entries` counts what the
     listing found (files of a tar, entries of a dump's table of contents), None where nothing could be listed: then a
-    warning says why.
+    warning says why. `rows` are those of each table (`schema.table`, quoted where SQL wants it) in the very snapshot
+    that a dump was made of; nothing where they were not counted.
     """
 
     key: str
@@ -118,13 +119,16 @@ class Stored:
     warnings: tuple[str, ...]
     started: datetime
     ended: datetime
+    rows: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
         return (self.ended - self.started).total_seconds()
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "started": _written(self.started), "ended": _written(self.ended)}
+        """Without `rows` where there are none: so an older opsbot reads it too."""
+        written = {**asdict(self), "started": _written(self.started), "ended": _written(self.ended)}
+        return written if self.rows else {name: value for name, value in written.items() if name != "rows"}
 
 
 def stored_from_json(given: Mapping[str, Any]) -> Stored:
@@ -134,8 +138,9 @@ def stored_from_json(given: Mapping[str, Any]) -> Stored:
             raise ValueError(f"unknown form {given['form']!r} {given['packed']!r}")
         check_key(given["key"])
         times = {"started": _read(given["started"]), "ended": _read(given["ended"])}
-        return Stored(**{**given, **times, "warnings": tuple(given["warnings"])})
-    except (KeyError, TypeError, ValueError) as error:
+        rows = {str(table): int(count) for table, count in given.get("rows", {}).items()}
+        return Stored(**{**given, **times, "warnings": tuple(given["warnings"]), "rows": rows})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BackupFailed(f"This is not the record of a stored object: {type(error).__name__}: {error}.") from error
 
 

@@ -1,7 +1,7 @@
 """What has been backed up, what proves it, and how long it is kept. Pure."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Final
@@ -36,7 +36,9 @@ class Proven:
 
 @dataclass(frozen=True)
 class Piece:
-    """One object in the store. `proofs` are the newest of each kind; sizes are bytes."""
+    """One object in the store. `proofs` are the newest of each kind; sizes are bytes; `rows` are those of each table in
+    the snapshot that a dump was made of, where they were counted.
+    """
 
     id: int
     kind: str
@@ -52,6 +54,7 @@ class Piece:
     warnings: tuple[str, ...] = ()
     gone: datetime | None = None
     proofs: tuple[Proven, ...] = ()
+    rows: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.kind} ({self.name})"

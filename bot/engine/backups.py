@@ -171,7 +171,7 @@ class TakingBackup:
         stored = stored_from_json(made["stored"])
         piece = Piece(
             0, kind, stored.name, stored.key, stored.plain_bytes, stored.stored_bytes, stored.sha256, stored.packed,
-            stored.started, stored.ended, made["fingerprint"], stored.warnings,
+            stored.started, stored.ended, made["fingerprint"], stored.warnings, rows=stored.rows,
         )  # fmt: skip
         number = self.journal.store.add_piece(tx, self.number, piece)
         for by, passed, said in made["proofs"]:

@@ -17,7 +17,8 @@ Show = Callable[[object], Shown]
 
 
 def piece(kind: str = "data", name: str = "data", key: str = "k", fingerprint: str = "") -> Piece:
-    return Piece(0, kind, name, key, 10, 12, "ab" * 32, "zstd", NOON, NOON, fingerprint, ("a warning",))
+    rows = {} if fingerprint else {"public.users": 500, 'public."Odd \\ name"': 0}
+    return Piece(0, kind, name, key, 10, 12, "ab" * 32, "zstd", NOON, NOON, fingerprint, ("a warning",), rows=rows)
 
 
 class Shelf:
@@ -66,6 +67,7 @@ def test_a_backup_is_read_as_it_was_written(shelf: Shelf) -> None:
     taken = shelf.read(shelf.take())
     assert (taken.site, taken.what, taken.state, taken.stored) == ("prod", "data", "complete", 12)
     assert taken.pieces[0].warnings == ("a warning",)
+    assert taken.pieces[0].rows == {"public.users": 500, 'public."Odd \\ name"': 0}
     assert taken.proven is not None
     assert (taken.proven.by, taken.proven.said) == (Proof.LISTING, "3 files")
 
@@ -136,6 +138,7 @@ def test_the_last_copy_of_a_key_stays_though_its_backup_goes(shelf: Shelf) -> No
         "DELETE FROM opsbot.backups",
         "TRUNCATE opsbot.backup_proofs",
         "UPDATE opsbot.backup_pieces SET sha256 = 'x'",
+        "UPDATE opsbot.backup_pieces SET rows = '{}'",
         "UPDATE opsbot.backups SET folder = 'x'",
         "UPDATE opsbot.backups SET sealed_at = NULL, manifest = NULL",
         "UPDATE opsbot.backup_proofs SET passed = false",

@@ -39,6 +39,7 @@ class Backups:
             "fingerprint": piece.fingerprint,
             "warnings": [text(each) for each in piece.warnings],
             "began": piece.began,
+            "rows": values.jsonb(piece.rows),
         }
         number: int = values.only(rows(tx).execute(SQL["add"], row).fetchone())["id"]
         return number
@@ -116,4 +117,5 @@ def _piece(row: DictRow) -> Piece:
     return Piece(
         row["id"], row["kind"], row["name"], row["key"], row["plain"], row["stored"], row["sha256"], row["packed"],
         row["began_at"], row["ended_at"], row["fingerprint"], tuple(row["warnings"]), row["gone_at"],
+        rows=row["rows"],
     )  # fmt: skip

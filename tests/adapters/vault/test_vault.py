@@ -23,6 +23,7 @@ from bot.core.backup import (
     Manifest,
     Stored,
     manifest_from_json,
+    stored_from_json,
     object_key,
 )
 from tests.adapters.vault.conftest import KEY, Machine, files, nothing, source
@@ -203,6 +204,18 @@ def test_a_set_counts_when_its_manifest_is_written(vault: ObjectVault, machine: 
     assert found == manifest(first, second)
     assert found == manifest_from_json(found.to_json())
     assert vault.manifests("staging") == []
+
+
+def test_counted_rows_are_in_the_manifest_and_may_be_missing_there(vault: ObjectVault, machine: Machine) -> None:
+    counted = replace(put(vault, machine), rows={"public.users": 500, 'public."Odd"': 0})
+    vault.seal(manifest(counted))
+    assert vault.manifests("prod")[0].objects == (counted,)
+    written = put(vault, machine).to_json()
+    assert "rows" not in written, "as manifests were before there were any"
+    assert stored_from_json(written).rows == {}
+    for wrong in ([], {"public.users": "many"}, 5):
+        with pytest.raises(BackupFailed, match="not the record of a stored object"):
+            stored_from_json({**written, "rows": wrong})
 
 
 def test_a_set_that_lacks_an_object_is_not_sealed(vault: ObjectVault, machine: Machine, folder: Path) -> None:

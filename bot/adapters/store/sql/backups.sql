@@ -8,10 +8,10 @@ RETURNING id
 
 -- name: add
 INSERT INTO opsbot.backup_pieces
-    (backup_id, kind, name, key, plain, stored, sha256, packed, fingerprint, warnings, began_at)
+    (backup_id, kind, name, key, plain, stored, sha256, packed, fingerprint, warnings, began_at, rows)
 VALUES
     (%(backup)s, %(kind)s, %(name)s, %(key)s, %(plain)s, %(stored)s, %(sha256)s, %(packed)s, %(fingerprint)s,
-     %(warnings)s, %(began)s)
+     %(warnings)s, %(began)s, %(rows)s)
 RETURNING id
 
 -- name: prove
