@@ -4,14 +4,17 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -20,25 +23,27 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 from bot.adapters import embedded
 from bot.adapters.console import Console
 from bot.adapters.containers import Containers
-from bot.adapters.database import Database, Location, Way
+from bot.adapters.database import Database, Dumps, DumpsInside, Location, Way
 from bot.adapters.durable import Durable, Workers, clean_up
 from bot.adapters.encryption_key import Keys
-from bot.adapters.http import Http
-from bot.adapters.redis import Redis, Server
+from bot.adapters.http import Exports, Http
+from bot.adapters.origins import Origins
+from bot.adapters.redis import Copies, Redis, Server
 from bot.adapters.rehearsal import Rehearsals
 from bot.adapters.rehearsal import Server as Stage
 from bot.adapters.router import Router
 from bot.adapters.schedule import Schedule, Slot
 from bot.adapters.ssh import Host, Ssh
 from bot.adapters.store import Audit, Keep, Outbox, Pool, Store, forget, migrate
-from bot.adapters.stream import OpenSsh
+from bot.adapters.stream import OpenSsh, Programs
 from bot.adapters.tcp import Tcp
 from bot.adapters.vault import ObjectVault, objects
 from bot.core import keeping
 from bot.core.approval import Approval, Click
 from bot.core.aws import AwsCall
+from bot.core.backup import Definitions, Dump, DumpInside, RedisCopy, Streams
 from bot.core.chart import Chart
-from bot.core.command import refuse_secrets, sh
+from bot.core.command import Command, refuse_secrets, sh
 from bot.core.errors import NotUnderstood, OpsbotError, Permanent, Temporary
 from bot.core.people import Actor, Person, Place
 from bot.core.ports import Asker
@@ -220,7 +225,7 @@ class Serving:
         self.sites = {site.name: site for site in settings.sites()}
         self.base = patiently(settings)
         self.ssh = Ssh(hosts_of(settings), refuse_secrets)
-        self.rehearsals = rehearsals_of(settings)
+        self.rehearsals = rehearsals_of(settings, self.ssh)
         self.shelters = shelters_of(settings, self.ssh, self.rehearsals)
         records = Records(self.base.store, self.base.durable, SystemClock(), self.shelters)
         self.router = router_of(settings, self.ssh, records)
@@ -457,11 +462,42 @@ def check_schedules(settings: Settings, vocabulary: Vocabulary) -> None:
             raise Permanent(f"schedules[{no}].run: {why}") from why
 
 
-def rehearsals_of(settings: Settings) -> Rehearsals:
-    """Streams from machines, of which dumps are restored for a try on their way."""
+def streams_of(settings: Settings, ssh: Ssh) -> Streams:
+    """Everything that can be backed up, wherever it comes from."""
+    machines = OpenSsh(hosts_of(settings))
+    databases, servers = locations_of(settings), redis_of(settings)
+    return Origins(
+        {
+            Command: machines,
+            DumpInside: DumpsInside(machines),
+            Dump: Dumps(databases, ssh, Programs(), pg_dumps),
+            RedisCopy: Copies(servers, ssh),
+            Definitions: Exports(settings.broker_urls()),
+        }
+    )
+
+
+def pg_dumps() -> list[Path]:
+    """Every pg_dump that may be on this host, the system's first: the wheel's speaks no TLS."""
+    systems = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_dump"), key=_number_of, reverse=True)
+    found = [Path(each) for each in (shutil.which("pg_dump"),) if each]
+    with suppress(OpsbotError):  # the wheel is not installed
+        return [*found, *systems, embedded.programs() / "pg_dump"]
+    return [*found, *systems]
+
+
+def _number_of(program: Path) -> float:
+    try:
+        return float(program.parts[-3])
+    except ValueError:
+        return 0
+
+
+def rehearsals_of(settings: Settings, ssh: Ssh) -> Rehearsals:
+    """The same streams; dumps are restored for a try on their way."""
     stage = Stage(embedded.start, embedded.remove, embedded.programs)
     full = settings.backups is not None and settings.backups.proof.restore == "full"
-    return Rehearsals(OpenSsh(hosts_of(settings)), settings.state_dir / "rehearsals", stage, full)
+    return Rehearsals(streams_of(settings, ssh), settings.state_dir / "rehearsals", stage, full)
 
 
 def shelters_of(settings: Settings, ssh: Ssh, rehearsals: Rehearsals) -> dict[str, Shelter]:
@@ -470,7 +506,7 @@ def shelters_of(settings: Settings, ssh: Ssh, rehearsals: Rehearsals) -> dict[st
         return {}
     vault = ObjectVault(objects(given.store), given.recipients, rehearsals)
     containers = Containers(ssh)
-    databases = {key: _location(each) for key, each in settings.databases().items()}
+    databases = locations_of(settings)
     shelter = Shelter(
         vault,
         Keys(containers, Database(databases, ssh, containers), audit_key(settings)),
@@ -487,12 +523,10 @@ def shelters_of(settings: Settings, ssh: Ssh, rehearsals: Rehearsals) -> dict[st
 def router_of(settings: Settings, ssh: Ssh, records: Records | None = None) -> Router:
     """Everything that can be asked and changed in the installations."""
     containers = Containers(ssh)
-    databases = {key: _location(each) for key, each in settings.databases().items()}
-    database = Database(databases, ssh, containers)
-    servers = {name: Server(each.via, each.url) for name, each in settings.redis_servers().items()}
+    database = Database(locations_of(settings), ssh, containers)
     others: dict[type, Asker] = {
         Query: database,
-        RedisRead: Redis(servers, ssh, containers),
+        RedisRead: Redis(redis_of(settings), ssh, containers),
         HttpGet: Http(settings.broker_urls(), ssh),
         TcpProbe: Tcp(ssh),
     }
@@ -520,6 +554,14 @@ def drawn(chart: Chart) -> bytes:
     from bot.adapters.chart import draw
 
     return draw(chart)
+
+
+def locations_of(settings: Settings) -> dict[tuple[str, str], Location]:
+    return {key: _location(each) for key, each in settings.databases().items()}
+
+
+def redis_of(settings: Settings) -> dict[str, Server]:
+    return {name: Server(each.via, each.url) for name, each in settings.redis_servers().items()}
 
 
 def _location(given: DatabaseSettings) -> Location:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import IO, Final
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from bot.core import dump
 from bot.core.backup import Source, Stream, Streams
 from bot.core.errors import OpsbotError
 from bot.core.taking import Rehearsed
@@ -27,11 +28,6 @@ PREFIX: Final = "rehearsal-"
 LOCK: Final = "in-use"
 PATIENCE: Final = 600.0  # seconds for pg_restore to end once all bytes are there: indexes are made last
 QUOTED: Final = 300
-TABLES: Final = "SELECT count(*) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
-CONTENTS: Final = (
-    "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables"
-    " WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1"
-)
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,9 @@ class Server:
 
 
 class Rehearsals:
-    """A `Rehearsal`, and the `Streams` that feed it: sources that are expected are restored on their way."""
+    """A `Rehearsal`, and the `Streams` that feed it: sources that are expected are restored on their way. With `full`
+    all rows are, and they are compared with those that were counted in the snapshot that was dumped.
+    """
 
     def __init__(self, streams: Streams, folder: Path, server: Server, full: bool = False) -> None:
         self._streams = streams
@@ -76,14 +74,14 @@ class Rehearsals:
         with self._guard:
             wanted = _key(source) in self._expected
             self._expected.discard(_key(source))
-        with self._streams.open(source, abort) as stream:
+        with self._streams.open(source.counted if wanted and self._full else source, abort) as stream:
             if not wanted:
                 yield stream
                 return
             stage = self._stage(source)
             try:
                 yield _Teed(stream, stage.feed)
-                rehearsed = stage.end()
+                rehearsed = stage.end(stream.rows)
                 with self._guard:
                     self._results[_key(source)] = rehearsed
             finally:
@@ -128,6 +126,10 @@ class _Teed:
     def warnings(self) -> tuple[str, ...]:
         return self.stream.warnings
 
+    @property
+    def rows(self) -> Mapping[str, int]:
+        return self.stream.rows
+
 
 @dataclass
 class _Stage:
@@ -163,7 +165,8 @@ class _Stage:
         except (BrokenPipeError, OSError):
             self.broken = True
 
-    def end(self) -> Rehearsed:
+    def end(self, snapshot: Mapping[str, int]) -> Rehearsed:
+        """How it went; `snapshot` has the rows that there should be, where they were counted."""
         if self.problem or self.process is None or self.process.stdin is None:
             return Rehearsed(False, f"{self.what} was not restored: {self.problem or 'nothing ran'}")
         with suppress(OSError):
@@ -174,19 +177,21 @@ class _Stage:
             return Rehearsed(False, f"pg_restore of {self.what} did not end within {PATIENCE / 60:.0f} min")
         if status:
             return Rehearsed(False, f"pg_restore of {self.what} ended with {status}: {self._last_words()}")
-        return self._counted()
+        return self._judged(snapshot)
 
-    def _counted(self) -> Rehearsed:
+    def _judged(self, snapshot: Mapping[str, int]) -> Rehearsed:
         try:
             with psycopg.connect(self.dsn) as connection:
-                names = [str(row[0]) for row in connection.execute(CONTENTS)]
-                counts = {name: _rows(connection, name) for name in names} if self.full else None
+                tables = len(connection.execute(dump.TABLES.encode()).fetchall())
+                counts = _rows(connection) if self.full else None
         except psycopg.Error as error:
             return Rehearsed(False, f"what was restored of {self.what} cannot be read: {error}")
-        if not names:
+        if not tables:
             return Rehearsed(False, f"{self.what} was restored, and there is not one table in it")
-        rows = f" with {sum(counts.values())} rows" if counts is not None else ", their structure without rows"
-        return Rehearsed(True, f"{len(names)} tables were restored into an empty server{rows}", len(names), counts)
+        if counts is None:
+            said = f"{tables} tables were restored into an empty server, their structure without rows"
+            return Rehearsed(True, said, tables)
+        return _compared(counts, snapshot)
 
     def _last_words(self) -> str:
         if self.said is None:
@@ -210,9 +215,21 @@ class _Stage:
             self.lock.close()
 
 
-def _rows(connection: psycopg.Connection[tuple[object, ...]], table: str) -> int:
-    row = connection.execute(f"SELECT count(*) FROM {table}".encode()).fetchone()  # the name is quoted by the server
-    return int(str(row[0])) if row else 0
+def _rows(connection: psycopg.Connection[tuple[object, ...]]) -> dict[str, int]:
+    connection.execute(dump.COUNT.encode())
+    row = connection.execute(dump.COUNTED.encode()).fetchone()
+    return dump.rows_of(str(row[0])) if row else {}
+
+
+def _compared(counts: Mapping[str, int], snapshot: Mapping[str, int]) -> Rehearsed:
+    """Whether it is all that was in the snapshot; a dump of which nothing was counted has only its own numbers."""
+    restored = f"{len(counts)} tables, {sum(counts.values())} rows"
+    if not snapshot:
+        return Rehearsed(True, f"{restored} were restored into an empty server", len(counts), counts)
+    if different := dump.differences(snapshot, counts):
+        said = f"{restored} were restored, and the source's snapshot had others: {dump.named(different)}"
+        return Rehearsed(False, said, len(counts), counts)
+    return Rehearsed(True, f"{restored}, equal to the source's snapshot", len(counts), counts)
 
 
 def _key(source: Source) -> tuple[str, str]:

@@ -19,7 +19,8 @@ from bot.adapters import redis
 from bot.adapters.database import Location, inside
 from bot.adapters.ssh.host import Limits
 from bot.core import docker as containers
-from bot.core import unit
+from bot.core import dump, unit
+from bot.core.backup import DumpInside
 from bot.core.command import Command
 from bot.core.fact import FACTS, Fact
 from bot.core.fix import Change, Fix, Risk, Wait, differs
@@ -174,11 +175,13 @@ def _backups(broker: Broker) -> Iterator[Rooted]:
     if not broker.backups:
         return
     sources = [backup.data_source(PLATFORM, folder, "", False) for folder in broker.data_dirs]
-    sources += [backup.dump_source(PLATFORM, CONTAINER, "main", each.name, each.user) for each in broker.databases]
     sources += [backup.redis_source(PLATFORM, CONTAINER)] if broker.redis_in_container else []
     sources += [backup.rabbitmq_source(PLATFORM, CONTAINER if broker.in_container else "")]
     for source in (*sources, *backup.settings_sources(PLATFORM)):
-        yield from _as_root(Role.PLATFORM, source.command, source.within)
+        yield from _as_root(Role.PLATFORM, source.origin, source.within)
+    for each in broker.databases:  # counted or not: what differs is told to psql
+        dumped = dump.inside(DumpInside(CONTAINER, each.name, each.user))
+        yield from _as_root(Role.PLATFORM, dumped, backup.HOURS)
     read = containers.Program(("cat", CONFIGURATION)).inside(CONTAINER)
     yield from _as_root(Role.PLATFORM, read, timedelta(seconds=Limits().program))
 

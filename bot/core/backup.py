@@ -1,6 +1,6 @@
-"""Backups as values: what is streamed from a machine, what was stored of it, and the manifest that makes a set count.
+"""Backups as values: what is streamed from where, what was stored of it, and the manifest that makes a set count.
 
-The bytes go from the machine through hash, listing and age into the store, without a copy of the whole anywhere else.
+The bytes go from their origin through hash, listing and age into the store, without a copy of the whole anywhere else.
 A set is its manifest: that is written last, and an object that no manifest names does not count. docs/decisions/
 backup-streams.md, backup-encryption.md and backup-store.md say why.
 """
@@ -8,7 +8,7 @@ backup-streams.md, backup-encryption.md and backup-store.md say why.
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from threading import Event as Flag
 from typing import Any, Final, Literal, Protocol, get_args
@@ -43,17 +43,56 @@ class BackupStopped(BackupFailed):
 
 
 @dataclass(frozen=True)
-class Source:
-    """Bytes that a command on a machine writes.
+class Dump:
+    """A PostgreSQL that is reached from opsbot's own host, `main` or `logs`: dumped by a pg_dump there."""
 
-    `command` makes them; `packed` says which packer the stream adds on the machine ("zstd" where `HAS_ZSTD` answered 0,
-    else "gzip"; "" leaves them as they are). `within` bounds it on the machine. Of the exit statuses of `command`,
-    `fine` are a success, `warnings` are one with their sentence, every other is a failure.
+    database: str
+    counted: bool = False
+
+
+@dataclass(frozen=True)
+class DumpInside:
+    """A PostgreSQL in a container of the target: dumped by the pg_dump in there."""
+
+    container: str
+    name: str
+    user: str
+    counted: bool = False
+
+
+@dataclass(frozen=True)
+class RedisCopy:
+    """A redis that is reached from opsbot's own host: a copy as a replica gets it."""
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """A RabbitMQ whose management API is reached from opsbot's own host: what it would export to a file."""
+
+
+@dataclass(frozen=True)
+class Local:
+    """What a program on opsbot's own host writes. `env` may hold secrets and is never shown; `words` may not."""
+
+    words: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+Origin = Command | Dump | DumpInside | RedisCopy | Definitions | Local
+
+
+@dataclass(frozen=True)
+class Source:
+    """Bytes of an installation, and where they come from.
+
+    A command of `origin` runs on the target's machine: `packed` says which packer the stream adds there ("zstd" where
+    `HAS_ZSTD` answered 0, else "gzip"; "" leaves them as they are), and of its exit statuses `fine` are a success,
+    `warnings` are one with their sentence, every other is a failure. `within` bounds all of it, there and here.
     """
 
     name: str
     target: Target
-    command: Command
+    origin: Origin
     within: timedelta
     form: Form = "bytes"
     packed: Packed = ""
@@ -64,9 +103,11 @@ class Source:
         _check_name(self.name)
 
     @property
-    def sent(self) -> Command:
-        """What runs on the machine: the command, and the packer behind it."""
-        return self.command | PACKERS[self.packed] if self.packed else self.command
+    def counted(self) -> "Source":
+        """The same with the rows counted in the very snapshot that is dumped; what has no rows stays as it is."""
+        if isinstance(self.origin, Dump | DumpInside):
+            return replace(self, origin=replace(self.origin, counted=True))
+        return self
 
     def __str__(self) -> str:
         return f"{self.name} of {self.target}"
@@ -84,13 +125,23 @@ class Stream(Protocol):
         """Known at the end."""
         ...
 
+    @property
+    def rows(self) -> Mapping[str, int]:
+        """Of each table in the snapshot that is dumped, where they are counted. Known at the end."""
+        ...
+
 
 class Streams(Protocol):
-    """Where the bytes of machines come from."""
+    """Where the bytes of sources come from."""
 
     def open(self, source: Source, abort: Flag) -> AbstractContextManager[Stream]:
-        """Starts it; leaving the context before the end ends it on the machine. Raises BackupFailed."""
+        """Starts it; leaving the context before the end ends it wherever it runs. Raises BackupFailed."""
         ...
+
+
+def sent(command: Command, packed: Packed) -> Command:
+    """What runs on a machine: the command, and the packer behind it."""
+    return command | PACKERS[packed] if packed else command
 
 
 # ---------------------------------------------------------------- what was stored

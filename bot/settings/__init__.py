@@ -179,6 +179,7 @@ def _options(given: Installation) -> Iterator[tuple[str, str]]:
     yield "database.via", given.database.via
     yield "database.name", given.database.name
     yield "database.user", given.database.user
+    yield "logs_database.apart", "no" if logs == given.database else "yes"
     yield "logs_database.via", logs.via
     yield "logs_database.name", logs.name
     yield "logs_database.user", logs.user

@@ -1,4 +1,4 @@
-"""What a backup of a 2.x installation is made of: which commands on which machine, and what their exits mean.
+"""What a backup of a 2.x installation is made of: what comes from where, and what the exits of commands mean.
 
 Sources: https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/#backups and, for what is missing there
 (`/etc/travis`, Replicated's settings), https://docs.travis-ci.com/user/enterprise/upgrading/
@@ -8,7 +8,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from bot.core.backup import HAS_ZSTD, TAR_WARNINGS, Packed, Source
+from bot.core.backup import (
+    HAS_ZSTD,
+    TAR_WARNINGS,
+    Definitions,
+    Dump,
+    DumpInside,
+    Packed,
+    RedisCopy,
+    Source,
+)
 from bot.core.command import Command, sh
 from bot.core.errors import Unknown
 from bot.core.fact import Fact, fact
@@ -24,6 +33,8 @@ from handlers.toolbox import platform
 HOURS = timedelta(hours=12)  # a command that still writes then will not end
 MINUTES = timedelta(minutes=30)
 CERTIFICATES = "/etc/travis"
+NAME, USER = "travis_production", "travis"  # of the database, where nothing else is configured
+SECTIONS: Mapping[str, str] = {"main": "database", "logs": "logs_database"}
 LIVE = (
     "the files of a running PostgreSQL are in it, which cannot be restored by themselves: restore the database from "
     "`backup databases`, or stop the app (`replicatedctl app stop`) before `backup data`"
@@ -66,28 +77,30 @@ def _relative(*folders: str) -> tuple[str, ...]:
 
 def _databases(taking: Taking, look: Look) -> None:
     """Both databases, the main one first; one dump where both are the same. Each is consistent by itself."""
-    if (via := look.site.option("database.via", "container")) != "container":
-        raise Unknown(f"dumps of a database that is reached {via} are not taken yet: back it up where it runs")
-    machine = look.site.of(Role.PLATFORM)[0]
-    container = look(platform.container_of(machine))
-    for name, database, user in _dumped(look):
-        taking.store("databases", dump_source(machine, container, name, database, user))
+    for name in ("main", "logs") if _logs_are_apart(look) else ("main",):
+        taking.store("databases", _dump(look, name))
+
+
+def _logs_are_apart(look: Look) -> bool:
+    """Only a configured database can be another one; in the same container it has another name, too."""
+    if look.site.option("logs_database.apart", "no") != "yes":
+        return False
+    ways = {look.site.option(f"{section}.via", "container") for section in SECTIONS.values()}
+    names = {look.site.option(f"{section}.name", NAME) for section in SECTIONS.values()}
+    return ways != {"container"} or len(names) > 1
+
+
+def _dump(look: Look, name: str) -> Source:
+    machine, section = look.site.of(Role.PLATFORM)[0], SECTIONS[name]
+    if look.site.option(f"{section}.via", "container") != "container":
+        return Source(f"database-{name}", machine, Dump(name), HOURS, "pg_dump")
+    database, user = look.site.option(f"{section}.name", NAME), look.site.option(f"{section}.user", USER)
+    return dump_source(machine, look(platform.container_of(machine)), name, database, user)
 
 
 def dump_source(machine: Target, container: str, name: str, database: str, user: str) -> Source:
-    words = ("pg_dump", "-h", "127.0.0.1", "-U", user, "-F", "c", "-d", database)
-    return Source(f"database-{name}", machine, _inside(container, *words), HOURS, "pg_dump")
-
-
-def _dumped(look: Look) -> Iterator[tuple[str, str, str]]:
-    """Name, database and user of each; the vendor's where nothing else is configured."""
-    main = (look.site.option("database.name", "travis_production"), look.site.option("database.user", "travis"))
-    yield ("main", *main)
-    if look.site.option("logs_database.via", "container") != "container":
-        raise Unknown("the logs' database is outside of the container: back it up where it runs")
-    logs = (look.site.option("logs_database.name", main[0]), look.site.option("logs_database.user", main[1]))
-    if logs[0] != main[0]:
-        yield ("logs", *logs)
+    """Of a database in the platform's container."""
+    return Source(f"database-{name}", machine, DumpInside(container, database, user), HOURS, "pg_dump")
 
 
 def _key(taking: Taking, look: Look) -> None:
@@ -95,25 +108,27 @@ def _key(taking: Taking, look: Look) -> None:
 
 
 def _redis(taking: Taking, look: Look) -> None:
-    """`redis-cli --rdb -` asks for a copy as a replica does: nothing is written on the machine."""
-    if (via := look.site.option("redis.via", "container")) != "container":
-        raise Unknown(f"copies of a redis that is reached {via} are not taken yet: back it up where it runs")
+    """A copy is asked for as a replica does: nothing is written on the machine."""
     machine = look.site.of(Role.PLATFORM)[0]
-    taking.store("redis", redis_source(machine, look(platform.container_of(machine))))
+    if look.site.option("redis.via", "container") == "container":
+        taking.store("redis", redis_source(machine, look(platform.container_of(machine))))
+    else:
+        taking.store("redis", Source("redis", machine, RedisCopy(), MINUTES, "rdb"))
 
 
 def redis_source(machine: Target, container: str) -> Source:
+    """Of the redis in the platform's container."""
     return Source("redis", machine, _inside(container, "redis-cli", "--rdb", "-"), MINUTES, "rdb")
 
 
 def _rabbitmq(taking: Taking, look: Look) -> None:
     """Users, vhosts, queues and policies; messages are not in it, and need a stopped node."""
-    via = look.site.option("rabbitmq.via", "container")
+    machine, via = look.site.of(Role.PLATFORM)[0], look.site.option("rabbitmq.via", "container")
     if via == "http":
-        raise Unknown("definitions of a RabbitMQ that is reached by http are not taken yet: export them where it runs")
-    machine = look.site.of(Role.PLATFORM)[0]
-    container = "" if via == "host" else look(platform.container_of(machine))
-    taking.store("rabbitmq", rabbitmq_source(machine, container))
+        taking.store("rabbitmq", Source("rabbitmq", machine, Definitions(), MINUTES, "json"))
+    else:
+        container = "" if via == "host" else look(platform.container_of(machine))
+        taking.store("rabbitmq", rabbitmq_source(machine, container))
 
 
 def rabbitmq_source(machine: Target, container: str) -> Source:

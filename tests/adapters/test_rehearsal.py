@@ -1,7 +1,7 @@
 """Dumps that real servers wrote, restored for a try while they pass: nothing of it stays, whatever happens."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -29,8 +29,10 @@ class Bytes:
     def __init__(self, data: bytes, breaks: bool) -> None:
         self.data, self.breaks = data, breaks
         self.warnings = ()
+        self.rows = {}
 
     warnings: tuple[str, ...]
+    rows: Mapping[str, int]
 
     def read(self, most: int) -> bytes:
         came, self.data = self.data[:most], self.data[most:]

@@ -1,12 +1,19 @@
 """Only where backups are taken may opsbot's login read everything of a platform."""
 
-from bot.cli.sudoers import PLATFORM, Broker, sudoers
+from dataclasses import replace
+
+import pytest
+
+from bot.cli.sudoers import CONTAINER, PLATFORM, Broker, sudoers
+from bot.core.backup import DumpInside, sent
+from bot.core.command import Command
+from bot.core.dump import inside
 from bot.core.target import Role
 from bot.core.wire import stream_script
 from handlers.toolbox import backup
-from tests.cli.test_sudoers import rules_of
+from tests.cli.test_sudoers import allowed, rules_of
 
-WORDS = ("tar -c -f - --numeric-owner -C / var/travis etc/travis", "pg_dump -h 127.0.0.1 -U travis",
+WORDS = ("tar -c -f - --numeric-owner -C / var/travis etc/travis", "-c lock_timeout=0 -c default_transaction_read",
          "redis-cli --rdb -", "export_definitions -", "app-config export --hidden", "config/travis.yml")  # fmt: skip
 
 
@@ -22,7 +29,18 @@ def test_backups_need_rules_of_their_own() -> None:
 
 def test_a_stream_is_sent_as_its_rule_says() -> None:
     source = backup.data_source(PLATFORM, "/var/travis", "gzip", False)
-    sent = stream_script(source.sent, int(source.within.total_seconds()), "nonce")
+    assert isinstance(source.origin, Command)
+    script = stream_script(sent(source.origin, source.packed), int(source.within.total_seconds()), "nonce")
     rules = rules_of(sudoers(["ops"], (Broker(backups=True),)), Role.PLATFORM)
     (rule,) = (rule.replace("\\", "") for rule in rules if "--numeric-owner" in rule)
-    assert f"sudo -n {rule.removeprefix('/usr/bin/')}" in sent
+    assert f"sudo -n {rule.removeprefix('/usr/bin/')}" in script
+
+
+@pytest.mark.parametrize("counted", [False, True])
+def test_a_dump_needs_one_rule_whatever_psql_is_told(counted: bool) -> None:
+    rules = rules_of(sudoers(["ops"], (Broker(backups=True),)), Role.PLATFORM)
+    feed, psql = inside(DumpInside(CONTAINER, "travis_production", "travis", counted)).parts()
+    assert allowed(rules, psql, backup.HOURS)
+    assert not feed.as_root
+    for words in ((*psql.words, "-c", "DROP TABLE users"), (*psql.words[:6], "sh")):
+        assert not allowed(rules, replace(psql, words=words), backup.HOURS), words

@@ -17,15 +17,18 @@ import pytest
 
 from bot.adapters import embedded
 from bot.adapters.containers import Containers
-from bot.adapters.database import Database, Location
+from bot.adapters.database import Database, DumpsInside, Location
 from bot.adapters.encryption_key import Keys
+from bot.adapters.origins import Origins
 from bot.adapters.rehearsal import Rehearsals, Server
 from bot.adapters.ssh import Host, Ssh
 from bot.adapters.stream import OpenSsh
 from bot.adapters.vault import ObjectVault, objects
-from bot.core.backup import BackupFailed, Manifest, Source, Stored, object_key
+from bot.core.backup import BackupFailed, DumpInside, Manifest, Source, Stored, object_key
+from bot.core.command import Command
 from bot.core.fact import Fact
 from bot.core.look import Look
+from bot.core.taking import Rehearsed
 from bot.core.target import Role, Site, Target
 from bot.engine.rounds import Diagnoser
 from bot.sandbox.installation import Running
@@ -44,6 +47,7 @@ class Storing:
     vault: ObjectVault
     keys: Keys
     rehearsals: Rehearsals
+    rehearsed: list[Rehearsed] = field(default_factory=list)
     stored: list[Stored] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     opened: bool | None = None
@@ -59,6 +63,7 @@ class Storing:
         if kind == "databases":
             result = self.rehearsals.result(source)
             assert result is None or result.passed, result
+            self.rehearsed += [result] if result else []
 
     def store_key(self, target: Target) -> None:
         key = self.keys.read(target, Flag())
@@ -96,14 +101,16 @@ class Looking:
 
 
 @pytest.fixture
-def taking(running: Running, tmp_path: Path) -> Iterator[tuple[Storing, Look]]:
+def taking(running: Running, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Storing, Look]]:
     given = running.configuration()
     (place,) = given["platforms"]
     host = Host(place["host"], place["port"], given["ssh"]["user"], running.key_file, running.known_hosts)
     hosts = {f"{running.name}/platform-1": host}
     ssh = Ssh(hosts)
     stage = Server(embedded.start, embedded.remove, embedded.programs)
-    rehearsals = Rehearsals(OpenSsh(hosts), tmp_path / "rehearsals", stage)
+    machines = OpenSsh(hosts)
+    streams = Origins({Command: machines, DumpInside: DumpsInside(machines)})
+    rehearsals = Rehearsals(streams, tmp_path / "rehearsals", stage, full=getattr(request, "param", False))
     vault = ObjectVault(objects(f"file://{tmp_path}/store"), [str(IDENTITY.to_public())], rehearsals)
     inside = Containers(ssh)
     database = Database({(running.name, "main"): Location()}, ssh, inside)
@@ -149,6 +156,16 @@ def test_everything_of_a_platform(running: Running, taking: tuple[Storing, Look]
     for file in (tmp_path / "store").rglob("*"):
         assert not file.is_file() or ENCRYPTION_KEY.encode() not in file.read_bytes()
     storing.vault.seal(Manifest("set", "try", storing.stored[0].started, tuple(storing.stored), "0.1"))
+
+
+@pytest.mark.parametrize("taking", [True], indirect=True)
+def test_every_row_of_a_dump_is_compared(running: Running, taking: tuple[Storing, Look]) -> None:
+    storing = take(taking, "databases")
+    assert storing.skipped == []
+    (result,) = storing.rehearsed
+    assert result.said.endswith("equal to the source's snapshot"), result.said
+    assert "public.users" in storing.stored[0].rows
+    assert running.unknown() == []
 
 
 def test_files_of_a_running_database_are_said_to_be_worth_nothing_alone(taking: tuple[Storing, Look]) -> None:

@@ -48,7 +48,7 @@ class Server:
         self.folder = folder
         self.port = _free_port()
         self.settings = {**SETTINGS, **settings, "port": str(self.port), "unix_socket_directories": str(folder)}
-        self._programs = _programs(version, folder)
+        self.programs = _programs(version, folder)
         self._process: subprocess.Popen[bytes] | None = None
         self._initialise()
 
@@ -76,7 +76,7 @@ class Server:
             self._execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     def start(self) -> None:
-        words = [str(self._programs / "postgres"), "-D", str(self.folder / "data")]
+        words = [str(self.programs / "postgres"), "-D", str(self.folder / "data")]
         for name, value in self.settings.items():
             words += ["-c", f"{name}={value}"]
         with self.log.open("ab") as log:
@@ -103,7 +103,7 @@ class Server:
         password.write_text(PASSWORD)
         password.chmod(0o644)  # in a folder that is closed
         data = self.folder / "data"
-        words = [str(self._programs / "initdb"), "-D", str(data), "-U", USER, "--pwfile", str(password)]
+        words = [str(self.programs / "initdb"), "-D", str(data), "-U", USER, "--pwfile", str(password)]
         words += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"]
         made = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=False, **_process())
         assert made.returncode == 0, made.stdout + made.stderr

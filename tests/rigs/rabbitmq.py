@@ -38,6 +38,12 @@ disk_free_limit.absolute = 10MB
 log.console = false
 """
 
+MANAGEMENT = """\
+management.tcp.ip = {host}
+management.tcp.port = {port}
+management_agent.disable_metrics_collector = true
+"""
+
 # Its standard input is the end of a pipe that we hold: when that ends, in whatever way, so does everything in there.
 KEPT = """\
 mount -t proc proc /proc || exit 1
@@ -54,9 +60,10 @@ class Broker:
 
     host = "127.0.0.1"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, management: bool = False) -> None:
         self.folder = folder
-        self.port, dist, ports = free_ports(3)
+        self.port, dist, ports, self.api_port = free_ports(4)
+        self._management = management
         self.node = f"opsbot-{secrets.token_hex(4)}@localhost"
         self.env = {
             "PATH": PATH,
@@ -83,13 +90,20 @@ class Broker:
         self._port_mapper = self._keep(PORT_MAPPER)
 
     @property
+    def api_url(self) -> str:
+        """Of the management API, where the broker was started with it."""
+        return f"http://{USER}:{PASSWORD}@{self.host}:{self.api_port}"
+
+    @property
     def url(self) -> str:
         return f"amqp://{USER}:{PASSWORD}@{self.host}:{self.port}/{VHOST}"
 
     def _furnish(self) -> None:
-        (self.folder / "rabbitmq.conf").write_text(CONFIG.format(vhost=VHOST, user=USER, password=PASSWORD))
+        listens = MANAGEMENT.format(host=self.host, port=self.api_port) if self._management else ""
+        config = CONFIG.format(vhost=VHOST, user=USER, password=PASSWORD)
+        (self.folder / "rabbitmq.conf").write_text(f"{config}{listens}")
         (self.folder / "rabbitmq-env.conf").touch()
-        (self.folder / "enabled_plugins").write_text("[].\n")
+        (self.folder / "enabled_plugins").write_text("[rabbitmq_management].\n" if self._management else "[].\n")
         cookie = self.folder / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(20))
         cookie.chmod(0o400)
@@ -139,11 +153,11 @@ class Broker:
 
 
 @contextmanager
-def broker() -> Iterator[Broker]:
-    """A running node; at the end nothing of it is left."""
+def broker(management: bool = False) -> Iterator[Broker]:
+    """A running node, with its management API where that is wanted; at the end nothing of it is left."""
     with ExitStack() as until_the_end:
         folder = Path(until_the_end.enter_context(tempfile.TemporaryDirectory(prefix="opsbot-rabbitmq-")))
-        made = Broker(folder)
+        made = Broker(folder, management)
         until_the_end.callback(made.close)
         made.start()
         yield made

@@ -45,7 +45,7 @@ class Session:
     def answer(self, query: Query, abort: Flag) -> Rows | Unanswered:
         """The rows, read in a transaction that cannot write."""
         try:
-            with _watched(self.connection, query.within, abort), self._transaction("READ ONLY", query.within):
+            with watched(self.connection, query.within, abort), self._transaction("READ ONLY", query.within):
                 (said,) = self._execute(*text.wrapped(query.text, query.parameters)).fetchall()
             return text.rows_of(said[0])
         except text.NotOneStatement as why:
@@ -57,7 +57,7 @@ class Session:
         """Commit it once. Raises NotSent when it was not even tried; exit None when the COMMIT itself was lost."""
         try:
             sent = text.one_statement(statement.text, statement.parameters)
-            with _watched(self.connection, within, abort):
+            with watched(self.connection, within, abort):
                 self._begin("READ WRITE", within)
                 changed = max(0, self._execute(*sent).rowcount)
         except text.NotOneStatement as why:
@@ -71,7 +71,7 @@ class Session:
 
     def _commit(self, changed: int, within: timedelta) -> Output:
         try:
-            with _watched(self.connection, within, Flag()):
+            with watched(self.connection, within, Flag()):
                 self.connection.execute("COMMIT")
         except psycopg.Error as error:
             if _rolled_back(error):
@@ -153,7 +153,7 @@ def _rolled_back(error: psycopg.Error) -> bool:
 
 
 @contextmanager
-def _watched(connection: Connection[Any], within: timedelta, abort: Flag) -> Iterator[None]:
+def watched(connection: Connection[Any], within: timedelta, abort: Flag) -> Iterator[None]:
     """End what runs on the connection when the run is stopped, or when the server keeps neither its word nor time."""
     done = Flag()
     late = time.monotonic() + within.total_seconds() + GRACE

@@ -60,11 +60,12 @@ class ObjectVault:
             entries, unlisted = passing.listed
             progress(passing.plain_sum.size)
             warnings = (*stream.warnings, *(f"{source.name}: {each}" for each in unlisted))
+            rows = dict(stream.rows)
         return Stored(
             key, source.name, source.target.name, source.form, source.packed,
             passing.plain_sum.size, passing.stored_sum.size,
             passing.plain_sum.hexdigest(), passing.stored_sum.hexdigest(),
-            entries, warnings, started, self._now(),
+            entries, warnings, started, self._now(), rows,
         )  # fmt: skip
 
     def put_bytes(self, name: str, data: bytes, key: str, form: Form = "bytes") -> Stored:

@@ -27,7 +27,8 @@ def world(postgres_server: postgres.Server) -> Iterator[World]:
             connection.execute(sql)
     with tempfile.TemporaryDirectory(prefix="opsbot-docker-") as folder:
         container = Container(Path(folder), postgres_server.folder, postgres_server.port)
-        with sshd(HostSpec("platform-1", programs={"docker": container.program}, recorded=False)) as rig:
+        programs = {"docker": container.program, "pg_dump": container.wrapped(postgres_server.programs / "pg_dump")}
+        with sshd(HostSpec("platform-1", programs=programs, recorded=False)) as rig:
             ssh = Ssh({"prod/platform-1": rig.host("platform-1")})
             try:
                 yield World(postgres_server, container, ssh, rig)
@@ -45,7 +46,8 @@ def clean(world: World) -> Iterator[World]:
         connection.execute(TABLES)
         connection.execute("INSERT INTO notes (id, text) VALUES (99, %s)", (HOSTILE,))
     yield world
-    world.container.say("psql", "")
+    for program in ("psql", "pg_dump"):
+        world.container.say(program, "")
 
 
 @pytest.fixture(params=WAYS)

@@ -75,7 +75,7 @@ def test_a_packer_runs_on_the_machine(ssh: OpenSsh, packed: str) -> None:
 def test_a_warning_is_kept_and_every_other_status_is_a_failure(ssh: OpenSsh) -> None:
     wanted = source(MACHINES[0], sh("sh", "-c", "echo some; exit 1"), warnings=TAR_WARNINGS, packed="gzip")
     assert read_all(ssh, wanted)[1] == (TAR_WARNINGS[0][1],)
-    fatal = replace(wanted, command=sh("sh", "-c", "echo some; echo 'tar: No space' >&2; exit 2"))
+    fatal = replace(wanted, origin=sh("sh", "-c", "echo some; echo 'tar: No space' >&2; exit 2"))
     with pytest.raises(BackupFailed, match=r"data of .* could not be streamed: `sh .*` ended with status 2.*No space"):
         read_all(ssh, fatal)
 

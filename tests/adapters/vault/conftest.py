@@ -36,6 +36,7 @@ class Machine:
     failure: Exception | None = None
     silent: bool = False  # says nothing after that, and does not end
     warnings: tuple[str, ...] = ()
+    rows: Mapping[str, int] = field(default_factory=dict)
     opened: list[Source] = field(default_factory=list)
     closed: int = 0
 
@@ -57,6 +58,10 @@ class Flow:
     @property
     def warnings(self) -> tuple[str, ...]:
         return self.machine.warnings
+
+    @property
+    def rows(self) -> Mapping[str, int]:
+        return self.machine.rows
 
     def read(self, most: int) -> bytes:
         if self.abort.is_set():

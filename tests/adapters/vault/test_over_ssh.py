@@ -45,7 +45,7 @@ def test_a_tree_comes_back_byte_for_byte(
     for no in range(40):
         (tree / f"file {no}").write_bytes(os.urandom(no * 1000))
     command = sh("tar", "-C", str(rig.folder), "-c", "var")
-    wanted = source(command=command, form="tar", packed="zstd", warnings=TAR_WARNINGS)
+    wanted = source(origin=command, form="tar", packed="zstd", warnings=TAR_WARNINGS)
     key = object_key("prod", "set-1", "data", "tar", "zstd")
     stored = vault.put(wanted, key, nothing, Flag())
     vault.verify(stored, Flag())
@@ -61,7 +61,7 @@ def test_a_broken_connection_leaves_nothing(vault: ObjectVault, rig: Rig, folder
     def cut(came: int) -> None:
         rig.drop_connections("cut")
 
-    wanted = replace(source(command=ENDLESS), target=Target("cut", Role.PLATFORM, "prod"))
+    wanted = replace(source(origin=ENDLESS), target=Target("cut", Role.PLATFORM, "prod"))
     with pytest.raises(BackupFailed, match="the connection broke"):
         vault.put(wanted, KEY, cut, Flag())
     assert files(folder) == {}
@@ -71,7 +71,7 @@ def test_a_broken_connection_leaves_nothing(vault: ObjectVault, rig: Rig, folder
 def test_a_stopped_backup_ends_on_the_machine_too(vault: ObjectVault, rig: Rig, folder: Path) -> None:
     abort = Flag()
     with pytest.raises(BackupFailed, match="was stopped"):
-        vault.put(source(command=ENDLESS), KEY, lambda _: abort.set(), abort)
+        vault.put(source(origin=ENDLESS), KEY, lambda _: abort.set(), abort)
     assert (files(folder), rig.running("platform-1", "endless-61851")) == ({}, [])
 
 

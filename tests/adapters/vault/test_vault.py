@@ -23,8 +23,8 @@ from bot.core.backup import (
     Manifest,
     Stored,
     manifest_from_json,
-    stored_from_json,
     object_key,
+    stored_from_json,
 )
 from tests.adapters.vault.conftest import KEY, Machine, files, nothing, source
 
@@ -213,7 +213,8 @@ def test_counted_rows_are_in_the_manifest_and_may_be_missing_there(vault: Object
     written = put(vault, machine).to_json()
     assert "rows" not in written, "as manifests were before there were any"
     assert stored_from_json(written).rows == {}
-    for wrong in ([], {"public.users": "many"}, 5):
+    wrongs: tuple[object, ...] = ([], {"public.users": "many"}, 5)
+    for wrong in wrongs:
         with pytest.raises(BackupFailed, match="not the record of a stored object"):
             stored_from_json({**written, "rows": wrong})
 

@@ -1,5 +1,6 @@
 """psql inside te-main, in the words of PostgreSQL 9.6's: it runs what it is given on the installation's database."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -7,9 +8,11 @@ from typing import Any
 
 import psycopg
 
+from bot.core import dump
 from bot.sandbox.installation.programs import Call, Options, Reply, Usage, in_te_main, options, program, unsupported
 
 PORT = "5432"
+VERSION, SERVER = "9.6.24", 90624
 USERS = ("travis", "postgres")
 LONGEST = "-c statement_timeout=60000"  # a statement that waits for ever would stop the whole installation
 _LONGS = {
@@ -84,12 +87,15 @@ def psql(call: Call) -> Reply:
     except Usage as usage:
         return unsupported(call, str(usage))
     if _given(read, "version"):
-        return Reply(out="psql (PostgreSQL) 9.6.24\n")
+        return Reply(out=f"psql (PostgreSQL) {VERSION}\n")
     if not _given(read, "A", "no-align"):
         return unsupported(call, "aligned output (no -A)")
     if read.get("f", "file") not in ("", "-"):
         return unsupported(call, "-f with a file")
-    return _refused(call, read) or _run(call, read)
+    shell = next((line[3:] for line in call.stdin.splitlines() if line.startswith(r"\! ")), "")
+    if shell and not dump.is_shell(shell):
+        return unsupported(call, r"\! with anything but a dump")
+    return _refused(call, read) or (_dumped(call, read) if shell else _run(call, read))
 
 
 def _refused(call: Call, read: Options) -> Reply | None:
@@ -106,6 +112,20 @@ def _refused(call: Call, read: Options) -> Reply | None:
     if not why and name != database.name:
         why = f'database "{name}" does not exist'
     return Reply(2, err=f"psql: FATAL:  {why}\n") if why else None
+
+
+def _dumped(call: Call, read: Options) -> Reply:
+    """A dump with what stands around it; its rows are those of the dump that this pg_dump writes: none."""
+    database = call.context.installation.database
+    assert database is not None
+    rows = "{}"
+    if "pg_export_snapshot" in call.stdin:
+        with database.session() as connection:
+            tables = [str(row[0]) for row in connection.execute(dump.TABLES.encode())]
+        rows = json.dumps({table: 0 for table in tables if table.startswith("public.")})
+    made = call.run(("pg_dump", "-F", "c", "-U", read.get("U"), "-d", read.get("d")), "")
+    head = f"{SERVER}\n{rows}\npg_dump (PostgreSQL) {VERSION}\n"
+    return Reply(143 if made.exit else 0, f"{head}{made.out}\nopsbot: {made.exit}\n", made.err)
 
 
 def _run(call: Call, read: Options) -> Reply:

@@ -2,29 +2,20 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from threading import Event as Flag
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import redis
-from redis.connection import Connection, SSLConnection
-from redis.exceptions import NoPermissionError
+from redis.connection import Connection
 
+from bot.adapters.redis.connection import AWAY, CONTAINER, NOT_CONFIGURED, REFUSED, Server, reached, trouble
 from bot.core.docker import Program
 from bot.core.ports import Inside, Machines, Unreached
 from bot.core.question import Answer, Output, Question, RedisRead, Unanswered
 from bot.core.target import Target
 
-CONTAINER, TUNNEL, DIRECT = "container", "tunnel", "direct"
-NOT_CONFIGURED: Final = "not-configured"
-AWAY: Final = "redis-unreachable"  # a finding
-REFUSED: Final = "redis-refused"  # not known: opsbot's login, rights or words
 WITHIN: Final = 10.0  # seconds for one answer
-CONNECT_WITHIN: Final = 5.0
 LONGEST: Final = 900_000  # characters of an answer that are kept
-PORT: Final = 6379
 
 READING: Final = re.compile(  # the whole first word, or the first two
     r"dbsize|echo|exists|get|getrange|hexists|hget|hgetall|hkeys|hlen|hmget|hscan|hvals|info|lastsave|lindex|llen|lrange"
@@ -41,23 +32,6 @@ _ERROR: Final = re.compile(  # an error is a line like any other for redis-cli, 
     r"|IDONTKNOW|MOVED|ASK) [^\n]*\n*"
 )
 _DENIED: Final = ("NOAUTH", "NOPERM", "WRONGPASS", "DENIED", "ERR AUTH", "ERR invalid password", "ERR operation not")
-
-
-@dataclass(frozen=True)
-class Server:
-    """How one installation's redis is reached; the URL is a secret, and there is none for the container."""
-
-    via: str = CONTAINER
-    url: str = field(default="", repr=False)
-
-    def __str__(self) -> str:
-        host, port = self.address
-        return "in the platform's container" if self.via == CONTAINER else f"on {host}:{port}"
-
-    @property
-    def address(self) -> tuple[str, int]:
-        parts = urlsplit(self.url)
-        return parts.hostname or "127.0.0.1", parts.port or PORT
 
 
 class Redis:
@@ -95,25 +69,16 @@ class Redis:
     ) -> Iterator[Answer | Unanswered]:
         left = list(reads)
         try:
-            with self._connection(target, server) as connection:
+            with reached(server, target, self._machines, WITHIN) as connection:
                 while left and not abort.is_set():
                     yield _answer(connection, left[0], str(server))
                     left.pop(0)
         except Unreached as why:
             yield from (Unanswered(str(why), why.cause) for _ in left)
         except (redis.RedisError, OSError, ValueError) as error:
-            yield from (_trouble(error, str(server)) for _ in left)
+            yield from (trouble(error, str(server)) for _ in left)
         else:
             yield from (Unanswered("redis was not asked to the end: the run was stopped.") for _ in left)
-
-    @contextmanager
-    def _connection(self, target: Target, server: Server) -> Iterator[Connection]:
-        if server.via == DIRECT:
-            with _connected(server.url, None) as connection:
-                yield connection
-            return
-        with self._machines.forward(target, *server.address) as port, _connected(server.url, port) as connection:
-            yield connection
 
 
 def only_reads(words: Sequence[str]) -> bool:
@@ -131,45 +96,6 @@ def _quoted(word: str) -> str:
     if _PLAIN_WORD.fullmatch(word):
         return word
     return '"' + "".join(f"\\x{byte:02x}" for byte in word.encode()) + '"'
-
-
-class _Plain(Connection):
-    """Connects to `to` on loopback when that is given, whatever the URL names."""
-
-    to: int | None = None
-
-    def _connect(self) -> Any:
-        if self.to is None:
-            return super()._connect()  # type: ignore[no-untyped-call]
-        named = self.host, self.port
-        self.host, self.port = "127.0.0.1", self.to
-        try:
-            return super()._connect()  # type: ignore[no-untyped-call]
-        finally:
-            self.host, self.port = named
-
-
-class _Tls(SSLConnection, _Plain):
-    """The certificate is that of the host in the URL, also through a tunnel: it is checked after connecting."""
-
-
-@contextmanager
-def _connected(url: str, to: int | None) -> Iterator[Connection]:
-    options = {
-        "socket_connect_timeout": CONNECT_WITHIN,
-        "socket_timeout": WITHIN,
-        "protocol": 2,  # answers as redis-cli shows them: a mapping is a flat list
-        "driver_info": None,  # nothing is told but what is asked
-    }
-    made = redis.ConnectionPool.from_url(url, **options)
-    kind = _Tls if issubclass(made.connection_class, SSLConnection) else _Plain
-    connection = kind(**made.connection_kwargs)
-    connection.to = to
-    try:
-        connection.connect()  # type: ignore[no-untyped-call]
-        yield connection
-    finally:
-        connection.disconnect()  # type: ignore[no-untyped-call]
 
 
 def _answer(connection: Connection, read: RedisRead, where: str) -> Answer | Unanswered:
@@ -220,23 +146,5 @@ def _judged(said: Output, where: str) -> Answer | Unanswered:
     return said
 
 
-def _trouble(error: Exception, where: str) -> Unanswered:
-    if isinstance(error, redis.AuthenticationError | NoPermissionError):
-        return Unanswered(f"Redis {where} refuses the user or the password.", REFUSED)
-    if isinstance(error, ValueError):
-        return Unanswered(f"Redis {where} cannot be asked: its URL cannot be read.", NOT_CONFIGURED)
-    if "certificate verify failed" in str(error):
-        return Unanswered(f"Redis {where} cannot be asked: its certificate is not trusted ({_first(error)}).", REFUSED)
-    if isinstance(error, redis.BusyLoadingError):
-        return Unanswered(f"Redis {where} cannot be reached: it is still loading its data.", AWAY)
-    late = isinstance(error, redis.TimeoutError | TimeoutError)
-    why = "it did not answer in time" if late else _first(error)
-    return Unanswered(f"Redis {where} cannot be reached: {why}.", AWAY)
-
-
 def _refused(question: Question) -> Unanswered:
     return Unanswered(f"`{question}` may change something or is not known here, so redis was not asked.", REFUSED)
-
-
-def _first(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300].rstrip(".")
