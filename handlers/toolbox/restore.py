@@ -182,5 +182,5 @@ def _decrypted(piece: Piece) -> str:
 
 
 def _inside(look: Look, machine: Target, *words: str) -> str:
-    container = look(platform.main_container())
+    container = look(platform.container_of(machine))
     return f"ssh {machine.address or machine} sudo docker exec -i {container} {' '.join(words)}"

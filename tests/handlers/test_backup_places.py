@@ -45,7 +45,7 @@ def test_no_container_of_one_machine_is_looked_for_on_another(kind: str) -> None
     machines.answers[ONE.name] = {str(RUNNING): TE_MAIN.format("aa10aa10aa10")}
     (source,) = taken(machines, kind).stored
     assert source.target == ONE
-    assert "aa10aa10aa10" in str(source.command)
+    assert "aa10aa10aa10" in str(source.origin)
 
 
 def taken(machines: Machines, kind: str) -> Remembering:

@@ -19,7 +19,7 @@ import yaml
 
 from bot.core.fact import Fact
 from bot.core.finding import Finding
-from bot.core.fix import Fix, Wait
+from bot.core.fix import Change, Fix, Wait
 from bot.core.question import Answer, Question
 from bot.core.target import Role, Site, Target
 from bot.engine.rounds import Diagnoser, Report
@@ -83,7 +83,7 @@ def facts(fix: Fix) -> Iterator[Fact[Any]]:
     for step in (*fix.steps, *fix.ensure):
         if isinstance(step, Wait):
             yield step.fact
-        elif step.needed is not None:
+        elif isinstance(step, Change) and step.needed is not None:
             yield step.needed
 
 

@@ -38,7 +38,7 @@ def planned(
     key: str = "now",
 ) -> Fix:
     held = pieces if pieces is not None else [piece(kind, fingerprint="then") for kind in KINDS]
-    container = platform.main_container().question
+    container = platform.container_of(PLATFORM).question
     answers: dict[str, Said] = {
         str(StoredBackup("12")): Rows(tuple(held)),
         str(Query(restore.INHABITANTS)): Rows(tuple({"name": name, "rows": rows} for name, rows in there)),
