@@ -47,7 +47,7 @@ bench: dev ## Measure speed (ARGS for its options)
 bench-backup: dev ## Measure backups beside OpenSSH with age, SFTP and tar -cz (ARGS="--scale 0.1" for a quick look)
 	@nice $(BIN)/python -m tests.bench.backup $(ARGS)
 
-pictures: dev ## Take the README's screenshots anew, in a real browser
+pictures: dev ## Take the screenshots of README and docs anew, in a real browser
 	OPSBOT_PICTURES=docs/images $(BIN)/pytest -q tests/browser
 
 accuracy: dev ## Break the simulated installation in every way and count what is named rightly (ARGS="--write")

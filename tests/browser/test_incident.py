@@ -2,75 +2,12 @@
 worker.
 """
 
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from bot import tryout
-
-CHROMIUM = "/usr/bin/chromium"
-QUIET = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
-PATIENCE = 60_000  # milliseconds for what opsbot does between two clicks
-PICTURES = os.environ.get("OPSBOT_PICTURES")  # a folder that keeps the screenshots; `make pictures` sets it
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def trial() -> Iterator[tryout.Trial]:
-    with tryout.started() as running:
-        yield running
-
-
-@pytest.fixture
-def page(chromium: Browser, trial: tryout.Trial) -> Iterator[Page]:
-    context = chromium.new_context(viewport={"width": 1280, "height": 980}, timezone_id="UTC")
-    context.set_default_timeout(PATIENCE)
-    expect.set_options(timeout=PATIENCE)
-    opened = context.new_page()
-    opened.goto(trial.slack.page_url)
-    expect(opened.locator('#app[data-ready="true"]')).to_be_visible()
-    yield opened
-    context.close()
-
-
-def say(page: Page, text: str) -> None:
-    page.get_by_label("Message", exact=True).fill(text)
-    page.keyboard.press("Enter")
-
-
-def become(page: Page, name: str) -> None:
-    page.locator(f'[data-person-name="{name}"]').click()
-
-
-def press(page: Page, action: str) -> None:
-    page.locator(f'[data-action-id="{action}"]').last.click()
-    page.get_by_role("alertdialog").locator('[data-confirm="yes"]').click()
-
-
-def open_thread(page: Page) -> None:
-    page.locator("#messages [data-open-thread]").last.click()
-
-
-def keep(page: Page, name: str, folder: Path) -> None:
-    picture = folder / f"{name}.png"
-    page.screenshot(path=picture)
-    assert picture.stat().st_size > 10_000
-    if PICTURES:
-        shutil.copy(picture, Path(PICTURES) / picture.name)
+from tests.browser.hands import become, keep, open_thread, press, say
 
 
 def test_a_typed_command_heals_a_worker(page: Page, trial: tryout.Trial, tmp_path: Path) -> None:
