@@ -165,7 +165,9 @@ _STORES: Mapping[str, Store] = {
 
 
 def _inside(container: str, *words: str) -> Command:
-    return sh("docker", "exec", container, *words).sudo()
+    """With a bound of its own: docker lets it run on when its client is ended."""
+    seconds = str(round(MINUTES.total_seconds()))
+    return sh("docker", "exec", container, "timeout", "-k", "2", seconds, *words).sudo()
 
 
 # ---------------------------------------------------------------- what is asked first

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from threading import Event as Flag
-from typing import Final
+from typing import Any, Final
 
 import redis
 from redis.connection import Connection
@@ -70,8 +70,7 @@ class CopyStream:
 
     def __init__(self, source: Source, connection: Connection, where: str, abort: Flag) -> None:
         self._source, self._where, self._abort = source, where, abort
-        self._wire = connection._sock  # past its parser, which would keep all of it in memory
-        assert self._wire is not None
+        self._wire: Any = connection._sock  # past its parser, which would keep all of it in memory
         self._wire.settimeout(TICK)
         self._deadline = time.monotonic() + source.within.total_seconds()
         self._held = b""

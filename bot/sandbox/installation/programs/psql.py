@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 
 from bot.core import dump
+from bot.sandbox.installation.database import LOGS, TABLES
 from bot.sandbox.installation.programs import Call, Options, Reply, Usage, in_te_main, options, program, unsupported
 
 PORT = "5432"
@@ -115,17 +116,24 @@ def _refused(call: Call, read: Options) -> Reply | None:
 
 
 def _dumped(call: Call, read: Options) -> Reply:
-    """A dump with what stands around it; its rows are those of the dump that this pg_dump writes: none."""
+    """A dump with what stands around it; its rows are those of the dump that this pg_dump writes."""
     database = call.context.installation.database
     assert database is not None
     rows = "{}"
     if "pg_export_snapshot" in call.stdin:
         with database.session() as connection:
-            tables = [str(row[0]) for row in connection.execute(dump.TABLES.encode())]
-        rows = json.dumps({table: 0 for table in tables if table.startswith("public.")})
+            connection.execute(dump.COUNT.encode())
+            said = connection.execute(dump.COUNTED.encode()).fetchone()
+        rows = json.dumps(_as_dumped(dump.rows_of(said[0] if said else "{}")))
     made = call.run(("pg_dump", "-F", "c", "-U", read.get("U"), "-d", read.get("d")), "")
     head = f"{SERVER}\n{rows}\npg_dump (PostgreSQL) {VERSION}\n"
     return Reply(143 if made.exit else 0, f"{head}{made.out}\nopsbot: {made.exit}\n", made.err)
+
+
+def _as_dumped(rows: dict[str, int]) -> dict[str, int]:
+    """Without the simulation's own clock, and before an installation has put anything into its tables."""
+    filled = {f"public.{table}" for table in TABLES + LOGS}
+    return {name: 0 if name in filled else count for name, count in rows.items() if name.startswith("public.")}
 
 
 def _run(call: Call, read: Options) -> Reply:

@@ -1,0 +1,109 @@
+"""Where each part of a backup comes from, by how the installation is reached."""
+
+from typing import Any
+
+import pytest
+
+from bot.core.backup import Definitions, Dump, DumpInside, Origin, RedisCopy, Source
+from bot.core.command import Command
+from bot.core.look import Look
+from bot.core.target import Role, Site, Target
+from handlers.toolbox import backup
+
+PLATFORM = Target("platform-1", Role.PLATFORM, "prod")
+
+
+class Looking:
+    """A `Look` that knows the container's name, and is told when it was asked."""
+
+    def __init__(self, **options: str) -> None:
+        named = ((name.replace("__", "."), value) for name, value in options.items())
+        self.site = Site("prod", "travis.example.com", "2.2", (PLATFORM,), tuple(named))
+        self.asked = 0
+
+    def __call__(self, fact: object) -> str:
+        self.asked += 1
+        return "c0ffee"
+
+
+class Taken:
+    """A `Taking` that remembers."""
+
+    def __init__(self) -> None:
+        self.sources: list[Source] = []
+        self.skipped: list[str] = []
+
+    def backup(self, what: str) -> "Taken":
+        return self
+
+    def store(self, kind: str, source: Source) -> None:
+        self.sources.append(source)
+
+    def skip(self, kind: str, why: str) -> None:
+        self.skipped.append(why)
+
+    def finish(self) -> str:
+        return ""
+
+
+def origins(look: Looking, what: str) -> dict[str, Origin]:
+    taken, asked = Taken(), look
+    backup.take(taken, _as_look(asked), what)  # type: ignore[arg-type]
+    assert taken.skipped == []
+    return {source.name: source.origin for source in taken.sources}
+
+
+def _as_look(look: Any) -> Look:
+    return look  # type: ignore[no-any-return]
+
+
+MAIN = DumpInside("c0ffee", "travis_production", "travis")
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({}, {"database-main": MAIN}),
+        ({"logs_database__apart": "no", "logs_database__via": "container"}, {"database-main": MAIN}),
+        (
+            {"logs_database__apart": "yes", "logs_database__name": "travis_logs", "logs_database__user": "logs"},
+            {"database-main": MAIN, "database-logs": DumpInside("c0ffee", "travis_logs", "logs")},
+        ),
+        ({"logs_database__apart": "yes"}, {"database-main": MAIN}),
+        (
+            {"database__via": "tunnel", "logs_database__apart": "no", "logs_database__via": "tunnel"},
+            {"database-main": Dump("main")},
+        ),
+        (
+            {"database__via": "tunnel", "logs_database__apart": "yes", "logs_database__via": "direct"},
+            {"database-main": Dump("main"), "database-logs": Dump("logs")},
+        ),
+        (
+            {"logs_database__apart": "yes", "logs_database__via": "direct"},
+            {"database-main": MAIN, "database-logs": Dump("logs")},
+        ),
+    ],
+)
+def test_databases(options: dict[str, str], wanted: dict[str, Origin]) -> None:
+    assert origins(Looking(**options), "databases") == wanted
+
+
+@pytest.mark.parametrize("via", ["tunnel", "direct"])
+def test_a_redis_outside_needs_no_container(via: str) -> None:
+    look = Looking(redis__via=via)
+    assert origins(look, "redis") == {"redis": RedisCopy()}
+    assert look.asked == 0
+
+
+def test_a_broker_by_http_needs_no_container() -> None:
+    look = Looking(rabbitmq__via="http")
+    assert origins(look, "rabbitmq") == {"rabbitmq": Definitions()}
+    assert look.asked == 0
+
+
+@pytest.mark.parametrize(("what", "program"), [("redis", "redis-cli --rdb -"), ("rabbitmq", "export_definitions -")])
+def test_what_runs_in_the_container_is_bounded_there(what: str, program: str) -> None:
+    (origin,) = origins(Looking(), what).values()
+    assert isinstance(origin, Command)
+    assert "docker exec c0ffee timeout -k 2 1800 " in str(origin)
+    assert str(origin).endswith(program)
