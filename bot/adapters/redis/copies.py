@@ -8,8 +8,9 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from socket import socket
 from threading import Event as Flag
-from typing import Any, Final
+from typing import Final, cast
 
 import redis
 from redis.connection import Connection
@@ -70,7 +71,7 @@ class CopyStream:
 
     def __init__(self, source: Source, connection: Connection, where: str, abort: Flag) -> None:
         self._source, self._where, self._abort = source, where, abort
-        self._wire: Any = connection._sock  # past its parser, which would keep all of it in memory
+        self._wire = cast("socket", connection._sock)  # past its parser, which would keep all of it in memory
         self._wire.settimeout(TICK)
         self._deadline = time.monotonic() + source.within.total_seconds()
         self._held = b""
@@ -128,7 +129,7 @@ class CopyStream:
 
     def _some(self) -> bytes:
         try:
-            came: bytes = self._wire.recv(CHUNK)
+            came = self._wire.recv(CHUNK)
         except TimeoutError:
             raise
         except OSError as error:

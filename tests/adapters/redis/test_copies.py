@@ -123,7 +123,8 @@ def test_nobody_listens(ssh: Ssh) -> None:
 def test_a_frozen_redis_is_left_when_that_is_wanted(ssh: Ssh, monkeypatch: pytest.MonkeyPatch) -> None:
     with rig.server("", *DISKLESS[:2], "--repl-diskless-sync-delay", "30") as server:
         abort = Flag()
-        Timer(0.7, lambda: (os.kill(server.pid, signal.SIGSTOP), abort.set())).start()
+        Timer(0.6, lambda: os.kill(server.pid, signal.SIGSTOP)).start()
+        Timer(0.9, abort.set).start()
         with pytest.raises(BackupStopped):
             read_all(Copies({"prod": Server(DIRECT, server.url)}, ssh), abort)
         os.kill(server.pid, signal.SIGCONT)
