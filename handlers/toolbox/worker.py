@@ -24,6 +24,7 @@ SYSTEMD, UPSTART = "systemd", "upstart"
 DOCKER = "172.17.0.1"  # every machine with Docker has it, so a consumer seen from there may be anybody's
 LONGEST_BUILD = timedelta(hours=3)  # the vendor's hard limit is 50 min, and installations raise it up to this
 BACK_WITHIN = timedelta(minutes=3)
+LONGEST = 400  # characters of its log that enter a sentence
 SETTLED = timedelta(minutes=2)  # a worker that has been up for less may be one that keeps ending
 REBOOT_WITHIN = timedelta(minutes=10)
 BROKER_PORTS = "( dport = :5672 or dport = :4567 or dport = :5671 )"
@@ -246,14 +247,26 @@ def _paused(said: Output) -> bool:
 
 @fact
 def last_error(machine: Target, init: str) -> Fact[str]:
-    """The message of the last error in the worker's log, empty when there is none."""
+    """The last error in the worker's log and its reason, empty when there is none."""
     return Fact(f"last error in the log of {SERVICE} on {machine}", machine, log(init), _last_error)
 
 
 def _last_error(said: Output) -> str:
     lines = [line for line in said.out.splitlines() if re.search(r"\blevel=(error|fatal|panic)\b", line)]
-    found = re.search(r'\bmsg=("(?:[^"\\]|\\.)*"|\S+)', lines[-1]) if said.ok and lines else None
-    return found[1].strip('"') if found else ""
+    return words_of(lines[-1]) if said.ok and lines else ""
+
+
+def words_of(line: str) -> str:
+    """What a line of the worker's log says, and why: `couldn't connect to AMQP: x509: …`."""
+    return ": ".join(filter(None, (_field("msg", line), _field("err", line))))[:LONGEST]
+
+
+def _field(name: str, line: str) -> str:
+    """Go names what it could not read of an address, which may be a piece of the password."""
+    found = re.search(rf'\b{name}=("(?:[^"\\]|\\.)*"|\S+)', line)
+    plain = re.sub(r"\\(.)", r"\1", found[1].removeprefix('"').removesuffix('"')) if found else ""
+    plain = re.sub(r'(parse |invalid (?:port|URL escape|userinfo|character) )"[^"]*"', r"\1[masked]", plain)
+    return re.sub(r"(://)\S*@", r"\1[masked]@", plain)
 
 
 @fact
