@@ -93,6 +93,10 @@ def _evidence(now: worker.Service, seen: Mapping[str, rabbitmq.Presence]) -> str
 
 @action("restart", each=Role.WORKER, says="Restart travis-worker", risk=Risk.INTERRUPTS, proof="worker lost rabbitmq")
 def restart(look: Look, machine: Target) -> Fix:
+    """One that is stopped is started: upstart refuses to restart it (`Unknown instance`)."""
+    now = worker.service(look, machine)
+    if not now.running and not now.turning:
+        return worker.start_stopped(look, machine)
     return worker.restart(worker.handle(look, machine))
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+from bot.core.errors import Refused
 from bot.core.finding import Finding, Severity
-from bot.core.fix import Wait, at_least
-from bot.core.handler import diagnosis
+from bot.core.fix import Fix, Risk
+from bot.core.handler import action, diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
 from handlers.toolbox import worker
@@ -23,12 +24,19 @@ def worker_stopped(look: Look, machine: Target) -> Iterator[Finding]:
     now = worker.service(look, machine)
     if now.running or now.turning:
         return
-    back = Wait(worker.connected(look, machine), at_least(1), worker.BACK_WITHIN)
     yield Finding(
         "worker.stopped",
         Severity.BROKEN,
         machine,
         f"travis-worker is not running on {machine}: it is {now.state}",
         evidence="the init system says so",
-        fixes=(worker.start(machine, look(worker.init_system(machine)), back),),
+        fixes=(worker.start_stopped(look, machine),),
     )
+
+
+@action("start", each=Role.WORKER, says="Start travis-worker", risk=Risk.INTERRUPTS, proof="worker stopped")
+def start(look: Look, machine: Target) -> Fix:
+    now = worker.service(look, machine)
+    if now.running or now.turning:
+        raise Refused(f"travis-worker on {machine} is not stopped: it is {now.state}")
+    return worker.start_stopped(look, machine)

@@ -484,6 +484,13 @@ def _usr2(on: Handle) -> Command:
         return sh("kill", "-s", "USR2", str(on.pid)).sudo()
     return sh("docker", "kill", "-s", "USR2", SERVICE).sudo()
 
+def start_stopped(look: Look, machine: Target) -> Fix:
+    """`start`, with the proof that it is back."""
+    look.together(init_system(machine), addresses(machine))
+    back = Wait(connected(look, machine), at_least(1), BACK_WITHIN)
+    return start(machine, look(init_system(machine)), back)
+
+
 
 def _restart(on: Handle) -> Change:
     return restarted(on.machine, on.init, on.pid)

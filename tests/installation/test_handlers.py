@@ -9,6 +9,7 @@ from threading import Event as Flag
 import pytest
 
 import handlers
+from bot.core.errors import Refused
 from bot.core.finding import Finding
 from bot.core.target import Role
 from bot.sandbox.installation import FAULTS
@@ -101,6 +102,28 @@ def test_every_action_can_be_carried_out(practice: Practice, name: str, action: 
     assert practice.apply(fix)
     assert practice.machines.changes()
     assert practice.machines.unknown() == []
+
+
+@pytest.mark.parametrize("name", WORKERS)
+def test_a_stopped_worker_is_started_by_restart_as_well(practice: Practice, name: str) -> None:
+    """upstart's own `restart` knows no instance of what is stopped."""
+    target = practice.site.find(name)
+    assert target is not None
+    practice.inject(f"{name} is stopped")
+    fix = practice.diagnoser.planned(lambda look: CATALOGUE.actions["restart"].fix(look, target), Flag())
+    assert fix.title == "Start travis-worker"
+    assert practice.apply(fix)
+    assert practice.findings() == []
+    with pytest.raises(Refused, match="is not stopped"):
+        practice.diagnoser.planned(lambda look: CATALOGUE.actions["start"].fix(look, target), Flag())
+
+
+def test_a_machine_that_is_a_platform_too_is_not_rebooted_by_name(practice: Practice) -> None:
+    target = practice.site.find("worker-1")
+    assert target is not None
+    practice.installation.machine("worker-1").write("/etc/replicated.conf", "{}\n")
+    with pytest.raises(Refused, match="has a platform on it as well"):
+        practice.diagnoser.planned(lambda look: CATALOGUE.actions["reboot"].fix(look, target), Flag())
 
 
 def places(fault: Fault) -> tuple[str, ...]:
