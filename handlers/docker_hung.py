@@ -44,7 +44,7 @@ def docker_hangs(look: Look, machine: Target) -> Iterator[Finding]:
 def _ask_about(look: Look, machine: Target) -> None:
     """Everything else that is needed from the machine, in one round."""
     init = look(worker.init_system(machine))
-    more = (worker.boot_id(machine), worker.is_worker_machine(machine), docker.stuck_devices(machine))
+    more = (worker.boot_id(machine), worker.not_to_reboot(machine), docker.stuck_devices(machine))
     look.together(*worker.asked(look, machine), *more, docker.complaints(machine, init))
 
 
@@ -54,8 +54,8 @@ def _reboot(look: Look, machine: Target) -> tuple[tuple[Fix, ...], str]:
         on = worker.handle(look, machine)
     except (Unknown, CannotLook) as why:
         return (), f"opsbot cannot prove that the worker is back, because {why}"
-    if not on.at_boot:
-        return (), "it does not start at boot by itself"
+    if on.stays:
+        return (), on.stays
     return (worker.reboot(on),), ""
 
 

@@ -108,6 +108,6 @@ def drain(look: Look, machine: Target) -> Fix:
 @action("reboot", each=Role.WORKER, says="Reboot the machine", risk=Risk.INTERRUPTS, proof="worker lost rabbitmq")
 def reboot(look: Look, machine: Target) -> Fix:
     on = worker.handle(look, machine)
-    if not on.at_boot:
-        raise Refused(f"travis-worker does not start at boot on {machine}, so it would stay down after a reboot")
+    if on.stays:
+        raise Refused(f"{machine} is not rebooted: {on.stays}")
     return worker.reboot(on)

@@ -113,7 +113,7 @@ def _draining(look: Look, machine: Target) -> bool:
 
 def _next(machine: Target, init: str) -> tuple[Fact[Any], ...]:
     """What is asked where something is missing, with what a fix needs, or that would cost a fourth round."""
-    return pool.draining(machine, init), worker.boot_id(machine), worker.is_worker_machine(machine)
+    return pool.draining(machine, init), worker.boot_id(machine), worker.not_to_reboot(machine)
 
 
 def _seen(look: Look, machine: Target) -> rabbitmq.Presence:

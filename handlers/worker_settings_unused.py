@@ -84,7 +84,7 @@ def _restarts(look: Look, machine: Target) -> tuple[Fix, ...]:
 
 
 def _needed(look: Look, machine: Target) -> tuple[Fact[Any], ...]:
-    return worker.boot_id(machine), worker.is_worker_machine(machine), *edit.ahead(look)
+    return worker.boot_id(machine), worker.not_to_reboot(machine), *edit.ahead(look)
 
 
 def _inside(inside: Mapping[str, str], name: str) -> str:

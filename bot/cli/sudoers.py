@@ -228,7 +228,7 @@ def _fixes() -> Iterator[Fix]:
     yield sync.release(PLATFORM, [sync.User(1, LOGIN, "")], "2.2")
     back = Wait(worker.boot_id(MACHINE), differs("any"), timedelta(minutes=1))
     for init in (worker.SYSTEMD, worker.UPSTART):
-        on = worker.Handle(MACHINE, init, PID, "any", True, back)
+        on = worker.Handle(MACHINE, init, PID, "any", "", back)
         yield from (*on.fixes(), worker.drain(on), worker.start(MACHINE, init, back))
         yield docker.start(MACHINE, init, worker.Service(True, False, PID, "active", None, True))
 

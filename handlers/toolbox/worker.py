@@ -28,10 +28,16 @@ LONGEST = 400  # characters of its log that enter a sentence
 SETTLED = timedelta(minutes=2)  # a worker that has been up for less may be one that keeps ending
 REBOOT_WITHIN = timedelta(minutes=10)
 BROKER_PORTS = "( dport = :5672 or dport = :4567 or dport = :5671 )"
+DOWN_AFTER = "travis-worker does not start at boot, and would stay down"
 LOG = f"/var/log/upstart/{SERVICE}.log"  # of Ubuntu 14.04, which puts it away every night
 ROTATED = (*(f"{LOG}.{night}.gz" for night in range(7, 0, -1)), f"{LOG}.1")
+SETTINGS = (
+    f"/etc/default/{SERVICE}",
+    f"/var/snap/{SERVICE}/common/worker.env",
+)  # one of them makes a machine a worker's
+PLATFORM = ("/etc/replicated.conf", "/etc/replicated.alias", "/var/lib/replicated", "/etc/kubernetes")
 ORDERS = "worker started|SIG(USR2|INT) received"
-SHOWN = "ActiveState,SubState,MainPID,UnitFileState,ExecMainStartTimestampMonotonic"
+SHOWN = "ActiveState,SubState,MainPID,UnitFileState,WantedBy,ExecMainStartTimestampMonotonic"
 
 
 @dataclass(frozen=True)
@@ -139,14 +145,20 @@ def _starts(said: Output) -> bool:
 
 
 @fact
-def is_worker_machine(machine: Target) -> Fact[bool]:
-    """Has it a worker's configuration file? A machine that has none is not rebooted."""
-    question = sh("stat", "-c", "%n", f"/etc/default/{SERVICE}")
-    return Fact(f"Is {machine} a worker machine?", machine, question, _said_ok)
+def not_to_reboot(machine: Target) -> Fact[str]:
+    """Why it must not be rebooted, empty when it may: only what is a worker's machine, and no platform's as well."""
+    question = sh("stat", "-c", "%n", *SETTINGS, *PLATFORM)
+    return Fact(f"Is {machine} a worker machine and no platform?", machine, question, _not_to_reboot)
 
 
-def _said_ok(said: Output) -> bool:
-    return said.ok
+def _not_to_reboot(said: Output) -> str:
+    """`stat` names what is there, and ends with 1 for what is not."""
+    there = said.out.split()
+    if said.exit is None or not any(each in SETTINGS for each in there):
+        return "no settings of travis-worker were found on it"
+    if found := [each for each in there if each in PLATFORM]:
+        return f"it has a platform on it as well ({', '.join(found)})"
+    return ""
 
 
 @fact
@@ -332,6 +344,9 @@ def asked(look: Look, machine: Target) -> tuple[Fact[Any], ...]:
 
 
 def _systemd_service(properties: dict[str, str], up: timedelta) -> Service:
+    """Some of the vendor's installers put the unit itself where its link belongs: it starts at boot, and is not called
+    enabled.
+    """
     started = properties.get("ExecMainStartTimestampMonotonic", "")
     since = up - timedelta(microseconds=int(started)) if started.isdigit() and started != "0" else None
     return Service(
@@ -340,7 +355,7 @@ def _systemd_service(properties: dict[str, str], up: timedelta) -> Service:
         pid=int(properties.get("MainPID", "0") or 0),
         state=f"{properties.get('ActiveState')} ({properties.get('SubState')})",
         since=since,
-        at_boot=properties.get("UnitFileState") == "enabled",
+        at_boot=properties.get("UnitFileState") == "enabled" or "multi-user.target" in properties.get("WantedBy", ""),
     )
 
 
@@ -368,14 +383,14 @@ class Handle:
     init: str
     pid: int
     boot: str
-    at_boot: bool
+    stays: str  # why the machine must not be rebooted, empty when it may
     back: Wait
 
     def fixes(self) -> Iterator[Fix]:
         """Gentlest first; a reboot only when the service comes back by itself."""
         yield drain_and_restart(self)
         yield restart(self)
-        if self.at_boot:
+        if not self.stays:
             yield reboot(self)
 
 
@@ -383,10 +398,10 @@ def handle(look: Look, machine: Target) -> Handle:
     """Read what the fixes of a running worker need."""
     init = look(init_system(machine))
     now = service(look, machine)
-    look.together(boot_id(machine), is_worker_machine(machine), addresses(machine))
-    at_boot = now.at_boot and look(is_worker_machine(machine))
+    look.together(boot_id(machine), not_to_reboot(machine), addresses(machine))
+    stays = look(not_to_reboot(machine)) or ("" if now.at_boot else DOWN_AFTER)
     back = Wait(connected(look, machine), at_least(1), BACK_WITHIN)
-    return Handle(machine, init, now.pid, look(boot_id(machine)), at_boot, back)
+    return Handle(machine, init, now.pid, look(boot_id(machine)), stays, back)
 
 
 def connected(look: Look, machine: Target) -> Fact[int]:
@@ -469,6 +484,13 @@ def start(machine: Target, init: str, back: Wait) -> Fix:
     )
 
 
+def start_stopped(look: Look, machine: Target) -> Fix:
+    """`start`, with the proof that it is back."""
+    look.together(init_system(machine), addresses(machine))
+    back = Wait(connected(look, machine), at_least(1), BACK_WITHIN)
+    return start(machine, look(init_system(machine)), back)
+
+
 def _drain(on: Handle) -> tuple[Step, ...]:
     pause = Change("Let it take no new builds", _usr2(on), needed=not_paused(on.machine, on.init))
     return (pause, Wait(running_builds(on.machine), equals(0), LONGEST_BUILD))
@@ -483,13 +505,6 @@ def _usr2(on: Handle) -> Command:
     if on.init == UPSTART:
         return sh("kill", "-s", "USR2", str(on.pid)).sudo()
     return sh("docker", "kill", "-s", "USR2", SERVICE).sudo()
-
-def start_stopped(look: Look, machine: Target) -> Fix:
-    """`start`, with the proof that it is back."""
-    look.together(init_system(machine), addresses(machine))
-    back = Wait(connected(look, machine), at_least(1), BACK_WITHIN)
-    return start(machine, look(init_system(machine)), back)
-
 
 
 def _restart(on: Handle) -> Change:

@@ -163,7 +163,7 @@ def test_a_docker_that_hangs_is_rebooted_only_where_the_worker_comes_back(practi
     inject(practice.installation, "worker-1 docker hangs")
     [finding] = practice.findings()
     assert finding.fixes == ()
-    assert "it does not start at boot by itself" in finding.person
+    assert "does not start at boot, and would stay down" in finding.person
 
 
 def test_a_docker_that_hangs_is_named_when_the_platform_is_away(practice: Docker) -> None:

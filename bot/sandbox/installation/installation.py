@@ -129,7 +129,7 @@ class Installation:
             container.started = machine.timeline.now()
             container.process = machine.spawn("init", container.command, "root", container)
         for unit in machine.units.values():
-            if unit.enabled == "enabled":
+            if unit.enabled == "enabled" or unit.copied:
                 unit.start()
         if machine is self.platform:
             self.app.power_on()
@@ -271,6 +271,7 @@ def _platform(machine: Machine) -> None:
         machine.run_container(name, image, program, "/sbin/my_init").hostname = (
             "te-main" if "te-main" in image else name
         )
+    machine.write("/etc/replicated.conf", "{}\n")
     machine.write("/etc/replicated.alias", 'alias travis="replicated admin"\n')
 
 

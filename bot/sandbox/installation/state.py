@@ -102,6 +102,7 @@ class Unit:
     description: str
     service: "Service"
     enabled: str = "enabled"
+    copied: bool = False  # its file itself lies among the links that start it: it is wanted, and not called enabled
     active: str = "inactive"
     sub: str = "dead"
     result: str = "success"

@@ -120,6 +120,7 @@ class SystemdMachine(Machine):
             "SubState": sub,
             "MainPID": str(pid),
             "UnitFileState": self.enabled,
+            "WantedBy": "multi-user.target" if self.starts_at_boot() else "",
             "ExecMainStartTimestampMonotonic": str(int(self.worker.started * 1e6)),
             "NRestarts": str(self.worker.restarts),
             "Result": "success",

@@ -140,6 +140,13 @@ def not_enabled(_installation: Installation, machine: Machine) -> None:
     machine.units[UNIT].enabled = "disabled"
 
 
+@fault("was installed without a network", cause=SUSPICIOUS)
+def unit_copied(_installation: Installation, machine: Machine) -> None:
+    """The installer put its unit itself where the link belongs: it starts at boot, and is not called enabled."""
+    if machine.systemd:
+        machine.units[UNIT].enabled, machine.units[UNIT].copied = "", True
+
+
 @fault("was paused some days ago", cause="worker.paused")
 def paused(installation: Installation, machine: Machine) -> None:
     """Somebody told it to drain and pause; since then its log was put away twice (later: it has said much more)."""

@@ -91,7 +91,8 @@ def _properties(machine: Machine, name: str) -> dict[str, str]:
             "ExecMainExitTimestamp": "", "ExecMainExitTimestampMonotonic": "0",
             "ExecMainPID": "0", "ExecMainCode": "0", "ExecMainStatus": "0",
             "Id": full(name), "Description": full(name), "LoadState": "not-found", "ActiveState": "inactive",
-            "SubState": "dead", "UnitFileState": "", "ActiveEnterTimestamp": "", "ActiveEnterTimestampMonotonic": "0",
+            "SubState": "dead", "UnitFileState": "", "WantedBy": "",
+            "ActiveEnterTimestamp": "", "ActiveEnterTimestampMonotonic": "0",
         }  # fmt: skip
     return {
         "Type": "simple",
@@ -112,6 +113,7 @@ def _properties(machine: Machine, name: str) -> dict[str, str]:
         "ActiveState": unit.active,
         "SubState": unit.sub,
         "UnitFileState": "transient" if unit.transient else unit.enabled,
+        "WantedBy": "multi-user.target" if unit.enabled == "enabled" or unit.copied else "",
         "ActiveEnterTimestamp": _stamp(machine, unit.started),
         "ActiveEnterTimestampMonotonic": _monotonic(machine, unit.started),
     }
