@@ -60,7 +60,15 @@ def _in_idle_queues(look: Look, long: Sequence[Job]) -> list[Job]:
     reports = next((each for each in look(rabbitmq.queues(at.container, at.vhost)) if each.name == REPORTS), None)
     if lost and (reports is None or reports.ready or not reports.consumers):
         raise Unknown(f"{len(lost)} jobs look lost, but what workers report waits in {REPORTS}: they may run after all")
+    held = [each for each in jobs.waiting(look) if _held(each) and any(job.queue == each.name for job in long)]
+    if held and not lost:
+        raise Unknown(f"workers hold messages of jobs that do not run, so none can be called lost: {jobs.table(held)}")
     return lost
+
+
+def _held(each: Waiting) -> bool:
+    """More is taken than runs: a worker that hangs, or the database lags behind."""
+    return each.queue is not None and each.queue.unacked > each.running
 
 
 def _idle(each: Waiting) -> bool:

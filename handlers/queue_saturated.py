@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from datetime import timedelta
 
+from bot.core.errors import Unknown
 from bot.core.finding import Finding, Severity
+from bot.core.fix import readable
 from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
@@ -23,7 +25,14 @@ LATELY = timedelta(hours=1)  # a busy queue starts a job whenever one ends, and 
     once=True,
 )
 def queue_saturated(look: Look, machine: Target) -> Iterator[Finding]:
-    full = [each for each in jobs.waiting(look) if _saturated(each)]
+    full = [each for each in jobs.waiting(look) if _full(each)]
+    slow = [each for each in full if not _moves(each)]
+    full = [each for each in full if _moves(each)]
+    if slow and not full:
+        raise Unknown(
+            f"all is taken, and no job has started for over {readable(LATELY)}: builds that last so long, or workers "
+            f"that hang: {jobs.table(slow)}"
+        )
     if not full:
         return
     names = ", ".join(each.name for each in full)
@@ -38,7 +47,11 @@ def queue_saturated(look: Look, machine: Target) -> Iterator[Finding]:
     )
 
 
-def _saturated(each: Waiting) -> bool:
+def _full(each: Waiting) -> bool:
     if each.queue is None or not each.queue.ready or not each.queue.consumers:
         return False
-    return each.queue.unacked >= each.queue.consumers and each.began is not None and each.began <= LATELY
+    return each.queue.unacked >= each.queue.consumers
+
+
+def _moves(each: Waiting) -> bool:
+    return each.began is not None and each.began <= LATELY

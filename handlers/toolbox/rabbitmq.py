@@ -156,3 +156,20 @@ def _presences(every: tuple[Consumer, ...], peers: tuple[tuple[str, str], ...]) 
         elif consumer.queue.startswith(CANCELS):
             seen[address] = Presence(before.builds, before.cancels + 1)
     return MappingProxyType(seen)
+
+
+@fact
+def held(container: str, vhost: str) -> Fact[dict[str, int]]:
+    """Address -> messages that were taken from there and are not acknowledged: each is kept for as long as its build
+    lasts.
+    """
+
+    def count(said: Output) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for name, where, messages in (row[:3] for row in _rows(said, 3)):
+            if where == vhost and messages.isdigit():
+                found[peer_of(name)] = found.get(peer_of(name), 0) + int(messages)
+        return found
+
+    question = ctl(container, "list_channels", "name", "vhost", "messages_unacknowledged")
+    return Fact("Which machine holds how many messages?", Role.PLATFORM, question, count, sampled=True)

@@ -7,7 +7,7 @@ Source: https://docs.travis-ci.com/user/enterprise/worker-cli-commands/
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from bot.core.command import Command, sh
@@ -165,7 +165,7 @@ def _not_to_reboot(said: Output) -> str:
 def running_builds(machine: Target) -> Fact[int]:
     """How many build containers run."""
     question = sh("docker", "ps", "-q", "--filter", "name=travis-job-").sudo()
-    return Fact(f"number of running builds on {machine}", machine, question, _count_lines)
+    return Fact(f"number of running builds on {machine}", machine, question, _count_lines, sampled=True)
 
 
 def _count_lines(said: Output) -> int:
@@ -279,6 +279,23 @@ def _field(name: str, line: str) -> str:
     plain = re.sub(r"\\(.)", r"\1", found[1].removeprefix('"').removesuffix('"')) if found else ""
     plain = re.sub(r'(parse |invalid (?:port|URL escape|userinfo|character) )"[^"]*"', r"\1[masked]", plain)
     return re.sub(r"(://)\S*@", r"\1[masked]@", plain)
+
+
+@fact
+def last_progress(machine: Target, init: str) -> Fact[datetime | None]:
+    """When the worker's log last said something of a build, None when the end of it says nothing of any."""
+    return Fact(f"What did {SERVICE} on {machine} do last?", machine, log(init), _last_progress)
+
+
+_STEPS = "received amqp delivery|starting job|started instance|finished job|requeue|erroring job"
+_PROGRESS = re.compile(rf'time="?([0-9TZ:.+-]+)"? .*\b({_STEPS})')
+
+
+def _last_progress(said: Output) -> datetime | None:
+    if not said.ok:
+        raise Unknown(f"the worker's log cannot be read: {said.err.strip()[:200] or 'no answer in time'}")
+    found = [match for line in said.out.splitlines() if (match := _PROGRESS.match(line))]
+    return datetime.fromisoformat(found[-1][1]) if found else None
 
 
 @fact

@@ -27,6 +27,7 @@ class Job:
     number: int
     repo: str
     seconds: float
+    asleep: bool = False  # a worker that hangs has taken it, and nobody hears of it
 
     @property
     def container(self) -> str:

@@ -71,9 +71,10 @@ class Scheduler:
         """What a worker holds has started; what no queue knows any more has ended. The hub drain brings it here."""
         if REPORTS not in self.broker.drains:
             return
-        taken = {job.number for each in self.broker.consumers() for job in each.unacked}
+        unacked = [job for each in self.broker.consumers() for job in each.unacked]
+        taken, asleep = ({job.number for job in unacked if job.asleep is wanted} for wanted in (False, True))
         ready = {job.number for queue in self.broker.queues for job in queue.ready}
-        for state, moved in (("started", self.sent & taken), ("passed", self.sent - taken - ready)):
+        for state, moved in (("started", self.sent & taken), ("passed", self.sent - taken - asleep - ready)):
             if moved:
                 self.database.run(MOVE, state, state == "passed", sorted(moved), state)
-        self.sent &= taken | ready
+        self.sent &= taken | asleep | ready

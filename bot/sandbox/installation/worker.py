@@ -64,6 +64,7 @@ class TravisWorker(Service):
     processors: list[Processor] = field(default_factory=list)
     draining: bool = False
     pausing: bool = False
+    hangs: bool = False  # it takes builds and does nothing with them
     processed: int = 0
     container: Container | None = None
     process: Process | None = None
@@ -249,7 +250,9 @@ class TravisWorker(Service):
     # ------------------------------------------------------------ builds
 
     def _take(self, processor: Processor, consumer: Consumer, job: Job) -> None:
-        processor.job = job
+        processor.job, job.asleep = job, self.hangs
+        if self.hangs:
+            return
         self._say_log("info", "received amqp delivery", f"job_id={job.number} self=amqp_job_queue")
         if refused := self._refused_by_docker():
             more = f'err="Error response from daemon:{refused}" job_id={job.number} self=step_start_instance'
@@ -378,7 +381,7 @@ class TravisWorker(Service):
         self.machine.end(self.process)
         self.machine.end(self.unit.main)
         self.connection = self.commands = self.container = self.process = self.unit.main = None
-        self.draining = self.pausing = False
+        self.draining = self.pausing = self.hangs = False
         self.unit.exited = self.machine.timeline.now()
 
     # ------------------------------------------------------------ settings and words

@@ -94,6 +94,16 @@ def runs_builds(installation: Installation, machine: Machine) -> None:
                 processor.consumer.prefetch = 1
 
 
+@fault("holds builds and does nothing", cause="worker.zombie")
+def zombie(installation: Installation, machine: Machine) -> None:
+    """It hangs: RabbitMQ has given it builds, which nobody else can have now, and it runs none of them."""
+    worker = worker_of(installation, machine)
+    if worker.connection is None or not any(each.consumer for each in worker.processors):
+        raise CannotBe(f"{machine.name} takes no builds from RabbitMQ, so it can hold none")
+    worker.hangs = True
+    runs_builds(installation, machine)
+
+
 @fault("is behind NAT", cause=SUSPICIOUS)
 def behind_nat(installation: Installation, machine: Machine) -> None:
     """The broker sees another address than the machine's own."""
