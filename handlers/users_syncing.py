@@ -67,7 +67,10 @@ def resync(look: Look, machine: Target, login: str) -> Fix:
         raise Refused("only a 2.x platform has a command that syncs one user")
     if (found := look(sync.user(login))) is None:
         raise Refused(f"no user of {look.site.name} has the login {login}")
-    return sync.sync_again(machine, found)
+    is_marked = look(sync.still_syncing(str(found.id)))
+    if is_marked and sync.held(look, found):
+        raise Refused(f"Sidekiq has a sync of {found.login} in hand or waiting: ask again when it has ended")
+    return sync.sync_again(machine, found, is_marked)
 
 
 def _evidence(stuck: tuple[sync.User, ...], waiting: int) -> str:

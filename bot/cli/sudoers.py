@@ -202,6 +202,7 @@ def _arguments(make: Any, broker: Broker) -> Iterable[tuple[Any, ...]] | None:
         "queue": tuple(rabbit.DRAINS),
         "ids": ("1",),
         "number": ("1",),
+        "seen": ("1@",),
         "version": (DOCKER_API,),
         "prefix": (sidekiq.PREFIX, ""),
         "process": ("any",),

@@ -21,6 +21,7 @@ from bot.core.target import Role, Target
 RUNBOOK = "https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/"
 PREFIX = "sidekiq:"
 ARCHIVE = "archive"
+MOST_READ = 200  # jobs of one queue that are read to learn whose they are
 MOST_NAMES = 100  # queues and processes that are asked about one by one
 APART = timedelta(minutes=4)  # samples are taken every five
 AGAIN = timedelta(minutes=5)
@@ -89,6 +90,13 @@ def depth(prefix: str, name: str) -> Fact[int]:
     """How many jobs wait in a queue."""
     question = RedisRead(("LLEN", f"{prefix}queue:{name}"))
     return Fact(f"depth of Sidekiq's queue {name}", Role.PLATFORM, question, _number, sampled=True)
+
+
+@fact
+def waiting(prefix: str, name: str) -> Fact[tuple[str, ...]]:
+    """The jobs that wait in a queue, at most so many: a JSON text each."""
+    question = RedisRead(("LRANGE", f"{prefix}queue:{name}", "0", str(MOST_READ - 1)))
+    return Fact(f"What waits in Sidekiq's queue {name}?", Role.PLATFORM, question, _members)
 
 
 @fact
@@ -184,6 +192,24 @@ def numbers_in_hand(look: Look, under: str) -> set[int]:
     named = look(processes(under))[:MOST_NAMES]
     look.together(*(work(under, each) for each in named))
     return {number for each in named for text in look(work(under, each)) for number in _numbers_of_sync(text)}
+
+
+def numbers_waiting(look: Look, under: str) -> set[int]:
+    """The same of the syncs that wait for their turn; raises Unknown when more wait than are read."""
+    names = [name for name in look(queue_names(under))[:MOST_NAMES] if SYNC.match(name)]
+    look.together(*(waiting(under, name) for name in names))
+    texts = [text for name in names for text in look(waiting(under, name))]
+    if any(len(look(waiting(under, name))) >= MOST_READ for name in names):
+        raise Unknown(f"{MOST_READ} syncs and more wait in Sidekiq, so nobody knows whose they are: ask again later")
+    return {number for text in texts for number in _numbers_waiting(text)}
+
+
+def _numbers_waiting(text: str) -> Iterator[int]:
+    try:
+        arguments = json.dumps(json.loads(text).get("args"))
+    except (ValueError, AttributeError) as error:
+        raise Unknown("what waits in Sidekiq cannot be read, so nobody knows whose sync it is") from error
+    yield from map(int, re.findall(r"\d+", arguments))
 
 
 def _numbers_of_sync(text: str) -> Iterator[int]:

@@ -6,7 +6,7 @@ false. Source: https://docs.travis-ci.com/user/enterprise/operations-manual-tcie
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -25,7 +25,7 @@ RUNBOOK = (
 )
 APART = timedelta(minutes=10)  # most syncs end within minutes; what has not moved for so long is worth a second look
 SHALLOW = 10  # fewer jobs than this wait for a moment only
-MOST_CLEARED = 1000  # users in one change
+BATCH = 1000  # users in one statement
 MOST_SYNCED = 10  # users whom opsbot syncs again itself; the others may press the button again, or wait for tonight
 SYNCED_WITHIN = timedelta(minutes=15)
 _LOGIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,38}")  # what may stand in --logins: no comma, no dash at the start
@@ -47,6 +47,13 @@ class User:
     login: str
     synced_at: str
     organization: str = ""
+
+    @property
+    def as_seen(self) -> str:
+        """Who it is and when the last sync ended, one word: whoever sees another one later knows that a sync has ended
+        since, and never takes an older one for it.
+        """
+        return f"{self.id}@{self.synced_at.replace(' ', 'T')}"
 
 
 # ---------------------------------------------------------------- facts
@@ -86,14 +93,16 @@ def still_syncing(ids: str) -> Fact[bool]:
 
 
 @fact
-def synced_lately(ids: str) -> Fact[int]:
-    """How many of these users were synced to the end in the last quarter of an hour."""
-    text = (
-        "SELECT count(*) AS users FROM users WHERE id = ANY(%s) "
-        "AND synced_at > (now() AT TIME ZONE 'utc') - interval '15 minutes'"
-    )
-    question = Query(text, (_numbers(ids),))
-    return Fact("number of these users whose sync has ended", Role.PLATFORM, question, _count)
+def ended_since(seen: str) -> Fact[int]:
+    """How many of these users (comma-separated, as they were seen) have had a sync come to its end since."""
+    was = frozenset(seen.split(","))
+    ids = tuple(int(each.partition("@")[0]) for each in seen.split(","))
+    question = Query("SELECT id, login, synced_at FROM users WHERE id = ANY(%s) ORDER BY id", (ids,))
+
+    def count(said: Rows) -> int:
+        return sum(bool(user.synced_at) and user.as_seen not in was for user in _users(said))
+
+    return Fact("number of these users whose sync has ended since", Role.PLATFORM, question, count)
 
 
 @fact
@@ -149,29 +158,44 @@ def stuck(look: Look, fact: Callable[[], Fact[tuple[User, ...]]], now: Sequence[
     return tuple(user for user in still if user.id not in in_hand)
 
 
+def held(look: Look, user: User) -> bool:
+    """Does Sidekiq have a sync of this user in hand, or waiting? Then the mark is right, and nobody may take it."""
+    under = sidekiq.prefix(look)
+    return user.id in sidekiq.numbers_in_hand(look, under) | sidekiq.numbers_waiting(look, under)
+
+
 # ---------------------------------------------------------------- fixes
 
 
 def release(platform: Target, users: Sequence[User], version: str) -> Fix:
     """Takes the mark from exactly these users, and syncs them again where the platform has a command for it."""
-    some = [user for _, user in sorted({user.id: user for user in users}.items())][:MOST_CLEARED]
+    some = [user for _, user in sorted({user.id: user for user in users}.items())]
     ids = tuple(user.id for user in some)
     named = ",".join(map(str, ids))
-    logins = [user.login for user in some if _LOGIN.fullmatch(user.login)][:MOST_SYNCED]
-    again = _again(named, logins) if logins and version.startswith("2.") else ()  # 3.x: in its own pod
+    ordered = [user for user in some if _LOGIN.fullmatch(user.login)][:MOST_SYNCED]
+    again = ordered if version.startswith("2.") else []  # 3.x: in its own pod
     return Fix(
         id="users.release",
         title=f"Release {len(ids)} stuck {'user' if len(ids) == 1 else 'users'}{', then sync again' if again else ''}",
         target=platform,
-        steps=(Change("Take the mark `is_syncing` from them", clear(ids), needed=still_syncing(named)), *again),
+        steps=(*_cleared(ids), *_again(again)),
         risk=Risk.DATA,
         saves=(marked(named),),
         undo=f"UPDATE users SET is_syncing = true WHERE id IN ({named})",
-        items=(*map(str, ids), *(logins if again else ())),
+        items=(*map(str, ids), *(word for user in again for word in (user.login, user.as_seen))),
     )
 
 
-def sync_again(platform: Target, user: User) -> Fix:
+def _cleared(ids: tuple[int, ...]) -> Iterator[Change]:
+    """One change for so many users, each with its exact ids."""
+    for at in range(0, len(ids), BATCH):
+        batch = ids[at : at + BATCH]
+        whom = "them" if len(ids) <= BATCH else f"{len(batch)} of them, from {batch[0]} to {batch[-1]}"
+        still = still_syncing(",".join(map(str, batch)))
+        yield Change(f"Take the mark `is_syncing` from {whom}", clear(batch), needed=still)
+
+
+def sync_again(platform: Target, user: User, is_marked: bool) -> Fix:
     """Sync one user, whose mark is taken away first where it stands: while it does, every sync is refused."""
     one = str(user.id)
     clear_first = Change("Take the mark `is_syncing` away", clear((user.id,)), needed=still_syncing(one))
@@ -179,24 +203,29 @@ def sync_again(platform: Target, user: User) -> Fix:
         id="users.resync",
         title=f"Sync {user.login} with GitHub again",
         target=platform,
-        steps=(clear_first, *_again(one, [user.login])),
+        steps=(*((clear_first,) if is_marked else ()), *_again([user])),
         risk=Risk.DATA,
         saves=(marked(one),),
         undo="nothing to undo: a sync reads from GitHub",
-        items=(one, user.login),
+        items=(one, user.login, user.as_seen),
     )
 
 
-def _again(named: str, logins: Sequence[str]) -> tuple[Step, ...]:
-    """One order for each user, so that sudo can be told exactly what may be ordered."""
-    orders = (Change(f"Sync {login} again", sync_user(login)) for login in logins)
-    return (*orders, Wait(synced_lately(named), at_least(1), SYNCED_WITHIN))
+def _again(users: Sequence[User]) -> tuple[Step, ...]:
+    """One order for each user, so that sudo can be told exactly what may be ordered. One of them has to come to its
+    end: of the others GitHub may refuse the token.
+    """
+    if not users:
+        return ()
+    orders = (Change(f"Sync {user.login} again", sync_user(user.login)) for user in users)
+    seen = ",".join(user.as_seen for user in users)
+    return (*orders, Wait(ended_since(seen), at_least(1), SYNCED_WITHIN))
 
 
 def clear(ids: tuple[int, ...]) -> Statement:
     """Without ids there is no such statement: it would be about everybody."""
-    if not ids or len(ids) > MOST_CLEARED:
-        raise ValueError(f"the mark is taken from 1 to {MOST_CLEARED} users at a time, not from {len(ids)}")
+    if not ids or len(ids) > BATCH:
+        raise ValueError(f"the mark is taken from 1 to {BATCH} users at a time, not from {len(ids)}")
     return Statement(CLEAR, (ids,), rows=len(ids))
 
 

@@ -184,6 +184,12 @@ class Practice:
     def findings(self) -> list[Finding]:
         return [found.finding for found in self.look().troubles()]
 
+    def order(self, action: str, machine: str, argument: str = "") -> Fix:
+        """What somebody orders by name; raises Refused as it would be refused."""
+        target = self.site.find(machine)
+        assert target is not None
+        return self.diagnoser.fix(CATALOGUE.actions[action], target, argument, Flag())
+
     def carry_out(self, steps: Sequence[Step]) -> bool:
         """Whether every step came to its end."""
         return all(map(self._step, steps))

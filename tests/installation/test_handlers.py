@@ -91,17 +91,28 @@ def test_a_drain_lets_the_builds_finish(practice: Practice, name: str) -> None:
     assert practice.findings() == []
 
 
-@pytest.mark.parametrize("name", WORKERS)
-@pytest.mark.parametrize("action", [each.name for each in CATALOGUE.actions.values() if each.each is Role.WORKER])
-def test_every_action_can_be_carried_out(practice: Practice, name: str, action: str) -> None:
-    target = practice.site.find(name)
-    assert target is not None
-    if action == "start":
-        practice.inject(f"{name} is stopped")
-    fix = practice.diagnoser.planned(lambda look: CATALOGUE.actions[action].fix(look, target), Flag())
-    assert practice.apply(fix)
+PREPARED = {  # what has to be wrong before an action has something to do
+    "start": "{} is stopped",
+    "reset lost jobs": "platform-1 lost the messages of queued jobs",
+}
+ARGUMENTS = {"resync": "ada"}
+ORDERS = [
+    pytest.param(name, each.name, id=f"{each.name} {name}")
+    for each in CATALOGUE.actions.values()
+    for name in (WORKERS if each.each is Role.WORKER else ("platform-1",))
+]
+
+
+@pytest.mark.parametrize(("name", "action"), ORDERS)
+def test_every_action_can_be_carried_out(practice: Practice, tripwires: Tripwires, name: str, action: str) -> None:
+    if action in PREPARED:
+        practice.inject(PREPARED[action].format(name))
+    with tripwires.across():
+        assert practice.apply(practice.order(action, name, ARGUMENTS.get(action, "")))
+        proofs = CATALOGUE.about(CATALOGUE.actions[action].proof)
+        assert practice.diagnoser.look(proofs, practice.site, Flag()).troubles() == ()
     assert practice.machines.changes()
-    assert practice.machines.unknown() == []
+    assert practice.machines.unknown() == tripwires.tripped == []
 
 
 @pytest.mark.parametrize("name", WORKERS)

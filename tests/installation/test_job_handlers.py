@@ -2,6 +2,7 @@
 raises no alarm.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from threading import Event as Flag
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bot.core.errors import Refused, Unknown
 from bot.core.finding import Finding, Severity
 from bot.core.look import Look
 from bot.core.sql import Statement
@@ -126,6 +128,51 @@ def test_released_users_are_synced_again_and_nobody_else_is(practice: Jobs) -> N
     assert practice.apply(finding.fixes[0])
     orders = [text for text in practice.machines.changes() if "sync_users" in text]
     assert [order.rpartition("=")[2] for order in orders] == ["sam", "nils"]
+
+
+def test_a_sync_that_ended_before_it_was_ordered_proves_nothing(practice: Jobs) -> None:
+    """Somebody was synced a minute ago; what is ordered now is never carried out, since nobody works it off."""
+    jobs.database_of(practice.installation).run("UPDATE users SET synced_at = now() WHERE login = 'ada'")
+    practice.pass_time(60)
+    practice.installation.app.services["travis-github-sync"].stop()
+    assert not practice.apply(practice.order("resync", "platform-1", "ada"))
+
+
+@pytest.mark.parametrize("login", ["ada", "Ada"])
+def test_a_user_who_is_not_marked_is_synced_and_no_mark_is_touched(practice: Jobs, login: str) -> None:
+    practice.inject("platform-1 has users stuck in syncing")
+    fix = practice.order("resync", "platform-1", login)
+    assert [str(each) for each in fix.changes()] == ["Sync ada again"]
+    assert practice.apply(fix)
+    rows = jobs.database_of(practice.installation).run("SELECT login FROM users WHERE is_syncing ORDER BY login")
+    assert [row["login"] for row in rows] == ["nils", "sam"]
+
+
+def test_the_mark_of_a_stuck_user_is_taken_before_the_sync(practice: Jobs) -> None:
+    practice.inject("platform-1 has users stuck in syncing")
+    fix = practice.order("resync", "platform-1", "sam")
+    assert [str(each) for each in fix.changes()] == ["Take the mark `is_syncing` away", "Sync sam again"]
+    assert practice.apply(fix)
+
+
+def test_nobody_takes_the_mark_of_a_sync_that_sidekiq_has_in_hand(practice: Jobs) -> None:
+    practice.inject("platform-1 syncs a user with very many repositories")
+    with pytest.raises(Refused, match="in hand or waiting"):
+        practice.order("resync", "platform-1", "rui")
+    assert practice.machines.changes() == []
+
+
+def test_nobody_takes_the_mark_of_a_sync_that_waits_for_its_turn(practice: Jobs) -> None:
+    jobs.database_of(practice.installation).run(sync.MARK, ["rui"])
+    job = {"class": "Travis::GithubSync::Worker", "args": ["sync_user", {"user_id": 3}], "queue": "sync"}
+    practice.installation.redis.lists["sidekiq:queue:sync"] = [json.dumps(job)]
+    with pytest.raises(Refused, match="in hand or waiting"):
+        practice.order("resync", "platform-1", "rui")
+    practice.installation.redis.lists["sidekiq:queue:sync"] = [json.dumps(job | {"args": [{"user_id": 33}]})]
+    assert practice.order("resync", "platform-1", "rui").steps
+    practice.installation.redis.push("user_sync", 300)
+    with pytest.raises(Unknown, match="ask again later"):
+        practice.order("resync", "platform-1", "rui")
 
 
 def test_only_while_old_travis_has_it_the_archive_queue_is_cleared(practice: Jobs) -> None:
