@@ -180,7 +180,9 @@ def placed(fix: Fix, where: Callable[[Fact[Any]], Target | None]) -> Fix:
         return step if step.needed is None else replace(step, needed=there(step.needed))
 
     def step(each: Step) -> Step:
-        return replace(each, fact=there(each.fact)) if isinstance(each, Wait) else change(each)
+        if isinstance(each, Wait):
+            return replace(each, fact=there(each.fact))
+        return change(each) if isinstance(each, Change) else each
 
     return replace(
         fix,
