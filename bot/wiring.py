@@ -28,7 +28,7 @@ from bot.adapters.durable import Durable, Workers, clean_up
 from bot.adapters.encryption_key import Keys
 from bot.adapters.http import Exports, Http
 from bot.adapters.origins import Origins
-from bot.adapters.redis import Copies, Redis, Server
+from bot.adapters.redis import CONTAINER, Redis, Server
 from bot.adapters.rehearsal import Rehearsals
 from bot.adapters.rehearsal import Server as Stage
 from bot.adapters.router import Router
@@ -37,11 +37,10 @@ from bot.adapters.ssh import Host, Ssh
 from bot.adapters.store import Audit, Keep, Outbox, Pool, Store, forget, migrate
 from bot.adapters.stream import OpenSsh, Programs
 from bot.adapters.tcp import Tcp
-from bot.adapters.vault import ObjectVault, objects
 from bot.core import keeping
 from bot.core.approval import Approval, Click
 from bot.core.aws import AwsCall
-from bot.core.backup import Definitions, Dump, DumpInside, RedisCopy, Streams
+from bot.core.backup import Definitions, Dump, DumpInside, RedisCopy, Streams, Vault
 from bot.core.chart import Chart
 from bot.core.command import Command, refuse_secrets, sh
 from bot.core.errors import NotUnderstood, OpsbotError, Permanent, Temporary
@@ -77,6 +76,7 @@ from bot.engine.rounds import Diagnoser
 from bot.engine.sampling import Sampling
 from bot.engine.tasks import Engine
 from bot.settings import EMBEDDED, DatabaseSettings, HostSettings, Settings
+from bot.settings.sections import Backups
 from bot.slack import words
 from bot.slack.app import SLACK, Connection, client, connect
 from bot.slack.directory import SlackDirectory
@@ -465,16 +465,17 @@ def check_schedules(settings: Settings, vocabulary: Vocabulary) -> None:
 def streams_of(settings: Settings, ssh: Ssh) -> Streams:
     """Everything that can be backed up, wherever it comes from."""
     machines = OpenSsh(hosts_of(settings))
-    databases, servers = locations_of(settings), redis_of(settings)
-    return Origins(
-        {
-            Command: machines,
-            DumpInside: DumpsInside(machines),
-            Dump: Dumps(databases, ssh, Programs(), pg_dumps),
-            RedisCopy: Copies(servers, ssh),
-            Definitions: Exports(settings.broker_urls()),
-        }
-    )
+    origins: dict[type, Streams] = {
+        Command: machines,
+        DumpInside: DumpsInside(machines),
+        Dump: Dumps(locations_of(settings), ssh, Programs(), pg_dumps),
+        Definitions: Exports(settings.broker_urls()),
+    }
+    if any(server.via != CONTAINER for server in redis_of(settings).values()):
+        from bot.adapters.redis.copies import Copies  # its library is loaded only where redis is asked by it
+
+        origins[RedisCopy] = Copies(redis_of(settings), ssh)
+    return Origins(origins)
 
 
 def pg_dumps() -> list[Path]:
@@ -500,11 +501,18 @@ def rehearsals_of(settings: Settings, ssh: Ssh) -> Rehearsals:
     return Rehearsals(streams_of(settings, ssh), settings.state_dir / "rehearsals", stage, full)
 
 
+def vault_of(given: Backups, streams: Streams) -> Vault:
+    """Its libraries are loaded where backups are configured: a `serve` without is smaller by five megabytes."""
+    from bot.adapters.vault import ObjectVault, objects
+
+    return ObjectVault(objects(given.store), given.recipients, streams)
+
+
 def shelters_of(settings: Settings, ssh: Ssh, rehearsals: Rehearsals) -> dict[str, Shelter]:
     """What it takes to back each installation up; none when no backups are configured."""
     if (given := settings.backups) is None:
         return {}
-    vault = ObjectVault(objects(given.store), given.recipients, rehearsals)
+    vault = vault_of(given, rehearsals)
     containers = Containers(ssh)
     databases = locations_of(settings)
     shelter = Shelter(
@@ -669,7 +677,7 @@ def _check_backups(settings: Settings) -> str:
     """Whether the store can be reached and read."""
     if (given := settings.backups) is None:
         return "none are configured"
-    vault = ObjectVault(objects(given.store), given.recipients, OpenSsh(hosts_of(settings)))
+    vault = vault_of(given, OpenSsh(hosts_of(settings)))
     count = sum(len(vault.manifests(site.name)) for site in settings.sites())
     return f"{vault.where} can be read, and has {count}"
 

@@ -1,7 +1,6 @@
-"""Redis of an installation: commands that only read, and a copy of all that it holds."""
+"""Redis of an installation: commands that only read, and (`copies.py`) a copy of all that it holds."""
 
 from bot.adapters.redis.asking import Redis, only_reads, program
-from bot.adapters.redis.connection import CONTAINER, DIRECT, TUNNEL, Server
-from bot.adapters.redis.copies import Copies
+from bot.adapters.redis.server import CONTAINER, DIRECT, TUNNEL, Server
 
-__all__ = ["CONTAINER", "DIRECT", "TUNNEL", "Copies", "Redis", "Server", "only_reads", "program"]
+__all__ = ["CONTAINER", "DIRECT", "TUNNEL", "Redis", "Server", "only_reads", "program"]

@@ -1,21 +1,15 @@
 """Redis of an installation: commands that only read, answered in the form of `redis-cli` without a terminal."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from threading import Event as Flag
-from typing import Any, Final
+from typing import Final
 
-import redis
-from redis.connection import Connection
-
-from bot.adapters.redis.connection import AWAY, CONTAINER, NOT_CONFIGURED, REFUSED, Server, reached, trouble
+from bot.adapters.redis.server import AWAY, CONTAINER, NOT_CONFIGURED, REFUSED, Server, judged
 from bot.core.docker import Program
-from bot.core.ports import Inside, Machines, Unreached
+from bot.core.ports import Inside, Machines
 from bot.core.question import Answer, Output, Question, RedisRead, Unanswered
 from bot.core.target import Target
-
-WITHIN: Final = 10.0  # seconds for one answer
-LONGEST: Final = 900_000  # characters of an answer that are kept
 
 READING: Final = re.compile(  # the whole first word, or the first two
     r"dbsize|echo|exists|get|getrange|hexists|hget|hgetall|hkeys|hlen|hmget|hscan|hvals|info|lastsave|lindex|llen|lrange"
@@ -31,7 +25,6 @@ _ERROR: Final = re.compile(  # an error is a line like any other for redis-cli, 
     r"(ERR|WRONGTYPE|NOAUTH|NOPERM|WRONGPASS|LOADING|MASTERDOWN|MISCONF|BUSY|CLUSTERDOWN|NOQUORUM|NOGOODSLAVE|DENIED"
     r"|IDONTKNOW|MOVED|ASK) [^\n]*\n*"
 )
-_DENIED: Final = ("NOAUTH", "NOPERM", "WRONGPASS", "DENIED", "ERR AUTH", "ERR invalid password", "ERR operation not")
 
 
 class Redis:
@@ -62,23 +55,15 @@ class Redis:
             programs = [program(each) for each in reads]
             said = self._containers.ask(target, programs, abort) if programs else ()
             return [_from_program(each, f"{server} of {target}") for each in said]
-        return list(self._over_a_connection(target, server, reads, abort))
+        return self._over_a_connection(target, server, reads, abort)
 
     def _over_a_connection(
         self, target: Target, server: Server, reads: Sequence[RedisRead], abort: Flag
-    ) -> Iterator[Answer | Unanswered]:
-        left = list(reads)
-        try:
-            with reached(server, target, self._machines, WITHIN) as connection:
-                while left and not abort.is_set():
-                    yield _answer(connection, left[0], str(server))
-                    left.pop(0)
-        except Unreached as why:
-            yield from (Unanswered(str(why), why.cause) for _ in left)
-        except (redis.RedisError, OSError, ValueError) as error:
-            yield from (trouble(error, str(server)) for _ in left)
-        else:
-            yield from (Unanswered("redis was not asked to the end: the run was stopped.") for _ in left)
+    ) -> Sequence[Answer | Unanswered]:
+        """Its library is loaded only where redis is not in the container: six megabytes of each process."""
+        from bot.adapters.redis import connection
+
+        return list(connection.answers(server, target, self._machines, reads, abort))
 
 
 def only_reads(words: Sequence[str]) -> bool:
@@ -98,32 +83,6 @@ def _quoted(word: str) -> str:
     return '"' + "".join(f"\\x{byte:02x}" for byte in word.encode()) + '"'
 
 
-def _answer(connection: Connection, read: RedisRead, where: str) -> Answer | Unanswered:
-    """One command's answer. A lost connection is the caller's business."""
-    try:
-        connection.send_command(*read.words)  # type: ignore[no-untyped-call]
-        lines = "\n".join(_lines(connection.read_response()))
-    except redis.ResponseError as error:
-        return _judged(Output(1, err=f"{_as_sent(error).strip()}\n"), where)
-    return Output(0, lines[:LONGEST] + "\n", truncated=len(lines) > LONGEST)
-
-
-def _lines(said: Any) -> Iterator[str]:
-    """As `redis-cli` prints it when nobody watches: a line per element, nothing for nil."""
-    if isinstance(said, list):
-        for each in said or [""]:
-            yield from _lines(each)
-    elif isinstance(said, redis.ResponseError):
-        yield _as_sent(said)
-    else:
-        yield said.decode(errors="replace") if isinstance(said, bytes) else "" if said is None else str(said)
-
-
-def _as_sent(error: redis.ResponseError) -> str:
-    """With the word in front that the client takes away: `ERR …`."""
-    return f"{error.status_code} {error}" if error.status_code else str(error)
-
-
 def _from_program(said: Output | Unanswered, where: str) -> Answer | Unanswered:
     if isinstance(said, Unanswered):
         return said
@@ -131,18 +90,9 @@ def _from_program(said: Output | Unanswered, where: str) -> Answer | Unanswered:
     if said.exit is None or "Could not connect" in words or "Connection refused" in said.err:
         return Unanswered(f"Redis {where} cannot be reached: {words[:300] or 'it did not answer in time'}.", AWAY)
     if said.exit == 0 and _ERROR.fullmatch(said.out):
-        return _judged(Output(1, err=f"{said.out.strip()}\n"), where)
+        return judged(Output(1, err=f"{said.out.strip()}\n"), where)
     if not said.ok and said.exit in (125, 126, 127):
         return Unanswered(f"Redis {where} cannot be asked: redis-cli did not run ({words[:300]}).", REFUSED)
-    return said
-
-
-def _judged(said: Output, where: str) -> Answer | Unanswered:
-    """An error is an answer, but for those that say that it is not for us, or not yet there."""
-    if said.err.startswith("LOADING"):
-        return Unanswered(f"Redis {where} cannot be reached: it is still loading its data.", AWAY)
-    if said.err.startswith(_DENIED):
-        return Unanswered(f"Redis {where} does not let opsbot ask: {said.err.strip()[:300]}.", REFUSED)
     return said
 
 

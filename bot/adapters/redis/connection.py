@@ -1,42 +1,66 @@
 """One connection to an installation's redis: directly, or through the platform machine."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from threading import Event as Flag
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import redis
 from redis.connection import Connection, SSLConnection
 from redis.exceptions import NoPermissionError
 
-from bot.core.ports import Machines
-from bot.core.question import Unanswered
+from bot.adapters.redis.server import AWAY, DIRECT, NOT_CONFIGURED, REFUSED, Server, judged
+from bot.core.ports import Machines, Unreached
+from bot.core.question import Answer, Output, RedisRead, Unanswered
 from bot.core.target import Target
 
-CONTAINER, TUNNEL, DIRECT = "container", "tunnel", "direct"
-NOT_CONFIGURED: Final = "not-configured"
-AWAY: Final = "redis-unreachable"  # a finding
-REFUSED: Final = "redis-refused"  # not known: opsbot's login, rights or words
 CONNECT_WITHIN: Final = 5.0
-PORT: Final = 6379
+WITHIN: Final = 10.0  # seconds for one answer
+LONGEST: Final = 900_000  # characters of an answer that are kept
 
 
-@dataclass(frozen=True)
-class Server:
-    """How one installation's redis is reached; the URL is a secret, and there is none for the container."""
+def answers(
+    server: Server, target: Target, machines: Machines, reads: Sequence[RedisRead], abort: Flag
+) -> Iterator[Answer | Unanswered]:
+    """One answer per question, over one connection."""
+    left = list(reads)
+    try:
+        with reached(server, target, machines, WITHIN) as connection:
+            while left and not abort.is_set():
+                yield _answer(connection, left[0], str(server))
+                left.pop(0)
+    except Unreached as why:
+        yield from (Unanswered(str(why), why.cause) for _ in left)
+    except (redis.RedisError, OSError, ValueError) as error:
+        yield from (trouble(error, str(server)) for _ in left)
+    else:
+        yield from (Unanswered("redis was not asked to the end: the run was stopped.") for _ in left)
 
-    via: str = CONTAINER
-    url: str = field(default="", repr=False)
 
-    def __str__(self) -> str:
-        host, port = self.address
-        return "in the platform's container" if self.via == CONTAINER else f"on {host}:{port}"
+def _answer(connection: Connection, read: RedisRead, where: str) -> Answer | Unanswered:
+    """One command's answer. A lost connection is the caller's business."""
+    try:
+        connection.send_command(*read.words)  # type: ignore[no-untyped-call]
+        lines = "\n".join(_lines(connection.read_response()))
+    except redis.ResponseError as error:
+        return judged(Output(1, err=f"{_as_sent(error).strip()}\n"), where)
+    return Output(0, lines[:LONGEST] + "\n", truncated=len(lines) > LONGEST)
 
-    @property
-    def address(self) -> tuple[str, int]:
-        parts = urlsplit(self.url)
-        return parts.hostname or "127.0.0.1", parts.port or PORT
+
+def _lines(said: Any) -> Iterator[str]:
+    """As `redis-cli` prints it when nobody watches: a line per element, nothing for nil."""
+    if isinstance(said, list):
+        for each in said or [""]:
+            yield from _lines(each)
+    elif isinstance(said, redis.ResponseError):
+        yield _as_sent(said)
+    else:
+        yield said.decode(errors="replace") if isinstance(said, bytes) else "" if said is None else str(said)
+
+
+def _as_sent(error: redis.ResponseError) -> str:
+    """With the word in front that the client takes away: `ERR …`."""
+    return f"{error.status_code} {error}" if error.status_code else str(error)
 
 
 @contextmanager

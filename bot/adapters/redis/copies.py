@@ -15,7 +15,8 @@ from typing import Final, cast
 import redis
 from redis.connection import Connection
 
-from bot.adapters.redis.connection import CONTAINER, Server, reached, trouble
+from bot.adapters.redis.connection import reached, trouble
+from bot.adapters.redis.server import CONTAINER, Server
 from bot.core.backup import BackupFailed, BackupStopped, RedisCopy, Source
 from bot.core.ports import Machines, Unreached
 

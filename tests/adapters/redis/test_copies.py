@@ -14,7 +14,8 @@ from threading import Timer
 import pyrage
 import pytest
 
-from bot.adapters.redis import CONTAINER, DIRECT, TUNNEL, Copies, Server
+from bot.adapters.redis import CONTAINER, DIRECT, TUNNEL, Server
+from bot.adapters.redis.copies import Copies
 from bot.adapters.ssh import Ssh
 from bot.adapters.vault import ObjectVault, objects, rdb
 from bot.core.backup import BackupFailed, BackupStopped, RedisCopy, Source, object_key

@@ -174,7 +174,7 @@ def test_redis_cli_that_cannot_connect(by: By, container: Container) -> None:
 
 
 def test_a_frozen_server_is_not_waited_for(by: By, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bot.adapters.redis.asking.WITHIN", 0.5)
+    monkeypatch.setattr("bot.adapters.redis.connection.WITHIN", 0.5)
     with rig.server() as frozen:
         os.kill(frozen.pid, signal.SIGSTOP)
         for via in (DIRECT, TUNNEL):
