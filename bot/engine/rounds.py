@@ -1,7 +1,7 @@
 """Diagnosing in rounds: run every diagnosis until it stops at an unknown fact, ask all machines at once, run again.
 
-A diagnosis is pure and cheap, so running it again costs nothing; the number of round trips is the depth of its
-questions. Being unable to look at a machine is a finding, and hides nothing about the others.
+A diagnosis is pure and cheap, and its facts are made once, so running it again costs little; the number of round trips
+is the depth of its questions. Being unable to look at a machine is a finding, and hides nothing about the others.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
