@@ -94,6 +94,7 @@ DATABASE_MAY_TAKE = timedelta(minutes=5)  # to come up beside us, before serve g
 DATABASE_SEEN_EVERY = 2.0  # seconds
 BACKUPS_SEEN_EVERY = 60.0  # seconds
 LOST_AFTER = timedelta(days=7)  # what no manifest names stays that long, for a person who needs it
+REHEARSALS, STAGE = "rehearsals", Stage(embedded.start, embedded.remove, embedded.programs)  # of throw-away servers
 OVERDUE, OVERDUE_DIAGNOSIS = "backup.overdue", "backup overdue"
 
 
@@ -496,9 +497,8 @@ def _number_of(program: Path) -> float:
 
 def rehearsals_of(settings: Settings, ssh: Ssh) -> Rehearsals:
     """The same streams; dumps are restored for a try on their way."""
-    stage = Stage(embedded.start, embedded.remove, embedded.programs)
     full = settings.backups is not None and settings.backups.proof.restore == "full"
-    return Rehearsals(streams_of(settings, ssh), settings.state_dir / "rehearsals", stage, full)
+    return Rehearsals(streams_of(settings, ssh), settings.state_dir / REHEARSALS, STAGE, full)
 
 
 def vault_of(given: Backups, streams: Streams) -> Vault:

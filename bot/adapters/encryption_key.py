@@ -52,15 +52,17 @@ class Keys:
             why = said.err.strip()[:200] or "its configuration is not there"
             raise Unknown(f"the encryption key cannot be read in the platform's container on {target}: {why}")
         value = found(said.out)
-        return EncryptionKey(value, self.fingerprint(value))
-
-    def fingerprint(self, value: bytes) -> str:
-        return hmac.new(self._salt, b"opsbot encryption key\0" + value, hashlib.sha256).hexdigest()[:32]
+        return EncryptionKey(value, fingerprint(value, self._salt))
 
     def opens(self, key: EncryptionKey, target: Target, abort: Flag) -> bool | None:
         (said,) = self._database.ask(target, [ENCRYPTED], abort)
         values = [str(row["value"]) for row in said.rows] if isinstance(said, Rows) else []
         return any(opens(key.value, value) for value in values) if values else None
+
+
+def fingerprint(value: bytes, salt: bytes) -> str:
+    """Tells it from another one; only where the salt is known can somebody compare it with a guess."""
+    return hmac.new(salt, b"opsbot encryption key\0" + value, hashlib.sha256).hexdigest()[:32]
 
 
 def found(configuration: str) -> bytes:

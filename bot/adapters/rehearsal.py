@@ -1,9 +1,10 @@
-"""Restoring dumps for a try while they pass on their way to the store: the very bytes, into a server of opsbot's own.
+"""Restoring dumps for a try: the very bytes, into a server of opsbot's own, on their way to the store or back from it.
 
 The server is private (a Unix socket in a folder of ours) and thrown away: at the end of the stream, and what a process
 that was killed has left, at the next start. It stops by itself when its last user is gone.
 """
 
+import errno
 import fcntl
 import shutil
 import subprocess
@@ -14,20 +15,28 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event as Flag
-from typing import IO, Final
+from typing import IO, Final, Protocol
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
 from bot.core import dump
 from bot.core.backup import Source, Stream, Streams
-from bot.core.errors import OpsbotError
+from bot.core.errors import OpsbotError, Permanent
+from bot.core.sql import Query
 from bot.core.taking import Rehearsed
 
 PREFIX: Final = "rehearsal-"
 LOCK: Final = "in-use"
 PATIENCE: Final = 600.0  # seconds for pg_restore to end once all bytes are there: indexes are made last
 QUOTED: Final = 300
+CHUNK: Final = 1 << 20
+TRIES: Final = 10
+ROWS: Final = ("DETAIL:", "CONTEXT:")  # lines that quote what stands in a row
+
+
+class Readable(Protocol):
+    def read(self, most: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,98 @@ class Server:
     programs: Callable[[], Path]
 
 
+class Stages:
+    """Private folders to try things in, and PostgreSQL servers in them; nothing of them stays."""
+
+    def __init__(self, folder: Path, server: Server) -> None:
+        self._folder = folder
+        self._server = server
+
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """An empty folder that only we can enter, removed at the end. Raises Permanent when none can be made."""
+        try:
+            folder, lock = self._claim()
+        except OSError as error:
+            raise Permanent(f"No folder could be made in {self._folder}: {error.strerror}. Make room there.") from error
+        with lock:
+            try:
+                yield folder
+            finally:
+                self._remove(folder)
+
+    @contextmanager
+    def restored(self, what: str, plain: Readable, within: float = PATIENCE) -> Iterator["Restored"]:
+        """The whole dump in a server that lives as long as the context, which ends badly when there is no server."""
+        stage = self.stage(what, full=True, within=within)
+        try:
+            if stage.problem:
+                raise Permanent(f"{what} cannot be restored here: {stage.problem}.")
+            while came := plain.read(CHUNK):
+                stage.feed(came)
+            yield Restored(stage.end({}), stage.dsn)
+        finally:
+            stage.close()
+
+    def sweep(self) -> None:
+        """Remove what a killed process has left; what another one uses at this moment is locked."""
+        for left in self._folder.glob(f"{PREFIX}*"):
+            with suppress(OSError), (left / LOCK).open("ab") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._remove(left)
+
+    def stage(self, what: str, full: bool, within: float = PATIENCE) -> "_Stage":
+        """A stage that could not be set up says so in the end, and leaves the backup alone."""
+        try:
+            folder, lock = self._claim()
+            folder.chmod(0o711)  # as root, the server runs as somebody else, who must get to its own folder
+        except OSError as error:
+            return _Stage(what, problem=f"no folder could be made for it: {error.strerror}")
+        stage = _Stage(what, remove=lambda: self._remove(folder), lock=lock, within=within)
+        try:
+            stage.begin(self._server.start(folder), self._server.programs() / "pg_restore", full)
+        except (OpsbotError, OSError, psycopg.Error) as why:
+            stage.problem = f"the throw-away PostgreSQL could not be started: {why}"
+        except BaseException:  # somebody wants no more of it
+            stage.close()
+            raise
+        return stage
+
+    def _claim(self) -> tuple[Path, IO[bytes]]:
+        """A new folder, and the lock that keeps it from being swept; a sweep may have been faster than the lock."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o711)
+        for _ in range(TRIES):
+            folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self._folder))
+            with suppress(FileNotFoundError):
+                lock = (folder / LOCK).open("ab")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if (folder / LOCK).exists():
+                    return folder, lock
+                lock.close()
+        raise OSError(errno.EBUSY, "others sweep there all the time")
+
+    def _remove(self, folder: Path) -> None:
+        with suppress(OpsbotError, OSError):
+            self._server.remove(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What came out of a dump, and the server that has it."""
+
+    result: Rehearsed
+    dsn: str
+
+    def values(self, query: Query) -> list[str]:
+        """The first column of what the query finds; nothing where its tables are not there."""
+        try:
+            with psycopg.connect(self.dsn) as connection:
+                return [str(row[0]) for row in connection.execute(query.text.encode(), query.parameters)]
+        except psycopg.Error:
+            return []
+
+
 class Rehearsals:
     """A `Rehearsal`, and the `Streams` that feed it: sources that are expected are restored on their way. With `full`
     all rows are, and they are compared with those that were counted in the snapshot that was dumped.
@@ -46,8 +147,7 @@ class Rehearsals:
 
     def __init__(self, streams: Streams, folder: Path, server: Server, full: bool = False) -> None:
         self._streams = streams
-        self._folder = folder
-        self._server = server
+        self._stages = Stages(folder, server)
         self._full = full
         self._guard = threading.Lock()
         self._expected: set[tuple[str, str]] = set()
@@ -63,11 +163,7 @@ class Rehearsals:
             return self._results.pop(_key(source), None)
 
     def sweep(self) -> None:
-        """Remove what a killed process has left; what another one uses at this moment is locked."""
-        for left in self._folder.glob(f"{PREFIX}*"):
-            with suppress(OSError), (left / LOCK).open("ab") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._remove(left)
+        self._stages.sweep()
 
     @contextmanager
     def open(self, source: Source, abort: Flag) -> Iterator[Stream]:
@@ -78,7 +174,7 @@ class Rehearsals:
             if not wanted:
                 yield stream
                 return
-            stage = self._stage(source)
+            stage = self._stages.stage(str(source), self._full)
             try:
                 yield _Teed(stream, stage.feed)
                 rehearsed = stage.end(stream.rows)
@@ -86,28 +182,6 @@ class Rehearsals:
                     self._results[_key(source)] = rehearsed
             finally:
                 stage.close()
-
-    def _stage(self, source: Source) -> "_Stage":
-        """A stage that could not be set up says so in the end, and leaves the backup alone."""
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o711)
-            folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self._folder))
-            lock = (folder / LOCK).open("ab")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            folder.chmod(0o711)  # as root, the server runs as somebody else, who must get to its own folder
-        except OSError as error:
-            return _Stage(str(source), problem=f"no folder could be made for it: {error.strerror}")
-        stage = _Stage(str(source), remove=lambda: self._remove(folder), lock=lock)
-        try:
-            stage.begin(self._server.start(folder), self._server.programs() / "pg_restore", self._full)
-        except (OpsbotError, OSError, psycopg.Error) as why:
-            stage.problem = f"the throw-away PostgreSQL could not be started: {why}"
-        return stage
-
-    def _remove(self, folder: Path) -> None:
-        with suppress(OpsbotError, OSError):
-            self._server.remove(folder)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass
@@ -144,6 +218,7 @@ class _Stage:
     said: IO[bytes] | None = None
     broken: bool = False
     lock: IO[bytes] | None = None
+    within: float = PATIENCE
 
     def begin(self, dsn: str, program: Path, full: bool) -> None:
         with psycopg.connect(dsn, autocommit=True) as connection:
@@ -172,9 +247,9 @@ class _Stage:
         with suppress(OSError):
             self.process.stdin.close()
         try:
-            status = self.process.wait(PATIENCE)
+            status = self.process.wait(self.within)
         except subprocess.TimeoutExpired:
-            return Rehearsed(False, f"pg_restore of {self.what} did not end within {PATIENCE / 60:.0f} min")
+            return Rehearsed(False, f"pg_restore of {self.what} did not end within {self.within / 60:.0f} min")
         if status:
             return Rehearsed(False, f"pg_restore of {self.what} ended with {status}: {self._last_words()}")
         return self._judged(snapshot)
@@ -198,7 +273,8 @@ class _Stage:
             return "no words"
         self.said.seek(0)
         lines = self.said.read(1 << 20).decode(errors="replace").split("\n")
-        return " ".join(" ".join(lines).split())[:QUOTED] or "no words"
+        said = (line for line in lines if not line.startswith(ROWS))
+        return " ".join(" ".join(said).split())[:QUOTED] or "no words"
 
     def close(self) -> None:
         if self.process is not None:
@@ -236,4 +312,4 @@ def _key(source: Source) -> tuple[str, str]:
     return source.target.key, source.name
 
 
-__all__ = ["Rehearsals", "Server"]
+__all__ = ["Rehearsals", "Restored", "Server", "Stages"]

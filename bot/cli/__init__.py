@@ -2,6 +2,7 @@
 
 import json as jsonlib
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, NoReturn
 
 import typer
 
+from bot.cli.backup import Identity
 from bot.cli.backup import app as backup_app
 from bot.core.errors import OpsbotError, Permanent
 
@@ -267,6 +269,41 @@ def doctor(context: typer.Context, json: Json = False, config: Config = None) ->
         else:
             screen.say(f"{'ok ' if fine else 'NOT'}  {sentence}", "" if fine else "bold red")
     raise typer.Exit(0 if all(fine for fine, _ in checks) else TROUBLE)
+
+
+@backup_app.command(name="drill")
+def backup_drill(
+    context: typer.Context,
+    identity: Identity,
+    which: Annotated[
+        str | None, typer.Argument(metavar="[N]", help="A number; else the newest. With --store: SITE or SITE/FOLDER.")
+    ] = None,
+    on: Annotated[str, typer.Option("--on", metavar="SITE", help="Which installation's, when there are more.")] = "",
+    store: Annotated[
+        str,
+        typer.Option("--store", metavar="URL", help="Use only this store: no configuration, no database, no record."),
+    ] = "",
+    unpack: Annotated[
+        bool | None, typer.Option("--extract/--no-extract", help="Unpack files, too; else where there is room.")
+    ] = None,
+    json: Json = False,
+    config: Config = None,
+) -> None:
+    """Restore a backup for real, on this machine, with your own secret key; nothing of it stays."""
+    from bot import drilling
+    from bot.cli.backup import keys_of
+    from bot.cli.drill import play
+    from bot.settings import load
+
+    for number in (signal.SIGTERM, signal.SIGHUP):  # whoever closes the terminal leaves nothing behind either
+        signal.signal(number, signal.default_int_handler)
+    keys = keys_of(identity)
+    if store:
+        opened = drilling.unrecorded(store, which or on, keys, unpack, os.environ)
+    else:
+        opened = drilling.recorded(load(_config(context, config), os.environ), which, on, keys, unpack)
+    with opened as drill:
+        raise typer.Exit(play(drill, _screen(json)))
 
 
 @audit_app.command(name="verify")

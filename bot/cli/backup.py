@@ -5,8 +5,9 @@ import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from getpass import getpass
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, Any, BinaryIO, Final
 
 import typer
 
@@ -14,7 +15,10 @@ from bot.core.backup import BackupFailed
 
 app = typer.Typer(help="Backups: read what was stored.", no_args_is_help=True)
 
-Identity = Annotated[Path, typer.Option("--identity", "-i", help="The secret key: a file as `age-keygen` writes it.")]
+Identity = Annotated[
+    str, typer.Option("--identity", "-i", help="The secret key: a file as `age-keygen` writes it; - is standard input.")
+]
+LONGEST_KEYS: Final = 1 << 20  # bytes
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="A new file; else standard output.")]
 Stored = Annotated[str, typer.Argument(metavar="OBJECT", help="A file, or its address: s3://bucket/prod/….age")]
 
@@ -29,9 +33,24 @@ def decrypt(stored: Stored, identity: Identity, output: Output = None) -> None:
     """Decrypt an object of a backup; the same as `age -d -i IDENTITY OBJECT`."""
     from bot.adapters import vault
 
-    keys = vault.identities(identity)
+    keys = keys_of(identity)
     with _reading(stored) as reader, _writing(output) as writer:
         vault.decrypt(reader, keys, writer)
+
+
+def keys_of(identity: str) -> tuple[Any, ...]:
+    """The secret keys in a file, or on standard input, where nothing of them is shown or kept."""
+    from bot.adapters import vault
+
+    if identity.lstrip().upper().startswith(vault.SECRET):
+        raise BackupFailed(
+            "A secret key was given as a word of the command, where others can see it. Make a new one; give it by a"
+            " file, or with `--identity -` on standard input."
+        )
+    if identity != "-":
+        return vault.identities(Path(identity))
+    typed = getpass("Secret key: ").encode() if sys.stdin.isatty() else sys.stdin.buffer.read(LONGEST_KEYS)
+    return vault.identities_in(typed, "Standard input")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -63,6 +64,15 @@ class Screen:
             self._errors.print(Text(text, TROUBLE))
         else:
             sys.stderr.write(f"{text}\n")
+
+    @contextmanager
+    def busy(self, with_what: str) -> Iterator[None]:
+        """Tells somebody at a terminal what goes on meanwhile."""
+        if self.as_json or not self._errors.is_terminal:
+            yield
+            return
+        with self._errors.status(Text(with_what)):
+            yield
 
     def data(self, line: Line) -> None:
         """One object for a script, whatever was asked for."""

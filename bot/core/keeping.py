@@ -15,13 +15,14 @@ class Proof(Enum):
 
     LISTING: its contents were read while it was written. READ_BACK: what the store has was read, decrypted where that
     can be done, and compared. RESTORED: loaded into an empty server, and the tables counted. DECRYPTED: a key that
-    opened a value of the database.
+    opened a value of the database. DRILLED: restored from what the store has, with the secret key of a person.
     """
 
     LISTING = "listing"
     READ_BACK = "read back"
     RESTORED = "restored"
     DECRYPTED = "decrypted"
+    DRILLED = "drilled"
 
 
 @dataclass(frozen=True)

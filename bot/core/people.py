@@ -1,5 +1,6 @@
 """Who acts, and where they said it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -52,3 +53,10 @@ class Person:
             "bots may not use opsbot": self.bot,
         }
         return next((why for why, true in reasons.items() if true), "")
+
+
+def person_of(uid: int, people: Mapping[int, str]) -> str | None:
+    """The one person that this uid of the machine is; a person with two uids may be two people, so is nobody."""
+    user = people.get(uid)
+    shared = sum(1 for other in people.values() if other == user) > 1
+    return None if shared else user

@@ -27,6 +27,7 @@ __all__ = [
     "Settings",
     "load",
     "load_file",
+    "state_folder",
 ]
 
 EMBEDDED: Final = "embedded"
@@ -160,11 +161,16 @@ def _validated(written: Mapping[str, Any], path: Path) -> tuple[Settings | None,
 
 def _with_defaults(written: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
     """The two paths whose defaults depend on who runs this."""
-    root = os.geteuid() == 0
-    home = environment.get("HOME", "~")
-    state = written.get("state_dir") or ("/var/lib/opsbot" if root else f"{home}/.local/state/opsbot")
-    socket = "/run/opsbot/opsbot.sock" if root else f"{state}/opsbot.sock"
+    state = written.get("state_dir") or str(state_folder(environment))
+    socket = "/run/opsbot/opsbot.sock" if os.geteuid() == 0 else f"{state}/opsbot.sock"
     return {"state_dir": state, "socket": socket, **written}
+
+
+def state_folder(environment: Mapping[str, str]) -> Path:
+    """Where whoever runs this keeps state, unless it is configured."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/opsbot")
+    return Path(environment.get("HOME", "~")) / ".local/state/opsbot"
 
 
 def _site(given: Installation) -> Site:

@@ -1,5 +1,6 @@
 """Dumps that real servers wrote, restored for a try while they pass: nothing of it stays, whatever happens."""
 
+import io
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,10 +12,11 @@ import psycopg
 import pytest
 
 from bot.adapters import embedded
-from bot.adapters.rehearsal import Rehearsals, Server
+from bot.adapters.rehearsal import Rehearsals, Server, Stages
 from bot.core.backup import BackupFailed, Source, Stream
 from bot.core.command import sh
 from bot.core.errors import Permanent
+from bot.core.sql import Query
 from bot.core.target import Role, Target
 
 SCHEMA = Path(__file__).parents[2] / "bot/sandbox/installation/schema"
@@ -172,3 +174,34 @@ def test_what_another_process_uses_stays(tmp_path: Path) -> None:
     with rehearsals.open(DUMP, Flag()):
         Rehearsals(Pipes(b""), tmp_path / "r", OURS).sweep()
         assert len(list((tmp_path / "r").iterdir())) == 1
+
+
+@pytest.mark.parametrize("postgres_server", ["18"], indirect=True)
+def test_what_was_restored_can_be_asked_until_it_is_thrown_away(travis: str, tmp_path: Path) -> None:
+    stages = Stages(tmp_path / "r", OURS)
+    with stages.restored("database-main", io.BytesIO(dump(travis))) as restored:
+        assert restored.result.passed, restored.result.said
+        assert restored.result.counts is not None
+        assert restored.result.counts["public.users"] == 500
+        assert restored.values(Query("SELECT login FROM users WHERE login = %s", ("7",))) == ["7"]
+        assert restored.values(Query("SELECT nothing FROM nowhere")) == []
+    assert list((tmp_path / "r").iterdir()) == []
+
+
+def test_where_no_server_starts_nothing_is_said_of_the_dump(tmp_path: Path) -> None:
+    def broken(folder: Path) -> str:
+        raise Permanent("there is no PostgreSQL here")
+
+    stages = Stages(tmp_path / "r", Server(broken, embedded.remove, embedded.programs))
+    with pytest.raises(Permanent, match="there is no PostgreSQL here"), stages.restored("x", io.BytesIO(b"PGDMP")):
+        pass
+    assert list((tmp_path / "r").iterdir()) == []
+
+
+def test_a_folder_is_ones_own_and_goes(tmp_path: Path) -> None:
+    stages = Stages(tmp_path / "r", OURS)
+    with stages.folder() as folder:
+        assert folder.stat().st_mode & 0o777 == 0o700
+        Stages(tmp_path / "r", OURS).sweep()
+        assert folder.exists()
+    assert list((tmp_path / "r").iterdir()) == []

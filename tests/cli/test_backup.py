@@ -14,10 +14,10 @@ CHECKOUT = Path(bot.__file__).parents[1]
 DATA = os.urandom(700_000)
 
 
-def opsbot(folder: Path, *words: str) -> "subprocess.CompletedProcess[bytes]":
+def opsbot(folder: Path, *words: str, given: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT), "HOME": str(folder)}
     line = (sys.executable, "-m", "bot.cli", "backup", "decrypt", *words)
-    return subprocess.run(line, cwd=folder, env=environment, capture_output=True, timeout=60, check=False)
+    return subprocess.run(line, cwd=folder, env=environment, input=given, capture_output=True, timeout=60, check=False)
 
 
 @pytest.fixture
@@ -35,6 +35,23 @@ def test_an_object_goes_to_standard_output_or_to_a_new_file(folder: Path) -> Non
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert (folder / "plain").read_bytes() == DATA
     assert (folder / "plain").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_key_may_come_on_standard_input(folder: Path) -> None:
+    key = (folder / "key").read_bytes()
+    assert opsbot(folder, "--identity", "-", "object.age", given=key).stdout == DATA
+    refused = opsbot(folder, "--identity", "-", "object.age", given=key[:-5])
+    assert refused.returncode == 2
+    assert b"Standard input holds no identity that can decrypt" in refused.stderr
+    assert b"AGE-SECRET-KEY-1" not in refused.stderr
+
+
+def test_a_key_as_a_word_is_refused_and_not_repeated(folder: Path) -> None:
+    secret = (folder / "key").read_text().splitlines()[-1]
+    refused = opsbot(folder, "--identity", secret, "object.age")
+    assert refused.returncode == 2
+    assert b"as a word of the command" in refused.stderr
+    assert secret.encode() not in refused.stderr + refused.stdout
 
 
 def test_what_debians_age_encrypted_is_decrypted_too(folder: Path) -> None:

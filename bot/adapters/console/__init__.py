@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 
 from bot.adapters.console.server import Gone, Line, Server
 from bot.core.errors import NotUnderstood, Permanent, Refused
-from bot.core.people import Actor, Place
+from bot.core.people import Actor, Place, person_of
 from bot.core.request import Ask, Request
 from bot.core.run import Run
 from bot.core.story import Event
@@ -130,10 +130,7 @@ class Console:
         return replace(peer, played=played)
 
     def _person(self, uid: int) -> str | None:
-        """The one person that this uid is; a person with two uids may be two people."""
-        user = self.people.get(uid)
-        shared = sum(1 for other in self.people.values() if other == user) > 1
-        return None if shared else user
+        return person_of(uid, self.people)
 
     def _say(self, said: Line, peer: Peer, gone: Gone) -> Iterator[Line]:
         wanted = self.read(said["text"])

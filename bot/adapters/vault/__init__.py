@@ -1,7 +1,20 @@
 """Backups at rest: encrypted to people's public keys, in a folder or in an object store."""
 
-from bot.adapters.vault.age import decrypt, identities, recipients
+from bot.adapters.vault.age import SECRET, decrypt, identities, identities_in, recipients
 from bot.adapters.vault.objects import Objects, Patience, objects
+from bot.adapters.vault.unlocked import Unlocked, check_rdb
 from bot.adapters.vault.vault import ObjectVault
 
-__all__ = ["ObjectVault", "Objects", "Patience", "decrypt", "identities", "objects", "recipients"]
+__all__ = [
+    "SECRET",
+    "ObjectVault",
+    "Objects",
+    "Patience",
+    "Unlocked",
+    "check_rdb",
+    "decrypt",
+    "identities",
+    "identities_in",
+    "objects",
+    "recipients",
+]

@@ -1,6 +1,6 @@
-"""age: chunks in, encrypted chunks out; only the owners of the recipients' identities can read them."""
+"""age: chunks in, encrypted chunks out, and back again for the owners of the recipients' identities alone."""
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from queue import Empty, Full, Queue
 from threading import Event as Flag
@@ -11,14 +11,19 @@ import pyrage
 
 from bot.core.backup import BackupFailed
 
-AHEAD: Final = 4  # encrypted chunks that wait for the store
+AHEAD: Final = 4  # chunks that wait for whoever takes them
 CHUNK: Final = 1 << 20
 TICK: Final = 0.2
 SECRET: Final = "AGE-SECRET-KEY-"
 SSH_KEY: Final = b"-----BEGIN"
+NO_KEY: Final = "No matching keys"  # pyrage has one error for all that can go wrong
 
 Recipient = Any  # pyrage has no types
 Identity = Any
+
+
+class NotARecipient(BackupFailed):
+    """None of the given identities is one that it was encrypted to, or its header is damaged."""
 
 
 class Readable(Protocol):
@@ -55,15 +60,20 @@ def identities(file: Path) -> tuple[Identity, ...]:
         text = file.read_bytes()
     except OSError as error:
         raise BackupFailed(f"The identity {file} cannot be read: {error.strerror}.") from error
+    return identities_in(text, str(file))
+
+
+def identities_in(text: bytes, where: str) -> tuple[Identity, ...]:
+    """The same from memory; `where` they came from is all that an error says of them."""
     try:
         if text.lstrip().startswith(SSH_KEY):
             return (pyrage.ssh.Identity.from_buffer(text),)
         lines = (line.strip() for line in text.decode().splitlines())
         found = tuple(pyrage.x25519.Identity.from_str(line) for line in lines if line and not line.startswith("#"))
-    except (pyrage.IdentityError, UnicodeDecodeError) as error:
-        raise BackupFailed(f"{file} holds no identity that can decrypt: it is not what `age-keygen` writes.") from error
+    except (pyrage.IdentityError, UnicodeDecodeError):
+        raise BackupFailed(f"{where} holds no identity that can decrypt: it is not what `age-keygen` writes.") from None
     if not found:
-        raise BackupFailed(f"{file} holds no identity: it has no line that begins with {SECRET}.")
+        raise BackupFailed(f"{where} holds no identity: it has no line that begins with {SECRET}.")
     return found
 
 
@@ -74,7 +84,8 @@ def decrypt(reader: Readable, keys: Sequence[Identity], writer: Writable) -> Non
     except (pyrage.DecryptError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the reader or of the writer
-        raise BackupFailed(
+        kind = NotARecipient if NO_KEY in str(error) else BackupFailed
+        raise kind(
             f"It cannot be decrypted ({error}): either it was not encrypted to this identity, or it is damaged or cut"
             " off. What was written of it so far proves nothing."
         ) from error
@@ -82,7 +93,16 @@ def decrypt(reader: Readable, keys: Sequence[Identity], writer: Writable) -> Non
 
 def encrypt(chunks: Iterable[bytes], to: Sequence[Recipient]) -> Generator[bytes, None, None]:
     """The same bytes as an age file, a megabyte at a time; what the chunks raise, this raises. Close it."""
-    passage = _Passage(iter(chunks), to)
+    return _passed(chunks, lambda passage: pyrage.encrypt_io(passage, passage, list(to)))
+
+
+def decrypted(chunks: Iterable[bytes], keys: Sequence[Identity]) -> Generator[bytes, None, None]:
+    """The bytes that an age file holds, likewise; raises as `decrypt` does, perhaps after most of them. Close it."""
+    return _passed(chunks, lambda passage: decrypt(passage, keys, passage))
+
+
+def _passed(chunks: Iterable[bytes], work: Callable[["_Passage"], object]) -> Generator[bytes, None, None]:
+    passage = _Passage(iter(chunks), work)
     passage.start()
     try:
         while (chunk := passage.made.get()) is not None:
@@ -100,10 +120,10 @@ class _Stopped(Exception):
 class _Passage(Thread):
     """pyrage pulls and pushes, so it gets a thread: it reads from the chunks and writes into a short queue."""
 
-    def __init__(self, chunks: Iterator[bytes], to: Sequence[Recipient]) -> None:
+    def __init__(self, chunks: Iterator[bytes], work: Callable[["_Passage"], object]) -> None:
         super().__init__(name="backup-age", daemon=True)
         self._chunks = chunks
-        self._to = list(to)
+        self._work = work
         self._rest = memoryview(b"")
         self._written: list[bytes] = []
         self._size = 0
@@ -113,7 +133,7 @@ class _Passage(Thread):
 
     def run(self) -> None:
         try:
-            pyrage.encrypt_io(self, self, self._to)
+            self._work(self)
             self.flush()
         except _Stopped:
             return

@@ -36,6 +36,9 @@ class NotWhole(Exception):
     """The archive is broken, and how."""
 
 
+BROKEN: Final = (NotWhole, zstandard.ZstdError, EOFError, zlib.error, gzip.BadGzipFile)  # what unpacking raises
+
+
 class _Abandoned(Exception):
     """Nobody will feed the rest."""
 
@@ -82,7 +85,7 @@ class Listing:
                     pass
         except _Abandoned:
             return
-        except (NotWhole, zstandard.ZstdError, EOFError, zlib.error, gzip.BadGzipFile, OSError) as error:
+        except (*BROKEN, OSError) as error:
             self._failure = error
         finally:
             self._pipe.drain()
@@ -185,19 +188,19 @@ class _Zstd(io.RawIOBase):
         return len(part)
 
 
-def _as_it_is(pipe: _Pipe) -> io.BufferedReader:
+def _as_it_is(pipe: io.RawIOBase) -> io.BufferedReader:
     return io.BufferedReader(pipe, CHUNK)
 
 
-def _zstd(pipe: _Pipe) -> io.BufferedReader:
+def _zstd(pipe: io.RawIOBase) -> io.BufferedReader:
     return io.BufferedReader(_Zstd(_as_it_is(pipe)), CHUNK)
 
 
-def _gzip(pipe: _Pipe) -> io.BufferedReader:
+def _gzip(pipe: io.RawIOBase) -> io.BufferedReader:
     return io.BufferedReader(gzip.GzipFile(fileobj=_as_it_is(pipe)), CHUNK)
 
 
-UNPACK: Mapping[Packed, Callable[[_Pipe], io.BufferedReader]] = {"": _as_it_is, "zstd": _zstd, "gzip": _gzip}
+UNPACK: Mapping[Packed, Callable[[io.RawIOBase], io.BufferedReader]] = {"": _as_it_is, "zstd": _zstd, "gzip": _gzip}
 
 
 # ---------------------------------------------------------------- forms

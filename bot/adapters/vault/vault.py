@@ -9,12 +9,11 @@ from hashlib import sha256
 from threading import Event as Flag
 from typing import Final
 
-from bot.adapters.vault import age
+from bot.adapters.vault import age, sets
 from bot.adapters.vault.hashing import Sha256
 from bot.adapters.vault.listing import Listing
 from bot.adapters.vault.objects import Object, Objects
 from bot.core.backup import (
-    MANIFEST,
     BackupFailed,
     BackupStopped,
     Form,
@@ -23,12 +22,10 @@ from bot.core.backup import (
     Source,
     Stored,
     Streams,
-    manifest_from_json,
 )
 
 CHUNK: Final = 1 << 20
 EVERY: Final = 1.0  # seconds between words of progress
-LONGEST_MANIFEST: Final = 16 << 20
 
 
 class ObjectVault:
@@ -85,14 +82,12 @@ class ObjectVault:
                     + " It does not count; run the backup again."
                 )
         text = json.dumps(manifest.to_json(), indent=1).encode()
-        if self._objects.size(manifest.key) is not None and self._read_manifest(manifest.key) != manifest:
+        if self._objects.size(manifest.key) is not None and sets.manifest(self._objects, manifest.key) != manifest:
             raise BackupFailed(f"There is another set {manifest.set} of {manifest.site} already; it was left as it is.")
         self._objects.put(manifest.key, iter([text]))
 
     def manifests(self, site: str) -> Sequence[Manifest]:
-        keys = (each.key for each in self._objects.list(f"{site}/"))
-        found = [self._read_manifest(key) for key in keys if _names_a_manifest(key)]
-        return sorted(found, key=lambda manifest: (manifest.made, manifest.set))
+        return sets.manifests(self._objects, site)
 
     def verify(self, stored: Stored, abort: Flag) -> None:
         size, summed = 0, sha256()
@@ -101,10 +96,7 @@ class ObjectVault:
                 raise BackupStopped(f"Reading {stored.key} back was stopped.")
             size += len(chunk)
             summed.update(chunk)
-        if size != stored.stored_bytes:
-            raise BackupFailed(_damaged(stored.key, f"it has {size} bytes, and {stored.stored_bytes} were stored"))
-        if summed.hexdigest() != stored.stored_sha256:
-            raise BackupFailed(_damaged(stored.key, "its SHA-256 is another one"))
+        sets.compare(stored, size, summed.hexdigest())
 
     def open(self, key: str) -> Iterator[bytes]:
         return self._objects.get(key)
@@ -118,7 +110,7 @@ class ObjectVault:
         """Only keys of our own shape are removed, and none at all when a manifest cannot be read."""
         before = self._now() - older_than
         there = list(self._objects.list())
-        manifests = [self._read_manifest(each.key) for each in there if _names_a_manifest(each.key)]
+        manifests = [sets.manifest(self._objects, each.key) for each in there if sets.names_a_manifest(each.key)]
         named = {stored.key for manifest in manifests for stored in manifest.objects}
         lost = [each for each in there if _is_ours(each) and each.key not in named]
         gone = sorted(each.key for each in (*lost, *self._objects.unfinished()) if each.modified < before)
@@ -128,22 +120,6 @@ class ObjectVault:
 
     def free_space(self) -> int | None:
         return self._objects.free_space()
-
-    def _read_manifest(self, key: str) -> Manifest:
-        text = b""
-        for chunk in self._objects.get(key):
-            text += chunk
-            if len(text) > LONGEST_MANIFEST:
-                raise BackupFailed(f"{key} in {self.where} is too long for a manifest; look at it.")
-        try:
-            manifest = manifest_from_json(json.loads(text))
-        except (ValueError, BackupFailed) as error:
-            raise BackupFailed(
-                f"{key} in {self.where} cannot be read, so nothing is known of its set: {error}"
-            ) from error
-        if manifest.key != key:
-            raise BackupFailed(f"{key} in {self.where} says that it belongs to {manifest.key}; somebody moved it.")
-        return manifest
 
 
 class _Stop(Flag):
@@ -196,16 +172,5 @@ class _Passing:
         self.stored_sum.close()
 
 
-def _names_a_manifest(key: str) -> bool:
-    return key.count("/") == 2 and key.endswith(f"/{MANIFEST}")
-
-
 def _is_ours(each: Object) -> bool:
     return each.key.count("/") == 2 and each.key.endswith(".age")
-
-
-def _damaged(key: str, how: str) -> str:
-    return (
-        f"{key} is not what was stored: {how}. This backup cannot be trusted. Take another one now, and look at the"
-        " store."
-    )

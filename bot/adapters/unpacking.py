@@ -1,0 +1,115 @@
+"""Unpacks a tar for a try: no entry gets out of its folder, none is kept in memory, and the disk stays usable.
+
+Links are looked at and never made: every way around Python's filter that became known led over a link.
+"""
+
+import errno
+import shutil
+import tarfile
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Final
+
+from bot.core.backup import BackupFailed
+from bot.core.drill import Unpacked
+from bot.core.errors import Permanent
+
+RESERVE: Final = 1 << 30  # bytes that a try leaves free on the disk
+GROWS: Final = 4.0  # times, what is packed, for a guess
+NAMED: Final = 3
+NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
+NOT_WANTED: Final = "it was not to be unpacked"
+
+
+def unpack(plain: IO[bytes], folder: Path, size: float, wanted: bool | None) -> Unpacked:
+    """Every entry of the archive, unpacked into the empty folder, or listed where there is no room.
+
+    `size` is a guess of what comes, in bytes. `wanted` leaves no choice: True raises Permanent when there is no room.
+    """
+    work = _Unpacking(folder, wanted)
+    if wanted is None and _free(folder) < size + RESERVE:
+        work.stop("there is too little room here")
+    try:
+        with tarfile.open(fileobj=plain, mode="r|") as archive:
+            while (entry := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]  # it would keep every entry that it saw
+                work.take(archive, entry)
+    except tarfile.TarError as error:
+        raise BackupFailed(f"It is no whole tar: {error}.") from error
+    return work.result()
+
+
+def _free(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
+@dataclass
+class _Unpacking:
+    folder: Path
+    wanted: bool | None
+    entries: int = 0
+    written: int = 0
+    why: str = ""
+    left_out: list[str] = field(default_factory=list)
+    astray: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.wanted is False:
+            self.stop(NOT_WANTED)
+
+    def take(self, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> None:
+        self.entries += 1
+        safe = self._safe(entry)
+        if safe is None or self.why or not (safe.isreg() or safe.isdir()):
+            return
+        if _free(self.folder) < entry.size + RESERVE:
+            self._out_of_room()
+        else:
+            self._extract(archive, safe)
+
+    def _extract(self, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> None:
+        try:
+            archive.extract(entry, self.folder, set_attrs=False, filter="fully_trusted")
+            self.written += entry.size if entry.isreg() else 0
+        except (OSError, tarfile.ExtractError, KeyError) as error:
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                self._out_of_room()
+            else:
+                _name(self.left_out, entry)
+
+    def _safe(self, entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        """The entry as it may be unpacked here: an absolute name begins in the folder, and nothing leads out of it."""
+        try:
+            return tarfile.data_filter(entry, str(self.folder))
+        except (tarfile.OutsideDestinationError, tarfile.AbsolutePathError):
+            _name(self.astray, entry)
+        except tarfile.FilterError:
+            _name(self.left_out, entry)
+        return None
+
+    def _out_of_room(self) -> None:
+        if self.wanted:
+            raise Permanent(
+                f"There is no room to unpack it in {self.folder.parent}: make some, or drill with --no-extract."
+            )
+        self.stop("it needs more room than there is here")
+
+    def stop(self, why: str) -> None:
+        """From here on it is only listed; what was unpacked makes room for others."""
+        self.why, self.written = why, 0
+        for left in self.folder.iterdir():
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    left.unlink()
+
+    def result(self) -> Unpacked:
+        written = None if self.why else self.written
+        return Unpacked(self.entries, written, self.why, tuple(self.left_out), tuple(self.astray))
+
+
+def _name(names: list[str], entry: tarfile.TarInfo) -> None:
+    if len(names) < NAMED:
+        names.append(repr(entry.name[:80]))
