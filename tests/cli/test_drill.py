@@ -252,9 +252,8 @@ def test_other_rows_than_were_dumped_fail(desk: Desk) -> None:
     desk.made.replace("database-main", rows={"public.users": backup.LOGINS + 1, "public.gone": 3})
     done = desk.drill("--json")
     assert done.returncode == 1, done.stdout + done.stderr
-    assert events(done)[0]["said"] == (
-        "Restored, and it is not what was dumped: public.users has 500 rows instead of 501, public.gone is missing."
-    )
+    said = "Restored, and it is not what was dumped: public.users has 500 rows instead of 501, public.gone is missing"
+    assert events(done)[0]["said"].startswith(said)
 
 
 def test_names_that_lead_out_fail_and_get_nowhere(desk: Desk) -> None:
