@@ -290,6 +290,8 @@ def begun(desk: Desk, sign: str) -> "subprocess.Popen[bytes]":
 )
 def test_a_killed_drill_leaves_nothing_after_the_next(desk: Desk, piece: str, sign: str) -> None:
     """The store gives nothing of that piece, so that the drill stands in the middle of it."""
+    desk.made.main = [desk.made.stored(piece)]
+    desk.made.seal()  # the others fail at once, so it comes there soon
     path = desk.made.path(piece)
     path.rename(path.with_suffix(".kept"))
     os.mkfifo(path)
@@ -300,9 +302,10 @@ def test_a_killed_drill_leaves_nothing_after_the_next(desk: Desk, piece: str, si
     assert desk.made.secret.encode() not in words
     process.send_signal(signal.SIGKILL)
     process.wait()
-    path.unlink()
+    path.unlink()  # or reading its SHA-256 would wait, too
     path.with_suffix(".kept").rename(path)
-    assert desk.drill().returncode == 0
+    stranger = str(pyrage.x25519.Identity.generate())
+    assert desk.drill(key=stranger).returncode == 2, "it sweeps before it tries the key"
     assert desk.left() == []
     deadline = time.monotonic() + 20
     while works := at_work_in(left):
