@@ -16,6 +16,7 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
@@ -633,7 +634,9 @@ def _check_services(settings: Settings) -> str:
     ssh = Ssh(hosts_of(settings), refuse_secrets)
     try:
         router = router_of(settings, ssh)
-        answers = [(what, _asked(router, site, question)) for site in settings.sites() for what, question in SERVICES]
+        answers = [
+            (what, _asked(router, site, question)) for site in settings.sites() for what, question in _services(site)
+        ]
     finally:
         ssh.close()
     said = [(what, answer) for what, answer in answers if getattr(answer, "cause", "") != "not-configured"]
@@ -657,12 +660,16 @@ def _wrong(what: str, answer: Answer | Unanswered) -> str:
     return ""
 
 
-SERVICES: tuple[tuple[str, Question], ...] = (
-    ("database", Query("SELECT 1 AS one")),
-    ("logs' database", Query("SELECT 1 AS one", database="logs")),
-    ("redis", RedisRead(("PING",))),
-    ("RabbitMQ's management API", HttpGet("rabbitmq:/api/overview")),
-)
+def _services(site: Site) -> tuple[tuple[str, Question], ...]:
+    """The management API tells of nodes and of a vhost's queues only who has a right to each."""
+    vhost = quote(site.option("rabbitmq.vhost", "travis"), safe="")
+    return (
+        ("database", Query("SELECT 1 AS one")),
+        ("logs' database", Query("SELECT 1 AS one", database="logs")),
+        ("redis", RedisRead(("PING",))),
+        ("RabbitMQ's management API", HttpGet("rabbitmq:/api/nodes?columns=name")),
+        ("RabbitMQ's management API", HttpGet(f"rabbitmq:/api/queues/{vhost}?columns=name", most=8 << 20)),
+    )
 
 
 def _check_slack(settings: Settings) -> str:

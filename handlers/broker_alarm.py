@@ -5,6 +5,7 @@ One node's alarm blocks whoever publishes to any node of the cluster.
 
 from collections.abc import Iterator, Sequence
 
+from bot.core.errors import Unknown
 from bot.core.finding import Finding, Severity
 from bot.core.handler import diagnosis
 from bot.core.look import Look
@@ -25,12 +26,14 @@ BLOCKING = ("memory", "disk")  # running out of file descriptors refuses new con
 )
 def broker_alarm(look: Look, machine: Target) -> Iterator[Finding]:
     at = rabbitmq.broker(look)
-    now = look(broker.cluster(at.container))
+    now = look(broker.cluster(at.place))
     alarms = [alarm for alarm in now.alarms if alarm[0] in BLOCKING]
+    if not alarms and now.mute:
+        raise Unknown(f"{' and '.join(now.mute)} of RabbitMQ does not tell whether it has an alarm")
     if not alarms:
         return
-    look.together(broker.room(at.container), rabbitmq.queues(at.container, at.vhost))
-    room, queues = look(broker.room(at.container)), look(rabbitmq.queues(at.container, at.vhost))
+    look.together(broker.room(at.place), rabbitmq.queues(at.place, at.vhost))
+    room, queues = look(broker.room(at.place)), look(rabbitmq.queues(at.place, at.vhost))
     raised = " and ".join(f"the {what} alarm on {node}" for what, node in alarms)
     yield Finding(
         "broker.alarm",
@@ -38,7 +41,7 @@ def broker_alarm(look: Look, machine: Target) -> Iterator[Finding]:
         machine,
         f"RabbitMQ has raised {raised}: whoever publishes is blocked, so no build is queued and no result recorded",
         evidence=_evidence(room, queues),
-        person=_person(machine, at, {what for what, _ in alarms}),
+        person=_person(machine, at, alarms),
         link="https://www.rabbitmq.com/docs/alarms",
     )
 
@@ -51,14 +54,16 @@ def _evidence(room: broker.Room, queues: Sequence[rabbitmq.Queue]) -> str:
     return f"{used}, {free}; {waiting or f'no queue holds {DEEP} messages'}"
 
 
-def _person(machine: Target, at: rabbitmq.Broker, what: set[str]) -> str:
+def _person(machine: Target, at: rabbitmq.Broker, alarms: Sequence[tuple[str, str]]) -> str:
     ask = f"docker exec {at.container} " if at.container else ""
+    where = " and ".join(dict.fromkeys(node for _, node in alarms)) if at.elsewhere else str(machine)
     steps = {
-        "disk": f"Free disk space where RabbitMQ keeps its data: `sudo {ask}df -h` on {machine} shows which disk is "
+        "disk": f"Free disk space where RabbitMQ keeps its data: `sudo {ask}df -h` on {where} shows which disk is "
         "full; old logs and unused Docker images go first, never the database or RabbitMQ's own folder.",
         "memory": "Find what fills RabbitMQ's memory: a deep queue without consumers needs its consumer back (for "
         "reporting.* that is the platform's drain), many connections need the worker that opens them stopped. "
-        "Give the platform more memory when it is only small.",
+        f"Give {'it' if at.elsewhere else 'the platform'} more memory when it is only small.",
     }
-    words = " ".join(steps[each] for each in BLOCKING if each in what)
+    raised = {what for what, _ in alarms}
+    words = " ".join(steps[each] for each in BLOCKING if each in raised)
     return f"{words} The alarm goes by itself: `sudo {ask}rabbitmqctl -q cluster_status` says Alarms (none) then."

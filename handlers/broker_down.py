@@ -1,6 +1,7 @@
 """RabbitMQ does not run: no build starts, and whatever workers say about it is a consequence.
 
-Its own command decides: `rabbitmqctl` tells a node that is not there from one that it may not speak to.
+Its own command decides: `rabbitmqctl` tells a node that is not there from one that it may not speak to. The management
+API of a broker elsewhere is no such witness: when it gives no answer, the broker is down only if it refuses workers.
 """
 
 from collections.abc import Iterator
@@ -8,9 +9,11 @@ from collections.abc import Iterator
 from bot.core.finding import Finding, Severity
 from bot.core.fix import Fix
 from bot.core.handler import diagnosis
-from bot.core.look import Look
+from bot.core.look import CannotLook, Look
 from bot.core.target import Role, Target
-from handlers.toolbox import broker, rabbitmq, replicated
+from handlers.toolbox import broker, network, rabbitmq, replicated
+
+WITNESSES = 3  # workers that are asked how the broker takes their connections
 
 
 @diagnosis(
@@ -24,22 +27,42 @@ from handlers.toolbox import broker, rabbitmq, replicated
 )
 def broker_down(look: Look, machine: Target) -> Iterator[Finding]:
     at = rabbitmq.broker(look)
-    now = look(broker.cluster(at.container))
+    now = _told_by_workers(look, at) if at.elsewhere else look(broker.cluster(at.place))
     if now.state == broker.RUNNING:
         return
     stopped = now.state == broker.STOPPED
-    where = f"in container {at.container} of {machine}" if at.container else f"on {machine}"
     title = "RabbitMQ was stopped, though its node runs" if stopped else "RabbitMQ does not run"
     yield Finding(
         "broker.down",
         Severity.BROKEN,
         machine,
         f"{title}: no build can start, and workers keep trying to connect",
-        evidence=f"asked {where}: {now.said}",
+        evidence=f"asked {_where(machine, at)}: {now.said}",
         fixes=tuple(_fixes(look, machine, at, stopped)),
         person=_person(machine, at),
         link="https://www.rabbitmq.com/docs/troubleshooting",
+        unless=() if at.elsewhere else None,  # a platform that is not ready may be its consequence then
     )
+
+
+def _told_by_workers(look: Look, at: rabbitmq.Broker) -> broker.Cluster:
+    """As the management API says; where it gives no answer, down when every worker that was asked is refused, too."""
+    try:
+        return look(broker.cluster(at.place))
+    except CannotLook as silent:
+        if silent.cause != rabbitmq.AWAY:
+            raise
+        roads = network.to_broker(look, look.site.of(Role.WORKER)[:WITNESSES])
+        if not roads or any(road.way is not network.Way.REFUSED for _, road in roads):
+            raise
+        refused = ", ".join(f"{road.host}:{road.port} refuses {worker}" for worker, road in roads)
+        return broker.Cluster(broker.DOWN, said=f"{silent.why.rstrip('.')}; {refused}")
+
+
+def _where(machine: Target, at: rabbitmq.Broker) -> str:
+    if at.elsewhere:
+        return "its management API"
+    return f"in container {at.container} of {machine}" if at.container else f"on {machine}"
 
 
 def _fixes(look: Look, machine: Target, at: rabbitmq.Broker, stopped: bool) -> Iterator[Fix]:
@@ -59,7 +82,8 @@ def _person(machine: Target, at: rabbitmq.Broker) -> str:
             f"`sudo docker exec {at.container} sh -c 'tail -n 50 /var/log/rabbitmq/*.log'` on {machine}; "
             "a full disk and a changed host name are the usual causes."
         )
+    where = "every machine of the broker" if at.elsewhere else machine
     return (
-        f"On {machine}: `sudo systemctl start rabbitmq-server`, then `sudo rabbitmqctl -q cluster_status`. If it does "
+        f"On {where}: `sudo systemctl start rabbitmq-server`, then `sudo rabbitmqctl -q cluster_status`. If it does "
         "not stay up, the end of its log in /var/log/rabbitmq says why; a full disk is the usual cause."
     )

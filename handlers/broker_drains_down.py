@@ -34,11 +34,11 @@ SEEN = {
 )
 def broker_drains_down(look: Look, machine: Target) -> Iterator[Finding]:
     at = rabbitmq.broker(look)
-    look.together(broker.cluster(at.container), rabbitmq.queues(at.container, at.vhost))
-    if look(broker.cluster(at.container)).state != broker.RUNNING:
+    look.together(broker.cluster(at.place), rabbitmq.queues(at.place, at.vhost))
+    if look(broker.cluster(at.place)).state != broker.RUNNING:
         raise Unknown("RabbitMQ does not run, so it cannot say who empties its queues")
-    forsaken = [each for each in look(rabbitmq.queues(at.container, at.vhost)) if _forsaken(each)]
-    before = look.earlier(rabbitmq.queues(at.container, at.vhost), RESTARTING)
+    forsaken = [each for each in look(rabbitmq.queues(at.place, at.vhost)) if _forsaken(each)]
+    before = look.earlier(rabbitmq.queues(at.place, at.vhost), RESTARTING)
     for queue in forsaken:
         if _had_consumers(before, queue.name):
             service = broker.DRAINS[queue.name]
@@ -58,6 +58,7 @@ def _finding(look: Look, machine: Target, at: rabbitmq.Broker, queue: rabbitmq.Q
     (cause, seen), service = SEEN[queue.name], broker.DRAINS[queue.name]
     alone = bool(at.container) and service in look(broker.services(at.container))
     inside = f" inside container {at.container}" if at.container else ""
+    platforms = " and ".join(map(str, look.site.of(Role.PLATFORM))) if at.elsewhere else str(machine)
     return Finding(
         cause,
         Severity.BROKEN,
@@ -65,8 +66,8 @@ def _finding(look: Look, machine: Target, at: rabbitmq.Broker, queue: rabbitmq.Q
         f"{service} takes nothing out of RabbitMQ: {seen}",
         evidence=f"{queue.name} holds {queue.ready} messages and has no consumer",
         fixes=(broker.restart_drain(machine, at, queue.name),) if alone else (),
-        person=f"Restart {service}{inside} on {machine}. When nobody knows how it is started there, restart the app in "
-        "a quiet moment (`sudo replicatedctl app stop`, then `sudo replicatedctl app start`): running builds start "
+        person=f"Restart {service}{inside} on {platforms}. When nobody knows how it is started there, restart the app "
+        "in a quiet moment (`sudo replicatedctl app stop`, then `sudo replicatedctl app start`): running builds start "
         f"again. Nothing is lost, {queue.name} keeps the messages; it is right when they go down to 0.",
         link="https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/",
     )

@@ -2,7 +2,7 @@
 
 Only asked when workers use amqps://; one of them stands for all, another one where no certificate reaches it. One that
 is told to trust anything (AMQP_INSECURE) is left alone, one with a certificate of its own to trust (AMQP_TLS_CERT) can
-still meet an expired one. The port is the vendor's, 4567.
+still meet an expired one. The port is the vendor's, 4567; of a broker elsewhere a worker's settings name host and port.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,8 @@ from bot.core.finding import Finding, Severity
 from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
-from handlers.toolbox import platform, tls
+from handlers.toolbox import network, platform, rabbitmq, tls
+from handlers.toolbox.network import Endpoint
 from handlers.toolbox.tls import Verdict
 
 LINK = "https://docs.travis-ci.com/user/enterprise/tcie-3.x-setting-up-travis-ci-enterprise/"
@@ -31,7 +32,7 @@ TRUST = (
 PERSON = {
     "tls.self-signed": TRUST,
     "tls.untrusted": TRUST,
-    "tls.missing-intermediate": "On the platform, append that certificate to RabbitMQ's own, which comes first.",
+    "tls.missing-intermediate": "Where RabbitMQ runs, append that certificate to its own, which comes first.",
 }
 
 
@@ -48,39 +49,45 @@ def certificate_of_rabbitmq(look: Look, machine: Target) -> Iterator[Finding]:
     how = look(tls.amqp_tls())
     if not how.used or how.insecure:
         return
-    host = look.site.domain
-    look.together(*_asked(host), platform.clock(machine))
-    sent, own, there = _seen(look, host)
+    server = _server(look)
+    look.together(*_asked(server), platform.clock(machine))
+    sent, own, there = _seen(look, server)
     now = look(platform.clock(machine))
-    verdict = _verdict(how, sent, own.covers(host))
+    verdict = _verdict(how, sent, own.covers(server.host))
     if verdict is Verdict.EXPIRED and abs(there - now) > tls.CLOCKS_APART:
         raise Unknown(f"the clock of the worker that was asked shows {there:%Y-%m-%d %H:%M}; set it right first")
     if verdict is Verdict.UNTRUSTED and sent.gap and own.public:
         what = f"does not send the certificate of {own.issuer} that belongs above its own: workers cannot connect"
-        yield _finding(machine, host, "tls.missing-intermediate", what, sent, own)
+        yield _finding(machine, server, "tls.missing-intermediate", what, sent, own)
     elif verdict in tls.CAUSES:
         cause, what, _ = tls.CAUSES[verdict]
-        yield _finding(machine, host, cause, f"has a certificate that {what}: workers cannot connect", sent, own)
+        yield _finding(machine, server, cause, f"has a certificate that {what}: workers cannot connect", sent, own)
     elif own.ends - now < tls.SOON:
         left = f"has a certificate that expires on {own.ends:%Y-%m-%d}: then workers cannot connect"
-        yield replace(_finding(machine, host, "tls.expiring", left, sent, own), severity=Severity.WARN)
+        yield replace(_finding(machine, server, "tls.expiring", left, sent, own), severity=Severity.WARN)
+
+
+def _server(look: Look) -> Endpoint:
+    if rabbitmq.is_elsewhere(look):
+        return network.endpoints(look, look.site.of(Role.WORKER)[0])[0]
+    return Endpoint(look.site.domain, tls.AMQPS, network.RABBITMQ, tls=True)
 
 
 def _asked(
-    host: str, at: Target | Role = Role.WORKER
+    server: Endpoint, at: Target | Role = Role.WORKER
 ) -> tuple[Fact[tls.Handshake], Fact[tls.Certificate], Fact[datetime]]:
-    shake, own, clock = tls.handshake(host, tls.AMQPS), tls.certificate(host, tls.AMQPS), tls.worker_clock()
-    return replace(shake, on=at), replace(own, on=at), replace(clock, on=at)
+    shake, own = tls.handshake(server.host, server.port), tls.certificate(server.host, server.port)
+    return replace(shake, on=at), replace(own, on=at), replace(tls.worker_clock(), on=at)
 
 
-def _seen(look: Look, host: str) -> tuple[tls.Handshake, tls.Certificate, datetime]:
+def _seen(look: Look, server: Endpoint) -> tuple[tls.Handshake, tls.Certificate, datetime]:
     """As one worker sees it; the way from that one may be bad while the others meet the certificate."""
-    shake, own, clock = _asked(host)
+    shake, own, clock = _asked(server)
     try:
         return look(shake), look(own), look(clock)
     except Unknown:
         others = look.site.of(Role.WORKER)[1 : 1 + OTHERS]
-        asked = [_asked(host, worker) for worker in others]
+        asked = [_asked(server, worker) for worker in others]
         look.together(*(fact for facts in asked for fact in facts))
         for shake, own, clock in asked:
             with suppress(Unknown):
@@ -88,15 +95,18 @@ def _seen(look: Look, host: str) -> tuple[tls.Handshake, tls.Certificate, dateti
         raise
 
 
-def _finding(machine: Target, host: str, cause: str, what: str, sent: tls.Handshake, own: tls.Certificate) -> Finding:
+def _finding(
+    machine: Target, server: Endpoint, cause: str, what: str, sent: tls.Handshake, own: tls.Certificate
+) -> Finding:
+    broken = "Give RabbitMQ a certificate that is valid and made for this host, where it runs."
     return Finding(
         cause,
         Severity.BROKEN,
         machine,
-        f"RabbitMQ on {host}:{tls.AMQPS} {what}",
+        f"RabbitMQ on {server.host}:{server.port} {what}",
         evidence=f"OpenSSL on a worker: {sent.code} ({sent.said}); valid until {own.ends:%Y-%m-%d %H:%M} UTC, for "
         f"{', '.join(own.names[:5]) or 'none'}, issued by {own.issuer}",
-        person=PERSON.get(cause, "Give RabbitMQ a certificate that is valid and made for this host, on the platform."),
+        person=PERSON.get(cause, broken),
         link=LINK,
     )
 

@@ -26,7 +26,7 @@ REPORTS = "reporting.jobs.builds"  # what workers report comes in here
     of="builds not starting",
     each=Role.PLATFORM,
     says="Is there a message for every job that is queued?",
-    unless=("broker.*", "platform.hub-drain-down", "sidekiq.no-process"),
+    unless=("broker.*@BROKEN", "platform.hub-drain-down", "sidekiq.no-process"),
     runbook=jobs.RUNBOOK,
     once=True,
     compares=True,
@@ -57,7 +57,7 @@ def _in_idle_queues(look: Look, long: Sequence[Job]) -> list[Job]:
     idle = {each.name for each in jobs.waiting(look) if _idle(each)}
     lost = [job for job in long if job.queue in idle]
     at = rabbitmq.broker(look)
-    reports = next((each for each in look(rabbitmq.queues(at.container, at.vhost)) if each.name == REPORTS), None)
+    reports = next((each for each in look(rabbitmq.queues(at.place, at.vhost)) if each.name == REPORTS), None)
     if lost and (reports is None or reports.ready or not reports.consumers):
         raise Unknown(f"{len(lost)} jobs look lost, but what workers report waits in {REPORTS}: they may run after all")
     held = [each for each in jobs.waiting(look) if _held(each) and any(job.queue == each.name for job in long)]

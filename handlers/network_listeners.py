@@ -30,14 +30,13 @@ def network_listeners(look: Look, machine: Target) -> Iterator[Finding]:
     mute = network.troubles(look, machine, network.Way.MUTE)
     evidence = f"tried from {machine}: {network.listed(network.roads(look, machine))}"
     if refused:
-        ports = " and ".join(str(road.port) for road in refused)
         yield Finding(
             "net.port-refused",
             Severity.BROKEN,
             machine,
-            f"ports {ports} of {refused[0].host} refuse {machine}"
+            f"ports {network.ports(refused)} refuse {machine}"
             if len(refused) > 1
-            else f"port {ports} of {refused[0].host} refuses {machine}",
+            else f"port {network.ports(refused)} refuses {machine}",
             evidence=evidence,
             person=_person(look, machine, refused),
             link=network.RUNBOOK,
@@ -64,7 +63,7 @@ def _person(look: Look, machine: Target, refused: tuple[network.Road, ...]) -> s
 
 
 def _start(look: Look, machine: Target, refused: tuple[network.Road, ...]) -> str:
-    rules = " and ".join(f"{road.port} ({road.use})" for road in refused)
+    rules = "; ".join(f"{road.port} ({road.use}) of {network.platform_of(look, road.host)}" for road in refused)
     tls = (
         f" RabbitMQ may listen with TLS only, on {network.AMQPS}: then AMQP_URI on {machine} has to begin with "
         f"amqps:// and name that port."
@@ -72,6 +71,6 @@ def _start(look: Look, machine: Target, refused: tuple[network.Road, ...]) -> st
         else ""
     )
     return (
-        f"On {network.platform_of(look, refused[0].host)}, find out what should listen on port {rules} and start it; a "
-        f"firewall that rejects instead of dropping looks the same from {machine.address or machine}.{tls}"
+        f"Find out what should listen on port {rules} and start it; a firewall that rejects instead of dropping looks "
+        f"the same from {machine.address or machine}.{tls}"
     )

@@ -22,7 +22,6 @@ def network_ports(look: Look, machine: Target) -> Iterator[Finding]:
     blocked = network.troubles(look, machine, *network.BLOCKED)
     if not blocked:
         return
-    ports = " and ".join(str(road.port) for road in blocked)
     shut = tuple(road for road in blocked if not road.implied)
     fixes, person = _opened(look, machine, shut) if shut else ((), ())
     person = tuple(filter(None, (*person, network.without_port(machine, blocked))))
@@ -30,7 +29,7 @@ def network_ports(look: Look, machine: Target) -> Iterator[Finding]:
         "net.port-blocked",
         Severity.BROKEN,
         machine,
-        f"{machine} gets no answer from port {ports} of {blocked[0].host}",
+        f"{machine} gets no answer from port {network.ports(blocked)}",
         evidence=f"tried from {machine}: {network.listed(network.roads(look, machine))}",
         fixes=fixes,
         person=" ".join(person),
@@ -45,16 +44,18 @@ def _opened(look: Look, machine: Target, shut: tuple[network.Road, ...]) -> tupl
 
 def _in_aws(look: Look, machine: Target, blocked: tuple[network.Road, ...]) -> tuple[tuple[Fix, ...], tuple[str, ...]]:
     """What the platform's security group says: the rule that is missing as a fix, or as the call for a person."""
-    if not (group := security_group.configured(look)):
+    group = security_group.configured(look)
+    own = [road for road in blocked if network.leads_to_platform(look, road)]
+    if not group or not own:
         return (), ()
-    verdict = security_group.verdict(look, machine, [road.port for road in blocked])
+    verdict = security_group.verdict(look, machine, [road.port for road in own])
     if not verdict.shut:
         return (), (verdict.says,)
     call = security_group.allow(group, machine, verdict.shut)
     missing = f"{group} has no such rule for {' and '.join(map(str, verdict.shut))}; this adds it: `{call}`."
     if look.site.option("aws.write", "no") != "yes":
         return (), (missing,)
-    shut = [road for road in blocked if road.port in verdict.shut]
+    shut = [road for road in own if road.port in verdict.shut]
     return (security_group.let_in(look, machine, shut),), (missing,)
 
 
@@ -64,6 +65,6 @@ def _person(look: Look, machine: Target, blocked: tuple[network.Road, ...]) -> s
         f"TCP {road.port} ({road.use}) from {source} to {network.platform_of(look, road.host)}" for road in blocked
     )
     return (
-        f"Let this through: {rules}. In AWS that is an inbound rule of the platform's security group with exactly this "
-        "port and source; elsewhere the firewalls between the two and on both. Do not open it to the world."
+        f"Let this through: {rules}. In AWS that is an inbound rule of the security group there with exactly this port "
+        "and source; elsewhere the firewalls between the two and on both. Do not open it to the world."
     )

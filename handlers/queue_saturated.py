@@ -20,7 +20,7 @@ LATELY = timedelta(hours=1)  # a busy queue starts a job whenever one ends, and 
     of="builds not starting",
     each=Role.PLATFORM,
     says="Have the workers room for the jobs that wait?",
-    unless=("broker.*", "net.*"),
+    unless=("broker.*@BROKEN", "net.*"),
     runbook="https://docs.travis-ci.com/user/enterprise/worker-configuration/",
     once=True,
 )

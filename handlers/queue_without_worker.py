@@ -21,12 +21,12 @@ LINK = "https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/#b
     of="builds not starting",
     each=Role.PLATFORM,
     says="Does a worker listen to every queue that jobs wait for?",
-    unless=("broker.*", "sidekiq.no-process", "net.*", "worker.*", "docker.*"),
+    unless=("broker.*@BROKEN", "sidekiq.no-process", "net.*", "worker.*", "docker.*"),
     runbook=LINK,
     once=True,
 )
 def queue_without_worker(look: Look, machine: Target) -> Iterator[Finding]:
-    alone = [each for each in jobs.waiting(look) if each.consumers == 0 and each.oldest >= jobs.JUST_QUEUED]
+    alone = [each for each in jobs.waiting(look) if _alone(each)]
     if not alone:
         return
     blamed = _absent_workers(look)
@@ -36,6 +36,12 @@ def queue_without_worker(look: Look, machine: Target) -> Iterator[Finding]:
     unknown = [each for each in alone if each.queue is None]
     if unknown:
         yield _absent(look, machine, unknown, blamed)
+
+
+def _alone(each: Waiting) -> bool:
+    """Of a queue whose node is away nobody knows who listens to it."""
+    known = each.queue is None or each.queue.up
+    return known and each.consumers == 0 and each.oldest >= jobs.JUST_QUEUED
 
 
 def _no_consumers(look: Look, machine: Target, queues: list[Waiting], blamed: tuple[Target, ...]) -> Finding:

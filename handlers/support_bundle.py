@@ -104,7 +104,7 @@ def _of_worker(look: Look, machine: Target) -> Files:
 def _of_broker(look: Look) -> Texts:
     try:
         at = rabbitmq.broker(look)
-        queues = look(rabbitmq.queues(at.container, at.vhost))
+        queues = look(rabbitmq.queues(at.place, at.vhost))
         listed = "\n".join(str(queue) for queue in queues)
         return {"rabbitmq.txt": f"Queues of the vhost {at.vhost}:\n{listed}\n"}
     except (CannotLook, Unknown) as why:

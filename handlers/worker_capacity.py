@@ -36,11 +36,11 @@ def worker_capacity(steps: Steps, look: Look) -> str:
 @job("queue statistics", says="Messages and consumers of every RabbitMQ queue of Travis")
 def queue_statistics(steps: Steps, look: Look) -> str:
     at = rabbitmq.broker(look)
-    found = look(rabbitmq.queues(at.container, at.vhost))
+    found = look(rabbitmq.queues(at.place, at.vhost))
     if not found:
         return f"RabbitMQ has no queue in the vhost {at.vhost}."
     own = sorted((each for each in found if not each.name.startswith(rabbitmq.CANCELS)), key=lambda each: each.name)
-    rows = [(each.name, each.ready, each.unacked, each.consumers) for each in own]
+    rows = [(each.name, *(_numbers(each) if each.up else ("?", "?", "?"))) for each in own]
     steps.say(table(("queue", "ready", "unacked", "consumers"), rows))
     cancels = len(found) - len(own)
     return f"{_counted(len(own), 'queue')}, and {_counted(cancels, 'cancel queue')}: one for each connected worker."
@@ -49,10 +49,10 @@ def queue_statistics(steps: Steps, look: Look) -> str:
 def capacities(look: Look) -> tuple[Capacity, ...]:
     """Every build queue with what consumes from it; a machine that is in no configuration goes by its address."""
     at = rabbitmq.broker(look)
-    queues, consumers = rabbitmq.queues(at.container, at.vhost), rabbitmq.consumers(at.container, at.vhost)
-    look.together(queues, consumers, rabbitmq.channels(at.container))
+    queues, consumers = rabbitmq.queues(at.place, at.vhost), rabbitmq.consumers(at.place, at.vhost)
+    look.together(queues, consumers, rabbitmq.channels(at.place, at.vhost))
     peers, names = (
-        look(rabbitmq.channels(at.container)),
+        look(rabbitmq.channels(at.place, at.vhost)),
         {each.address: each.name for each in look.site.of(Role.WORKER)},
     )
     found = []
@@ -62,6 +62,10 @@ def capacities(look: Look) -> tuple[Capacity, ...]:
             machines = tuple(sorted({names.get(address, address or "unknown") for address in mine}))
             found.append(Capacity(queue.name, len(mine), machines, queue.unacked, queue.ready))
     return tuple(sorted(found, key=lambda each: each.queue))
+
+
+def _numbers(queue: rabbitmq.Queue) -> tuple[int, ...]:
+    return queue.ready, queue.unacked, queue.consumers
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -46,7 +46,7 @@ class Hand:
 )
 def worker_hangs(look: Look, machine: Target) -> Iterator[Finding]:
     at = rabbitmq.broker(look)
-    held = rabbitmq.held(at.container, at.vhost)
+    held = rabbitmq.held(at.place, at.vhost)
     if not any(look(held).values()):
         return
     look.together(worker.init_system(machine), worker.addresses(machine))

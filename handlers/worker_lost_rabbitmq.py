@@ -22,7 +22,7 @@ JUST_STARTED = timedelta(minutes=2)  # a worker connects within seconds; sooner 
     of="builds not starting",
     each=Role.WORKER,
     says="Does RabbitMQ see the worker?",
-    unless=("broker.down", "net.*", "tls.*@BROKEN", "docker.hung", *settings.ENDS_BY),
+    unless=(*rabbitmq.SPOILS, "net.*", "tls.*@BROKEN", "docker.hung", *settings.ENDS_BY),
     runbook="https://docs.travis-ci.com/user/enterprise/troubleshooting-guide/#lost-connection-to-rabbitmq",
 )
 def worker_lost_rabbitmq(look: Look, machine: Target) -> Iterator[Finding]:

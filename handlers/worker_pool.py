@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from bot.core.errors import Unknown
 from bot.core.fact import Fact
 from bot.core.finding import Finding, Severity
 from bot.core.fix import Fix, readable
@@ -18,14 +19,18 @@ from handlers.toolbox import pool, rabbitmq, settings, worker
 from handlers.worker_lost_rabbitmq import JUST_STARTED
 
 RUNBOOK = "https://docs.travis-ci.com/user/enterprise/worker-cli-commands/"
-EXPLAINED = ("broker.down", "net.*", "docker.down", "docker.hung")
+NAMELESS = "RabbitMQ does not say yet where all of its consumers come from; look again in a minute"
+EXPLAINED = (*rabbitmq.SPOILS, "net.*", "docker.down", "docker.hung")
 
 
 @dataclass(frozen=True)
 class Part:
-    """What RabbitMQ sees of a worker that is set to run `pool` builds at a time."""
+    """What RabbitMQ sees of a worker that is set to run `pool` builds at a time; `nobodys` is what it does not say from
+    where it comes.
+    """
 
     seen: rabbitmq.Presence
+    nobodys: rabbitmq.Presence
     pool: int
     service: worker.Service
 
@@ -42,6 +47,8 @@ def worker_pool_shrunk(look: Look, machine: Target) -> Iterator[Finding]:
     part = _part(look, machine)
     if part is None or part.seen.builds >= part.pool or _draining(look, machine):
         return
+    if part.seen.builds + part.nobodys.builds >= part.pool:
+        raise Unknown(NAMELESS)
     yield Finding(
         "worker.pool-shrunk",
         Severity.BROKEN,
@@ -64,6 +71,8 @@ def worker_canceller_lost(look: Look, machine: Target) -> Iterator[Finding]:
     part = _part(look, machine)
     if part is None or part.seen.cancels or _draining(look, machine):
         return
+    if part.nobodys.cancels:
+        raise Unknown(NAMELESS)
     yield Finding(
         "worker.canceller-lost",
         Severity.WARN,
@@ -90,7 +99,8 @@ def _part(look: Look, machine: Target) -> Part | None:
         return None
     size = pool.pool(look(pool.lines(machine)), init).size
     edited = init == worker.UPSTART and now.pid and seen.builds != size
-    return Part(seen, (edited and _started_with(look, machine, now.pid)) or size, now)
+    nobodys = rabbitmq.presences(look, rabbitmq.broker(look)).get("", rabbitmq.Presence())
+    return Part(seen, nobodys, (edited and _started_with(look, machine, now.pid)) or size, now)
 
 
 def _started_with(look: Look, machine: Target, pid: int) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from bot.core.fact import Fact
 from bot.core.finding import Finding, Severity
-from bot.core.fix import Fix, Risk
+from bot.core.fix import Fix
 from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
@@ -74,10 +74,6 @@ def _changed(written: Settings, inside: Mapping[str, str], name: str) -> bool:
 
 def _restarts(look: Look, machine: Target) -> tuple[Fix, ...]:
     """A reboot would do no more."""
-    if look.site.option("rabbitmq.via", "container") == "http":
-        undo = "nothing to undo: builds that ran are queued again"
-        steps = edit.taken_up(look, machine)
-        return (Fix("worker.restart", "Restart travis-worker", machine, steps, Risk.INTERRUPTS, undo=undo),)
     look.together(*_needed(look, machine))
     on = worker.handle(look, machine)
     return worker.drain_and_restart(on), worker.restart(on)

@@ -21,7 +21,6 @@ BROKER: Final = "rabbitmq:"  # what stands before a path of the installation's m
 NOT_CONFIGURED: Final = "not-configured"
 AWAY: Final = "rabbitmq-unreachable"  # a finding: a page may be anybody's, the broker is the installation's
 NOT_SEEN: Final = "http"  # not known
-LARGEST: Final = 64 * 1024  # bytes of a body that are kept
 AT_ONCE: Final = 16
 WATCHED_EVERY: Final = 0.05  # seconds
 AHEAD: Final = 8  # parts of an export that wait to be taken
@@ -111,8 +110,9 @@ def _of_broker(brokers: Mapping[str, str], target: Target, asked: str) -> tuple[
 def _got(client: httpx.Client, url: httpx.URL, asked: HttpGet, cause: str) -> Answer | Unanswered:
     try:
         with client.stream("GET", url) as response:
-            body = _first(response)
-            return Response(response.status_code, _text(body, response), _headers(response))
+            body = _first(response, asked.most + 1)
+            cut = len(body) > asked.most
+            return Response(response.status_code, _text(body[: asked.most], response), _headers(response), cut)
     except httpx.TimeoutException:
         return Unanswered(f"{asked} did not answer within {asked.within.total_seconds():g} s.", cause)
     except httpx.HTTPError as error:
@@ -129,13 +129,13 @@ def _trouble(error: httpx.HTTPError, asked: HttpGet, cause: str) -> Unanswered:
     return Unanswered(f"{asked} was not answered: {said}.", cause)
 
 
-def _first(response: httpx.Response) -> bytes:
-    body = b""
+def _first(response: httpx.Response, most: int) -> bytes:
+    body = bytearray()
     for part in response.iter_raw():
         body += part
-        if len(body) >= LARGEST:
+        if len(body) >= most:
             break
-    return body[:LARGEST]
+    return bytes(body[:most])
 
 
 def _text(body: bytes, response: httpx.Response) -> str:

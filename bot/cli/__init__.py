@@ -379,7 +379,7 @@ def manifest_sudoers(context: typer.Context, config: Config = None) -> None:
     inside = [(key[0], Location(name=at.name, user=at.user)) for key, at in databases if at.via == "container"]
     brokers = {
         Broker(
-            each.rabbitmq.via == "container",
+            each.rabbitmq.via,
             each.rabbitmq.vhost,
             tuple(sorted({machine.data_dir.rstrip("/") for machine in each.platforms})),
             each.domain,

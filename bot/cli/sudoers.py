@@ -71,11 +71,11 @@ _UNKNOWN: Final = {  # what stands for a value that is not known beforehand -> t
 
 @dataclass(frozen=True)
 class Broker:
-    """Where an installation's rabbitmqctl runs, for which vhost, in which folders its platforms keep their data, the
-    name that builds know it by, and the queues of its workers.
+    """How an installation's RabbitMQ is asked (`container`, `host` or `http`), for which vhost, in which folders its
+    platforms keep their data, the name that builds know it by, and the queues of its workers.
     """
 
-    in_container: bool = True
+    via: str = "container"
     vhost: str = "travis"
     data_dirs: tuple[str, ...] = ("/var/travis",)
     domain: str = "travis.example.com"
@@ -83,6 +83,10 @@ class Broker:
     databases: tuple[Location, ...] = (Location(),)  # those that psql in the container is asked for
     redis_in_container: bool = True
     backups: bool = False  # whether any are taken
+
+    @property
+    def in_container(self) -> bool:
+        return self.via == "container"
 
     def commands(self, question: object) -> Iterator[Command]:
         """What a machine runs for a question, or for a statement."""
@@ -176,7 +180,8 @@ def _backups(broker: Broker) -> Iterator[Rooted]:
         return
     sources = [backup.data_source(PLATFORM, folder, "", False) for folder in broker.data_dirs]
     sources += [backup.redis_source(PLATFORM, CONTAINER)] if broker.redis_in_container else []
-    sources += [backup.rabbitmq_source(PLATFORM, CONTAINER if broker.in_container else "")]
+    if broker.via != "http":
+        sources += [backup.rabbitmq_source(PLATFORM, CONTAINER if broker.in_container else "")]
     for source in (*sources, *backup.settings_sources(PLATFORM)):
         yield from _as_root(Role.PLATFORM, source.origin, source.within)
     for each in broker.databases:  # counted or not: what differs is told to psql
@@ -196,7 +201,9 @@ def _arguments(make: Any, broker: Broker) -> Iterable[tuple[Any, ...]] | None:
         "pid": (PID,),
         "boot": ("any",),
         "addresses": (MACHINE.address,),
-        "container": (CONTAINER if broker.in_container else "",),
+        "container": (CONTAINER,),
+        "inside": (CONTAINER,) if broker.in_container else (),
+        "place": ({"host": rabbitmq.HOST, "http": rabbitmq.API}.get(broker.via, CONTAINER),),
         "vhost": (broker.vhost,),
         "domain": (broker.domain,),
         "queue": tuple(rabbit.DRAINS),
@@ -236,14 +243,14 @@ def _fixes() -> Iterator[Fix]:
 
 def _fixes_by_name(broker: Broker) -> Iterator[Fix]:
     """Fixes of the platform in which a container or the domain is named."""
-    container = CONTAINER if broker.in_container else ""
-    yield rabbit.start_app(PLATFORM, container)
+    if broker.via != "http":
+        yield rabbit.start_app(PLATFORM, CONTAINER if broker.in_container else "")
     if broker.in_container:
-        at = rabbitmq.Broker(container, broker.vhost)
-        yield from (rabbit.start_service(PLATFORM, container, name) for name in rabbit.SERVERS)
+        at = rabbitmq.Broker(CONTAINER, broker.vhost)
+        yield from (rabbit.start_service(PLATFORM, CONTAINER, name) for name in rabbit.SERVERS)
         yield from (rabbit.restart_drain(PLATFORM, at, queue) for queue in rabbit.DRAINS)
     yield from (tls.renew(PLATFORM, broker.domain, as_unit) for as_unit in (True, False))
-    if broker.in_container:
+    if broker.redis_in_container:
         yield from (sidekiq.clear_archive(PLATFORM, CONTAINER, prefix) for prefix in (sidekiq.PREFIX, ""))
 
 

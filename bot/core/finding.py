@@ -21,7 +21,8 @@ class Finding:
 
     Where no fix can be sent by machine, `person` says what somebody must do, and `link` where it is described.
     `blamed` are the machines that would have to be in trouble for this to be no more than their consequence: what is
-    wrong with only some of them, or with others, does not explain it. None: any of them does.
+    wrong with only some of them, or with others, does not explain it. None: any of them does. `unless` are the causes
+    that explain it away, where they are not those of its diagnosis.
     """
 
     cause: str
@@ -33,6 +34,7 @@ class Finding:
     person: str = ""
     link: str = ""
     blamed: tuple[Target, ...] | None = None
+    unless: tuple[str, ...] | None = None
 
     @property
     def key(self) -> str:

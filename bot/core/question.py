@@ -12,10 +12,11 @@ from bot.core.sql import Parameter, Query
 
 @dataclass(frozen=True)
 class HttpGet:
-    """A GET request; the status and the first part of the body come back, redirects are not followed."""
+    """A GET request; the status and at most `most` bytes of the body come back, redirects are not followed."""
 
     url: str
     within: timedelta = timedelta(seconds=10)
+    most: int = 64 << 10
 
     def __str__(self) -> str:
         return f"GET {self.url}"
@@ -109,11 +110,12 @@ class Rows:
 
 @dataclass(frozen=True)
 class Response:
-    """What an HTTP server said: status, headers in lower case, at most 64 KiB of the body."""
+    """What an HTTP server said: status, body, headers in lower case; `truncated` when there was more of the body."""
 
     status: int
     body: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    truncated: bool = False
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from bot.core.fix import Fix, placed
 from bot.core.handler import Action, Diagnosis
 from bot.core.look import CannotLook, NotYet
 from bot.core.ports import Asker
-from bot.core.question import Answer, Output, Question, Rows, Unanswered
+from bot.core.question import Answer, HttpGet, Output, Question, Response, Rows, TcpProbe, Unanswered
 from bot.core.target import Role, Site, Target
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ class Cache:
     def learn(self, machine: Target, questions: Sequence[Question], answers: Sequence[Answer | Unanswered]) -> None:
         for asked, said in zip(questions, answers, strict=True):
             self.answers[machine, asked] = said
-            if _silent(said):
+            if _silent(asked, said):
                 self.silent.add((machine, type(asked)))
 
     def where(self, fact: Fact[Any]) -> Target:
@@ -110,7 +110,7 @@ class Cache:
             raise NotYet(fact)
         if isinstance(answer, Unanswered):
             raise CannotLook(fact, answer.why, answer.cause)
-        if isinstance(answer, Output | Rows) and answer.truncated:
+        if isinstance(answer, Output | Rows | Response) and answer.truncated:
             raise Unknown(f"{fact}: the answer was too long and is cut")
         try:
             return fact.parse(answer)
@@ -302,8 +302,12 @@ def _run_on(pairs: Sequence[Pair], cache: Cache) -> list[Pair]:
     return [pair for pair in pairs if pair.wants]
 
 
-def _silent(said: Answer | Unanswered) -> bool:
-    """Did the machine fail to answer? What opsbot is not set up to ask is not its silence."""
+def _silent(asked: Question, said: Answer | Unanswered) -> bool:
+    """Did the machine fail to answer? What opsbot is not set up to ask is not its silence, nor is what opsbot asks over
+    the network itself, whichever machine it is about.
+    """
+    if isinstance(asked, HttpGet | TcpProbe):
+        return False
     return isinstance(said, Unanswered) and said.cause not in NOT_ITS_FAULT
 
 
@@ -374,6 +378,8 @@ def _unknowns(pairs: Sequence[Pair]) -> Iterable[str]:
 def _explain(found: Found, others: Sequence[Found], diagnoses: Mapping[str, Diagnosis]) -> Found:
     """A finding whose diagnosis names another one's cause in `unless` is its consequence: shown so, no fix offered."""
     own = diagnoses.get(found.by) or _service(found.finding.cause)
+    if found.finding.unless is not None:
+        own = replace(own, unless=found.finding.unless)
     reasons = [
         other.finding
         for other in others

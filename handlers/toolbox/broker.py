@@ -1,29 +1,35 @@
 """Facts about the broker itself: does it run, has it raised an alarm, is its cluster of one mind?
 
 `rabbitmqctl cluster_status` answers all of it in one question, in text with headings since RabbitMQ 3.8 and as Erlang
-terms before; when the node does not run, `rabbitmqctl` says so in its own diagnostics. Sources:
+terms before; when the node does not run, `rabbitmqctl` says so in its own diagnostics. Of a broker elsewhere the
+management API's list of nodes says the same, whichever node answers. Sources:
 https://www.rabbitmq.com/docs/monitoring and https://www.rabbitmq.com/docs/alarms
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from bot.core.command import Command, sh
 from bot.core.errors import Unknown
 from bot.core.fact import Fact, fact
 from bot.core.fix import Change, Fix, Risk, Wait, at_least, equals
-from bot.core.question import Output
+from bot.core.question import Output, Question, Response
 from bot.core.target import Role, Target
 from handlers.toolbox import rabbitmq
-from handlers.toolbox.rabbitmq import ctl
+from handlers.toolbox.rabbitmq import API, api, ctl
 
 RUNNING, STOPPED, DOWN = "running", "stopped", "down"
 START_WITHIN = timedelta(minutes=3)
 REPORTS, LOGS = "reporting.jobs.builds", "reporting.jobs.logs"
 DRAINS = {REPORTS: "travis-hub-drain", LOGS: "travis-logs-drain"}  # which service of the platform empties which queue
 SERVERS = ("rabbitmq", "rabbitmq-server")  # what RabbitMQ may be called among the services of te-main
+NODES = (
+    "name", "running", "partitions", "mem_alarm", "mem_used", "mem_limit", "disk_free_alarm", "disk_free",
+    "disk_free_limit",
+)  # fmt: skip
 RESOURCES = {"memory": "memory", "free disk space": "disk", "disk": "disk", "file descriptor": "file descriptors"}
 
 # The node is not there: its port mapper says so, or there is no port mapper. A wrong cookie or a name that cannot be
@@ -40,7 +46,8 @@ _SPLIT = re.compile(r"^Node (\S+) cannot communicate with (.+)$")
 class Cluster:
     """How the broker is: `state` is `running`, `stopped` (the Erlang node runs, RabbitMQ in it does not) or `down`.
 
-    `alarms` are pairs of resource and node, `splits` say which node has lost which others.
+    `alarms` are pairs of resource and node, `splits` say which node has lost which others; `mute` are nodes that run
+    and do not tell whether they have an alarm.
     """
 
     state: str
@@ -48,12 +55,20 @@ class Cluster:
     running: tuple[str, ...] = ()
     alarms: tuple[tuple[str, str], ...] = ()
     splits: tuple[tuple[str, str], ...] = ()
+    mute: tuple[str, ...] = ()
     said: str = ""
+
+    @property
+    def away(self) -> tuple[str, ...]:
+        """Members of the cluster that do not run."""
+        return tuple(node for node in self.nodes if node not in self.running)
 
 
 @dataclass(frozen=True)
 class Room:
-    """How much the asked node uses and has left, in its own words; empty where it does not say."""
+    """How much a node uses and has left, in its own words; empty where it does not say. It is the node that was asked,
+    of several that the API tells about the one that is short of something.
+    """
 
     node: str = ""
     memory: str = ""
@@ -66,59 +81,62 @@ class Room:
 
 
 @fact
-def cluster(container: str) -> Fact[Cluster]:
+def cluster(place: str) -> Fact[Cluster]:
     """Does the broker run, and what does it say of itself?"""
-    return Fact("Does RabbitMQ run?", Role.PLATFORM, ctl(container, "cluster_status"), _cluster)
+    question: Question = api("nodes", NODES) if place == API else ctl(place, "cluster_status")
+    return Fact("Does RabbitMQ run?", Role.PLATFORM, question, _cluster)
 
 
 @fact
-def state(container: str) -> Fact[str]:
+def state(place: str) -> Fact[str]:
     """The state alone, for waiting."""
-    return Fact("state of RabbitMQ", Role.PLATFORM, ctl(container, "cluster_status"), lambda said: _cluster(said).state)
+    question = cluster(place).question
+    return Fact("state of RabbitMQ", Role.PLATFORM, question, lambda said: _cluster(said).state)
 
 
 @fact
-def is_stopped(container: str) -> Fact[bool]:
+def is_stopped(place: str) -> Fact[bool]:
     """Does the node run without RabbitMQ in it?"""
-    question = ctl(container, "cluster_status")
+    question = cluster(place).question
     return Fact("RabbitMQ is stopped", Role.PLATFORM, question, lambda said: _cluster(said).state == STOPPED)
 
 
 @fact
-def room(container: str) -> Fact[Room]:
+def room(place: str) -> Fact[Room]:
     """Memory and disk of the node, next to their limits."""
-    return Fact("How much memory and disk has RabbitMQ left?", Role.PLATFORM, ctl(container, "status"), _room)
+    question: Question = api("nodes", NODES) if place == API else ctl(place, "status")
+    return Fact("How much memory and disk has RabbitMQ left?", Role.PLATFORM, question, _room)
 
 
 @fact
-def services(container: str) -> Fact[tuple[str, ...]]:
+def services(inside: str) -> Fact[tuple[str, ...]]:
     """Which of RabbitMQ and the drains the container's own service manager (runit) knows; none when it has another."""
-    question = _inside(container, "sv", "status", *SERVERS, *DRAINS.values())
+    question = _inside(inside, "sv", "status", *SERVERS, *DRAINS.values())
     return Fact("Which services can be started alone?", Role.PLATFORM, question, _services)
 
 
 @fact
-def is_away(container: str) -> Fact[bool]:
+def is_away(place: str) -> Fact[bool]:
     """Does RabbitMQ not run? Asked just before it is started."""
-    question = ctl(container, "cluster_status")
+    question = cluster(place).question
     return Fact("RabbitMQ does not run", Role.PLATFORM, question, lambda said: _cluster(said).state != RUNNING)
 
 
 @fact
-def takers(container: str, vhost: str, queue: str) -> Fact[int]:
+def takers(place: str, vhost: str, queue: str) -> Fact[int]:
     """How many consumers a queue of the platform has."""
-    question = rabbitmq.queues(container, vhost).question
+    question = rabbitmq.queues(place, vhost).question
     return Fact(f"consumers of {queue}", Role.PLATFORM, question, _takers(queue))
 
 
 @fact
-def untaken(container: str, vhost: str, queue: str) -> Fact[bool]:
+def untaken(place: str, vhost: str, queue: str) -> Fact[bool]:
     """Does nobody take messages from it?"""
-    asked = takers(container, vhost, queue)
+    asked = takers(place, vhost, queue)
     return Fact(f"{queue} has no consumer", Role.PLATFORM, asked.question, lambda said: asked.parse(said) == 0)
 
 
-def _takers(queue: str) -> Callable[[Output], int]:
+def _takers(queue: str) -> Callable[[Output | Response], int]:
     return lambda said: sum(each.consumers for each in rabbitmq.read_queues(said) if each.name == queue)
 
 
@@ -132,7 +150,11 @@ def _services(said: Output) -> tuple[str, ...]:
     return tuple(re.findall(r"^(?:run|down|finish): (?:\S*/)?([\w.-]+):", said.out, re.M))
 
 
-def _cluster(said: Output) -> Cluster:
+def _cluster(said: Output | Response) -> Cluster:
+    return _from_nodes(rabbitmq.read_json(said)) if isinstance(said, Response) else _from_output(said)
+
+
+def _from_output(said: Output) -> Cluster:
     words = f"{said.out}\n{said.err}"
     if said.exit is None:
         raise Unknown("rabbitmqctl did not answer in time, so nobody knows whether RabbitMQ runs")
@@ -233,10 +255,42 @@ def _pairs(terms: str) -> Iterator[tuple[str, str]]:
         yield from ((node, member.strip("'")) for member in members.split(","))
 
 
+# ---------------------------------------------------------------- the management API: a list of nodes
+
+
+def _from_nodes(nodes: list[Mapping[str, Any]]) -> Cluster:
+    running = [node for node in nodes if node.get("running")]
+    if not running:
+        raise Unknown("RabbitMQ's management API names no node that runs")
+    return Cluster(
+        RUNNING,
+        nodes=tuple(node["name"] for node in nodes),
+        running=tuple(node["name"] for node in running),
+        alarms=tuple((what, node["name"]) for node in running for what in _alarms_of(node)),
+        splits=tuple((node["name"], ", ".join(node["partitions"])) for node in running if node.get("partitions")),
+        mute=tuple(node["name"] for node in running if "mem_alarm" not in node),
+    )
+
+
+def _alarms_of(node: Mapping[str, Any]) -> tuple[str, ...]:
+    told = {"memory": "mem_alarm", "disk": "disk_free_alarm"}
+    return tuple(what for what, name in told.items() if node.get(name))
+
+
+def _room_of(nodes: list[Mapping[str, Any]]) -> Room:
+    node = max(nodes, key=lambda each: len(_alarms_of(each)))
+    used, limit, free, least = (
+        _bytes(str(node.get(name, ""))) for name in ("mem_used", "mem_limit", "disk_free", "disk_free_limit")
+    )
+    return Room(node["name"], used, limit, free, least)
+
+
 # ---------------------------------------------------------------- status
 
 
-def _room(said: Output) -> Room:
+def _room(said: Output | Response) -> Room:
+    if isinstance(said, Response):
+        return _room_of(rabbitmq.read_json(said))
     if not said.ok:
         raise Unknown(f"rabbitmqctl status failed: {_first(said)}")
     text = _BOLD.sub("", said.out)
@@ -266,7 +320,7 @@ def _after(pattern: str, text: str) -> str:
 
 
 def _bytes(digits: str) -> str:
-    return f"{int(digits) / 1e9:.4g} gb" if digits else ""
+    return f"{int(digits) / 1e9:.4g} gb" if digits.isdigit() else ""
 
 
 # ---------------------------------------------------------------- fixes
@@ -299,10 +353,10 @@ def restart_drain(platform: Target, at: rabbitmq.Broker, queue: str) -> Fix:
             Change(
                 f"Restart {name}",
                 _inside(at.container, "sv", "restart", name),
-                needed=untaken(at.container, at.vhost, queue),
+                needed=untaken(at.place, at.vhost, queue),
                 within=START_WITHIN,
             ),
-            Wait(takers(at.container, at.vhost, queue), at_least(1), START_WITHIN),
+            Wait(takers(at.place, at.vhost, queue), at_least(1), START_WITHIN),
         ),
         risk=Risk.INTERRUPTS,
         undo="nothing to undo: the messages waited in RabbitMQ",

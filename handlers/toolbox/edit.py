@@ -162,13 +162,11 @@ def written(machine: Target, wish: Wish, init: str, first: Mapping[str, Edit]) -
 def taken_up(look: Look, machine: Target) -> tuple[Step, ...]:
     """The restart that makes the worker read its settings again, and how one knows that it is back.
 
-    Where RabbitMQ cannot be asked, or not for a single worker, looking again is the only proof.
+    Where RabbitMQ cannot be asked, looking again is the only proof.
     """
     init, now = look(worker.init_system(machine)), worker.service(look, machine)
     stays = now.running and now.since is not None and now.since >= worker.SETTLED
     restart = worker.restarted(machine, init, now.pid) if stays else worker.restarted_anyhow(init)
-    if look.site.option("rabbitmq.via", "container") == "http":
-        return (restart,)
     try:
         back = worker.connected(look, machine)
     except Unknown:  # the platform's container does not run: what is wrong with the settings is so all the same

@@ -95,7 +95,9 @@ class Waiting:
 
     def __str__(self) -> str:
         seen = "not in RabbitMQ"
-        if self.queue is not None:
+        if self.queue is not None and not self.queue.up:
+            seen = "its node in RabbitMQ is away"
+        elif self.queue is not None:
             seen = f"{self.queue.ready} ready, {self.queue.unacked} unacknowledged, {self.queue.consumers} consumers"
         return f"{self.name}: {self.jobs} jobs wait, the oldest for {readable(self.oldest)}; {seen}"
 
@@ -181,8 +183,8 @@ def _span(value: Parameter) -> timedelta | None:
 def waiting(look: Look) -> tuple[Waiting, ...]:
     """Every queue that jobs wait for, or have in RabbitMQ, with both sides next to each other."""
     at = rabbitmq.broker(look)
-    look.together(standings(), rabbitmq.queues(at.container, at.vhost))
-    seen = {queue.name: queue for queue in look(rabbitmq.queues(at.container, at.vhost))}
+    look.together(standings(), rabbitmq.queues(at.place, at.vhost))
+    seen = {queue.name: queue for queue in look(rabbitmq.queues(at.place, at.vhost))}
     now = look(standings())
     names = {each.queue for each in now if each.state == "queued" and each.queue != NONE_YET}
     full = {name for name, queue in seen.items() if name.startswith(rabbitmq.BUILDS) and queue.ready}

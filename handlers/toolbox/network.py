@@ -6,7 +6,7 @@ https://docs.travis-ci.com/user/enterprise/setting-up-travis-ci-enterprise/
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from bot.core.command import sh
 from bot.core.errors import Unknown
 from bot.core.fact import Fact, fact
-from bot.core.look import Look
+from bot.core.look import CannotLook, Look
 from bot.core.question import Output
 from bot.core.target import Role, Target
 from handlers.toolbox import platform, rabbitmq, settings, worker
@@ -266,6 +266,22 @@ def _facts(look: Look, machine: Target) -> list[Fact[Any]]:
     return wanted
 
 
+def to_broker(look: Look, workers: Sequence[Target]) -> tuple[tuple[Target, Road], ...]:
+    """How each of these workers gets to RabbitMQ, all tried side by side; one that cannot be asked is left out."""
+    look.together(*(fact for each in workers for fact in _first(look, each)))
+    asked = [each for each in workers if _answers(look, each)]
+    look.together(*(fact for each in asked for fact in _facts(look, each)))
+    return tuple((each, road) for each in asked for road in roads(look, each) if road.use == RABBITMQ)
+
+
+def _answers(look: Look, machine: Target) -> bool:
+    try:
+        endpoints(look, machine)
+    except CannotLook:
+        return False
+    return True
+
+
 def troubles(look: Look, machine: Target, *ways: Way) -> tuple[Road, ...]:
     """The roads that ended so. A worker whose consumers RabbitMQ sees is connected, whatever a new connection meets: it
     may have come another way.
@@ -279,9 +295,12 @@ def troubles(look: Look, machine: Target, *ways: Way) -> tuple[Road, ...]:
 def is_served(look: Look, machine: Target) -> bool:
     """Does RabbitMQ see consumers of this worker? When it cannot be asked, that it is not reached speaks for itself."""
     try:
-        at = rabbitmq.broker(look)
-        seen = rabbitmq.presences(look, at)
+        seen = rabbitmq.presences(look, rabbitmq.broker(look))
     except Unknown:
+        return False
+    except CannotLook as silent:
+        if silent.cause != rabbitmq.AWAY:
+            raise
         return False
     return any(seen[address].builds for address in look(worker.addresses(machine)) if address in seen)
 
@@ -305,7 +324,29 @@ def without_port(machine: Target, found: Iterable[Road]) -> str:
     )
 
 
+def ports(roads: Sequence[Road]) -> str:
+    """The ports as a title has them: `5672 and 443 of travis.example.com`; of another host apart."""
+    hosts = dict.fromkeys(road.host for road in roads)
+    each = (f"{' and '.join(str(road.port) for road in roads if road.host == host)} of {host}" for host in hosts)
+    return " and ".join(each)
+
+
+def leads_to_platform(look: Look, road: Road) -> bool:
+    """A broker elsewhere is behind other firewalls than the platform."""
+    return road.use != RABBITMQ or _is_platform(look, road.host)
+
+
+def _is_platform(look: Look, host: str) -> bool:
+    """Any other name may be an alias of it, but for a broker elsewhere."""
+    known = {look.site.domain.lower(), *(each.address for each in look.site.of(Role.PLATFORM))}
+    return host in known or not rabbitmq.is_elsewhere(look)
+
+
 def platform_of(look: Look, host: str) -> str:
-    """The platform as a network administrator needs it: its name, and the addresses that are configured."""
+    """The platform as a network administrator needs it: its name, and the addresses that are configured. A broker
+    elsewhere has its name alone.
+    """
+    if not _is_platform(look, host):
+        return host
     addresses = ", ".join(each.address for each in look.site.of(Role.PLATFORM) if each.address)
     return f"{host} ({addresses})" if addresses and addresses != host else host

@@ -425,7 +425,7 @@ def connected(look: Look, machine: Target) -> Fact[int]:
     """The fact that proves a worker is back: what the broker sees from its addresses."""
     at = rabbitmq.broker(look)
     mine = look(addresses(machine))
-    return rabbitmq.consumers_from(at.container, at.vhost, machine.name, ",".join(mine))
+    return rabbitmq.consumers_from(at.place, at.vhost, machine.name, ",".join(mine))
 
 
 def drain_and_restart(on: Handle) -> Fix:

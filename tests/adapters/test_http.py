@@ -116,7 +116,19 @@ def test_what_a_page_says(pages: Server) -> None:
 def test_only_the_first_part_is_read(pages: Server) -> None:
     (said,) = get(f"http://{pages.url}/long", within=timedelta(seconds=1))
     assert isinstance(said, Response)
-    assert said.body == "x" * 65536
+    assert (said.body, said.truncated) == ("x" * 65536, True)
+
+
+def test_a_question_says_how_much_it_wants(pages: Server) -> None:
+    def read(most: int) -> Response:
+        asked = HttpGet(f"http://{pages.url}/api", most=most)
+        (said,) = Http({}, Machines()).ask(PLATFORM, [asked], Flag())
+        assert isinstance(said, Response)
+        return said
+
+    whole = len(read(1000).body.encode())
+    assert not read(whole).truncated, "all of it, to the last byte"
+    assert (len(read(whole - 1).body.encode()), read(whole - 1).truncated) == (whole - 1, True)
 
 
 def test_nobody_waits_for_a_server_that_does_not_end(pages: Server) -> None:

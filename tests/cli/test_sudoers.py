@@ -20,16 +20,16 @@ from bot.core import unit
 from bot.core.command import Command, sh
 from bot.core.fact import Fact
 from bot.core.fix import Change, Step, Wait
-from bot.core.question import Answer, Output, Question, RedisRead, Unanswered
+from bot.core.question import Answer, Question, RedisRead, Unanswered
 from bot.core.sql import Query, Statement
 from bot.core.target import Role, Site, Target
 from bot.core.wire import bound
 from bot.engine.rounds import Diagnoser
-from tests.engine.machines import Machines, Said, diagnoses
+from tests.engine.machines import Machines, diagnoses, table
 
 CASES = sorted((Path(__file__).parents[1] / "handlers" / "cases").glob("*.yaml"))
 CONTAINER = "4f1c2ab9d0e1"
-EVERY = sudoers(["ops"], (Broker(data_dirs=("/var/travis", "/srv/travis")), Broker(in_container=False)))
+EVERY = sudoers(["ops"], (Broker(data_dirs=("/var/travis", "/srv/travis")), Broker("host"), Broker("http")))
 
 
 class Listening(Machines):
@@ -38,15 +38,6 @@ class Listening(Machines):
     def ask(self, target: Target, questions: Sequence[Question], abort: Flag) -> Sequence[Answer | Unanswered]:
         self.commands = [*getattr(self, "commands", []), *((target.role, each) for each in questions)]
         return super().ask(target, questions, abort)
-
-
-def table(answers: dict[str, dict[str, Any]]) -> dict[str, dict[str, Said]]:
-    def said(answer: Any) -> Said:
-        if isinstance(answer, dict):
-            return Output(answer.get("exit", 0), str(answer.get("out", "")), str(answer.get("err", "")))
-        return str(answer)
-
-    return {machine: {q: said(answer) for q, answer in its.items()} for machine, its in answers.items()}
 
 
 def run_as_root(case: dict[str, Any]) -> Iterator[tuple[Role, Command, timedelta]]:
@@ -166,11 +157,13 @@ def test_every_fact_of_ours_is_known_to_it() -> None:
 
 
 def test_where_the_broker_runs_and_its_vhost_decide_the_rules() -> None:
-    host = rules_of(sudoers(["ops"], (Broker(False, "ci", databases=(), redis_in_container=False),)), Role.PLATFORM)
+    host = rules_of(sudoers(["ops"], (Broker("host", "ci", databases=(), redis_in_container=False),)), Role.PLATFORM)
     assert "/usr/bin/timeout -k 2 20 rabbitmqctl -q list_consumers -p ci" in host
     assert not any("docker exec" in rule for rule in host)
     container = rules_of(sudoers(["ops"]), Role.PLATFORM)
     assert not any(rule.startswith("/usr/bin/timeout -k 2 20 rabbitmqctl") for rule in container)
+    elsewhere = rules_of(sudoers(["ops"], (Broker("http", backups=True),)), Role.PLATFORM)
+    assert not any("rabbitmqctl" in rule or " sv " in rule for rule in elsewhere), "its management API needs no right"
 
 
 def test_what_psql_and_redis_cli_are_told_is_no_word_of_a_rule() -> None:

@@ -85,14 +85,17 @@ def table(spoken: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, Sai
 
 
 def _said(said: object) -> Said:
-    """`rows` of a query, `status` and `body` of a page, how a connection was `reached`, why it went `unanswered` (and
-    under which `cause`); anything else is what a program or redis said: a text, or `exit`, `out`, `err`.
+    """`rows` of a query, `status` and `body` of a page (`truncated` when it had more), how a connection was `reached`,
+    why it went `unanswered` (and under which `cause`); anything else is what a program or redis said: a text, or
+    `exit`, `out`, `err`.
     """
     if not isinstance(said, Mapping):
         return str(said)
     kinds: dict[str, Callable[[Mapping[Any, Any]], Said]] = {
         "rows": lambda given: Rows(tuple(given["rows"])),
-        "status": lambda given: Response(given["status"], str(given.get("body", "")), given.get("headers", {})),
+        "status": lambda given: Response(
+            given["status"], str(given.get("body", "")), given.get("headers", {}), given.get("truncated", False)
+        ),
         "reached": lambda given: Reached(given["reached"]),
         "unanswered": lambda given: Unanswered(given["unanswered"], given.get("cause", "unreachable")),
     }

@@ -12,7 +12,7 @@ from bot.core.fact import Fact
 from bot.core.finding import Finding, Severity
 from bot.core.handler import Diagnosis
 from bot.core.look import Look
-from bot.core.question import RedisRead, Rows, Unanswered
+from bot.core.question import HttpGet, RedisRead, Response, Rows, Unanswered
 from bot.core.sql import Query
 from bot.core.target import Role, Site, Target
 from bot.engine.rounds import Diagnoser, Report
@@ -92,6 +92,35 @@ def test_rows_that_were_cut_are_not_read() -> None:
     report = look({"platform-1": {"df": "empty", str(QUERY): Rows(({"jobs": 99},), truncated=True), str(READ): "3"}})
     assert causes(report) == []
     assert report.unknown == ("platform-1: jobs: the answer was too long and is cut",)
+
+
+def test_a_page_that_was_cut_is_not_read() -> None:
+    def reads(look: Look, machine: Target) -> Iterator[Finding]:
+        look(Fact("names", Role.PLATFORM, HttpGet("http://a/names"), lambda said: str(said.body)))
+        yield from ()
+
+    site = Site("prod", "travis.example.com", "2.2", (FIRST,))
+    machines = Machines({"platform-1": {"GET http://a/names": Response(200, "[1, 2", truncated=True)}})
+    report = Diagnoser(site, machines, lambda *_: None).look(
+        [Diagnosis("names", "", Role.PLATFORM, "Names?", reads)], site, Event()
+    )
+    assert report.unknown == ("platform-1: names: the answer was too long and is cut",)
+
+
+def test_what_opsbot_asks_itself_is_asked_about_one_platform_only() -> None:
+    """It would be the same server again, and cost another wait."""
+
+    def reads(look: Look, machine: Target) -> Iterator[Finding]:
+        look(Fact("nodes", Role.PLATFORM, HttpGet("rabbitmq:/api/nodes"), lambda said: str(said.body)))
+        yield from ()
+
+    site = Site("prod", "travis.example.com", "2.2", (FIRST, SECOND))
+    machines = Machines({"platform-1": {"GET rabbitmq:/api/nodes": Unanswered("no answer", "rabbitmq-unreachable")}})
+    report = Diagnoser(site, machines, lambda *_: None).look(
+        [Diagnosis("nodes", "", Role.PLATFORM, "Nodes?", reads, once=True)], site, Event()
+    )
+    assert causes(report) == [("platform.rabbitmq-unreachable", "platform-1")]
+    assert machines.asked == [("platform-1", "GET rabbitmq:/api/nodes")]
 
 
 def test_a_database_that_is_away_moves_only_what_needs_it_to_another_platform() -> None:

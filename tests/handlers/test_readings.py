@@ -3,9 +3,10 @@
 import pytest
 
 from bot.core.errors import Unknown
-from bot.core.question import Output
+from bot.core.question import HttpGet, Output, Response
 from bot.core.target import Role, Target
-from handlers.toolbox import worker
+from handlers.toolbox import broker, rabbitmq, worker
+from handlers.toolbox.rabbitmq import API, HOST
 
 MACHINE = Target("worker-1", Role.WORKER, "prod", "10.0.0.11")
 
@@ -86,3 +87,70 @@ def test_the_address_of_docker_is_nobodys_own() -> None:
     assert seen == ("10.0.0.11", "192.168.3.4")
     behind = Target("worker-2", Role.WORKER, "prod", "172.17.0.1")
     assert worker.addresses(behind).parse(Output(0, "172.17.0.1 \n")) == ("172.17.0.1",)
+
+
+def test_a_broker_says_the_same_by_its_command_and_by_its_api() -> None:
+    """In the words of RabbitMQ 3.10.8, asked both ways; only a channel has another name."""
+    tables = {
+        "consumers": "queue_name\tchannel_pid\tconsumer_tag\nbuilds.xenial\t<a@b.1.30.0>\tbuild-job-consumer\n",
+        "channels": "pid\tname\n<a@b.1.30.0>\t10.0.0.11:41234 -> 10.0.0.20:5672 (1)\n",
+        "queues": "name\tmessages_ready\tmessages_unacknowledged\tconsumers\n"
+        "builds.xenial\t3\t1\t1\nbuilds.gone\t\t\t\n",
+        "counted": "name\tvhost\tconsumer_count\n10.0.0.11:41234 -> 10.0.0.20:5672 (1)\ttravis\t1\n",
+    }
+    name = "10.0.0.11:41234 -> 10.0.0.20:5672 (1)"
+    consumer = f'{{"channel_details":{{"name":"{name}"}},"consumer_tag":"b","queue":{{"name":"builds.xenial"}}}}'
+    queue = '{"consumers":1,"messages_ready":3,"messages_unacknowledged":1,"name":"builds.xenial","state":"running"}'
+    lists = {
+        "consumers": f"[{consumer}]",
+        "channels": f"[{consumer}]",
+        "queues": f'[{queue},{{"name":"builds.gone","state":"down"}}]',
+        "counted": f'[{{"consumer_count":1,"name":"{name}","vhost":"travis"}}]',
+    }
+    ctl = {what: Output(0, text) for what, text in tables.items()}
+    api = {what: Response(200, text) for what, text in lists.items()}
+    for place, said, channel in ((HOST, ctl, "<a@b.1.30.0>"), (API, api, name)):
+        assert rabbitmq.consumers(place, "travis").parse(said["consumers"]) == (
+            rabbitmq.Consumer("builds.xenial", channel),
+        )
+        assert rabbitmq.channels(place, "travis").parse(said["channels"]) == {channel: "10.0.0.11"}
+        assert rabbitmq.queues(place, "travis").parse(said["queues"]) == (
+            rabbitmq.Queue("builds.xenial", 3, 1, 1),
+            rabbitmq.Queue("builds.gone", 0, 0, 0, up=False),
+        )
+        mine = rabbitmq.consumers_from(place, "travis", "worker-1", "10.0.0.11,10.1.0.11")
+        assert mine.parse(said["counted"]) == 1
+
+
+def test_the_api_is_asked_for_columns_of_the_vhost_alone() -> None:
+    question = rabbitmq.queues(API, "a/b c").question
+    assert isinstance(question, HttpGet)
+    assert question.url == (
+        "rabbitmq:/api/queues/a%2Fb%20c?columns=name,messages_ready,messages_unacknowledged,consumers,state"
+    )
+    assert question.most > 1_000_000, "a fleet of a hundred workers has four thousand consumers"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        Response(200, "[", truncated=True),
+        Response(200, '[{"name"', truncated=False),
+        Response(200, '{"status":"ok"}'),
+        Response(200, "[]"),
+        Response(401, '{"error":"not_authorised","reason":"Login failed"}'),
+        Response(503, "<html>"),
+    ],
+)
+def test_what_the_api_does_not_say_is_not_known(said: Response) -> None:
+    with pytest.raises((Unknown, ValueError)):
+        broker.cluster(API).parse(said)
+    if said.body != "[]":
+        with pytest.raises((Unknown, ValueError)):
+            rabbitmq.consumers(API, "travis").parse(said)
+
+
+def test_what_is_no_row_of_the_api_has_no_name_and_no_numbers() -> None:
+    odd = Response(200, '[1,"x",{"channel_details":[],"queue":{"name":"builds.a"}}]')
+    assert rabbitmq.consumers(API, "travis").parse(odd)[2] == rabbitmq.Consumer("builds.a", "")
+    assert rabbitmq.channels(API, "travis").parse(odd) == {"": ""}

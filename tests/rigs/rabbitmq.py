@@ -2,6 +2,7 @@
 
     with broker() as running:
         running.url                                     # for an AMQP client: user and vhost are called `travis`
+        running.api                                     # of its management API, for a user who may only look
         running.ctl("list_queues", "-p", "travis")      # the real rabbitmqctl
         running.stop()                                  # as if the machine had lost its power
         running.start()                                 # the same address, and what was durable
@@ -23,6 +24,7 @@ from tests.rigs.sshd import NAMESPACES, ORDINARY
 
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")
 USER = VHOST = "travis"
+MONITOR = "monitor"  # may look by the management API, and use nothing
 PASSWORD = "only-for-tests"
 START_SECONDS = 100.0
 CTL_SECONDS = 30.0
@@ -37,11 +39,9 @@ loopback_users = none
 disk_free_limit.absolute = 10MB
 log.console = false
 """
-
-MANAGEMENT = """\
-management.tcp.ip = {host}
+API = """\
+management.tcp.ip = 127.0.0.1
 management.tcp.port = {port}
-management_agent.disable_metrics_collector = true
 """
 
 # Its standard input is the end of a pipe that we hold: when that ends, in whatever way, so does everything in there.
@@ -63,7 +63,7 @@ class Broker:
     def __init__(self, folder: Path, management: bool = False) -> None:
         self.folder = folder
         self.port, dist, ports, self.api_port = free_ports(4)
-        self._management = management
+        self.management = management
         self.node = f"opsbot-{secrets.token_hex(4)}@localhost"
         self.env = {
             "PATH": PATH,
@@ -98,12 +98,15 @@ class Broker:
     def url(self) -> str:
         return f"amqp://{USER}:{PASSWORD}@{self.host}:{self.port}/{VHOST}"
 
+    @property
+    def api(self) -> str:
+        return f"http://{MONITOR}:{PASSWORD}@{self.host}:{self.api_port}"
+
     def _furnish(self) -> None:
-        listens = MANAGEMENT.format(host=self.host, port=self.api_port) if self._management else ""
-        config = CONFIG.format(vhost=VHOST, user=USER, password=PASSWORD)
-        (self.folder / "rabbitmq.conf").write_text(f"{config}{listens}")
+        api = API.format(port=self.api_port) if self.management else ""
+        (self.folder / "rabbitmq.conf").write_text(CONFIG.format(vhost=VHOST, user=USER, password=PASSWORD) + api)
         (self.folder / "rabbitmq-env.conf").touch()
-        (self.folder / "enabled_plugins").write_text("[rabbitmq_management].\n" if self._management else "[].\n")
+        (self.folder / "enabled_plugins").write_text(f"[{'rabbitmq_management' if self.management else ''}].\n")
         cookie = self.folder / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(20))
         cookie.chmod(0o400)
@@ -154,12 +157,16 @@ class Broker:
 
 @contextmanager
 def broker(management: bool = False) -> Iterator[Broker]:
-    """A running node, with its management API where that is wanted; at the end nothing of it is left."""
+    """A running node, with its management API where it is wanted; at the end nothing of it is left."""
     with ExitStack() as until_the_end:
         folder = Path(until_the_end.enter_context(tempfile.TemporaryDirectory(prefix="opsbot-rabbitmq-")))
         made = Broker(folder, management)
         until_the_end.callback(made.close)
         made.start()
+        if management:
+            made.ctl("add_user", MONITOR, PASSWORD)
+            made.ctl("set_user_tags", MONITOR, "monitoring")
+            made.ctl("set_permissions", "-p", VHOST, MONITOR, "^$", "^$", "^$")
         yield made
 
 
