@@ -1,4 +1,5 @@
-"""`python -m tests.accuracy [--pairs N] [--seed N] [--only WORDS] [--mistake] [--write]`: a table, and the gates.
+"""`python -m tests.accuracy [--pairs N] [--seed N] [--only WORDS] [--broker WAY] [--mistake] [--write]`: a table, and
+the gates.
 
 Every fault alone on a worker of each generation, every state that only looks wrong, and pairs of faults drawn by a
 seed. Exit 1 when a gate is missed.
@@ -39,7 +40,7 @@ def main() -> int:
     scenarios = [each for each in (*singles(WORKERS), *drawn) if arguments.only in _said(each)]
     began = time.monotonic()
     with the_last_consumer_is_overlooked() if arguments.mistake else nullcontext():
-        played = list(_all(scenarios))
+        played = list(_all(scenarios, arguments.broker))
     figures = judged(played)
     ending = "every gate held" if not missed(figures) else f"{missed(figures)} gates missed"
     said = f"{len(played)} scenarios in {time.monotonic() - began:.0f} s; {ending}."
@@ -64,6 +65,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=120, help="pairs of faults that are drawn")
     parser.add_argument("--seed", type=int, default=1, help="of the draw")
     parser.add_argument("--only", default="", help="scenarios with these words alone")
+    parser.add_argument("--broker", default="container", choices=("container", "http"), help="how RabbitMQ is asked")
     parser.add_argument("--mistake", action="store_true", help="with a parser that overlooks RabbitMQ's last consumer")
     parser.add_argument("--write", action="store_true", help="put the table into docs/measurements.md")
     return parser.parse_args()
@@ -85,10 +87,10 @@ def _machines(role: str) -> Sequence[str]:
     return WORKERS if role == "worker" else (PLATFORM,)
 
 
-def _all(scenarios: Sequence[Scenario]) -> Iterator[tuple[Scenario, Outcome]]:
+def _all(scenarios: Sequence[Scenario], broker: str) -> Iterator[tuple[Scenario, Outcome]]:
     names = [[str(each) for each in scenario] for scenario in scenarios]
     with _databases() as dsns, ProcessPoolExecutor(PROCESSES) as processes:
-        outcomes = processes.map(_one, names, [dsns] * len(names))
+        outcomes = processes.map(_one, names, [dsns] * len(names), [broker] * len(names))
         for scenario, outcome in zip(scenarios, outcomes, strict=True):
             sys.stderr.write("." if not outcome.unhealed and not outcome.alarms else "x")
             sys.stderr.flush()
@@ -104,10 +106,10 @@ def _databases() -> Iterator[tuple[str, ...]]:
         yield tuple(stack.enter_context(server.database()) for _ in range(PROCESSES))
 
 
-def _one(names: Sequence[str], dsns: Sequence[str]) -> Outcome:
+def _one(names: Sequence[str], dsns: Sequence[str], broker: str) -> Outcome:
     number = int(multiprocessing.current_process().name.rpartition("-")[2])  # they are counted from one
     injected = [Injected(name.split(" ", 1)[0], FAULTS[name.split(" ", 1)[1].lower()]) for name in names]
-    return play(Practice(dsns[(number - 1) % PROCESSES], SHAPES), injected)
+    return play(Practice(dsns[(number - 1) % PROCESSES], SHAPES, broker), injected)
 
 
 def judged(played: Played) -> list[Figure]:

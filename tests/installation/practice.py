@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from bot.adapters.containers import Containers
 from bot.adapters.database import Database, Location
+from bot.adapters.http import AWAY, BROKER
 from bot.adapters.redis import Redis, Server
 from bot.adapters.router import Router
 from bot.adapters.ssh.transport import judged
@@ -42,7 +43,8 @@ from bot.core.sql import Query, Statement
 from bot.core.target import Role, Site, Target
 from bot.engine.discovery import discover
 from bot.engine.rounds import Diagnoser, Report
-from bot.sandbox.installation import SHAPES, Installation, Shape, settled
+from bot.sandbox.installation import SHAPES, Installation, Shape, management, settled
+from bot.sandbox.installation.broker import PORT, TLS_PORT
 from bot.sandbox.installation.faults import Fault, inject
 from bot.sandbox.installation.installation import QUEUE
 from tests.installation.console import Console, pass_time, standing_still
@@ -103,10 +105,19 @@ class Web:
         if isinstance(question, TcpProbe):
             return Reached("open" if self._listens(question.host, question.port) else "refused")
         assert isinstance(question, HttpGet)
+        if question.url.startswith(BROKER):
+            return self._broker(question.url.removeprefix(BROKER))
         url = urlsplit(question.url)
         if not self._listens(url.hostname or "", url.port or 443):
             return Unanswered(f"{question.url} refuses connections")
         return Response(*self.installation.app.page(url.path))
+
+    def _broker(self, path: str) -> Answer | Unanswered:
+        """Its management API lives in the broker, and in the container when that runs."""
+        address = self.installation.platform.address
+        if not (self._listens(address, PORT) or self._listens(address, TLS_PORT)):
+            return Unanswered(f"GET rabbitmq:{path} was not answered: connection refused.", AWAY)
+        return Response(*management.answer(self.installation.broker, path))
 
     def _listens(self, host: str, port: int) -> bool:
         platform = self.installation.platform
@@ -145,7 +156,7 @@ class Samples:
 class Practice:
     """An installation with a database of its own, and what looks at it and repairs it."""
 
-    def __init__(self, dsn: str | None = None, shapes: tuple[Shape, ...] = SHAPES) -> None:
+    def __init__(self, dsn: str | None = None, shapes: tuple[Shape, ...] = SHAPES, broker: str = "container") -> None:
         self.installation = settled(standing_still(), shapes, dsn=dsn)
         self.machines = Machines(self.installation)
         workers = self.installation.workers()
@@ -154,7 +165,7 @@ class Practice:
             for machine in self.installation.machines.values()
         )
         queues = tuple((f"queue.{machine.name}", QUEUE) for machine in workers)
-        self.site = Site("try", "travis.example.com", "2.2", targets, queues)
+        self.site = Site("try", "travis.example.com", "2.2", targets, (*queues, ("rabbitmq.via", broker)))
         self.samples = Samples(self.installation)
         containers, web = Containers(self.machines), Web(self.installation)
         database = Database({("try", "main"): Location()}, self.machines, containers)
