@@ -123,7 +123,8 @@ class RabbitMq(Section):
     )
     url_env: fields.Variable | None = Field(
         default=None,
-        description="The variable with the management API's URL, user and password in it, for http. Default: none.",
+        description="The variable with the management API's URL, user and password in it, for http; of several nodes "
+        "one, or their load balancer: each answers for the whole cluster. Default: none.",
     )
     vhost: fields.Word = Field(
         default="travis", description="The vhost of the builds; in any other there is nothing to see. Default: travis."

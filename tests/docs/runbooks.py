@@ -64,10 +64,9 @@ def page() -> str:
 
 
 def played() -> dict[str, Shown]:
-    """Every case, by the diagnosis that it is about."""
+    """Every case, by the diagnosis that it is about; first those of an installation as the vendor makes it."""
     shown: dict[str, Shown] = {}
-    for path in CASES:
-        case = yaml.safe_load(path.read_text())
+    for case in sorted((yaml.safe_load(path.read_text()) for path in CASES), key=_is_elsewhere):
         names = [case["diagnosis"]] if isinstance(case["diagnosis"], str) else case["diagnosis"]
         machines = Machines(table(case["answers"]))
         report = look(case, machines)
@@ -76,6 +75,11 @@ def played() -> dict[str, Shown]:
             found = [each.finding for each in report.findings if each.by == name and not each.under]
             shown.setdefault(name, Shown()).add(case, asked if len(names) == 1 else (), found, report)
     return shown
+
+
+def _is_elsewhere(case: dict[str, Any]) -> bool:
+    """Is a service of it reached another way than in the platform's container?"""
+    return any(option.endswith(".via") for option in case.get("options", ()))
 
 
 def _situation(name: str, diagnoses: Sequence[Diagnosis], shown: dict[str, Shown]) -> str:
