@@ -3,8 +3,10 @@
 It ends with status 0 when it cannot connect to RabbitMQ, so no unit ever counts as failed.
 """
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Final
 
 from bot.core.errors import Unknown
 from bot.core.finding import Finding, Severity
@@ -14,6 +16,15 @@ from bot.core.target import Role, Target
 from handlers.toolbox import settings, worker
 
 SHORT_LIFE = timedelta(minutes=2)  # one that ends sooner after its start was hardly stopped by somebody
+
+REMEDIES: Final = {  # what the error says -> what a person has to do
+    r"x509:|tls:": "It does not trust RabbitMQ's certificate: put its authority's into a file under /var/tmp, and "
+    "`export TRAVIS_WORKER_AMQP_TLS_CERT_PATH=` that file into /etc/default/travis-worker; then restart it.",
+    r"home node '[^']*' of durable queue": "Its queue lies on a node of RabbitMQ's cluster that is down: start that "
+    "node again. Nothing has to be done on the worker.",
+    "inequivalent arg": "Somebody has declared its queue with other arguments than a worker does (as a quorum queue, "
+    "mostly). When nothing waits in it, delete it on the broker; the worker declares it again.",
+}
 
 
 @diagnosis(
@@ -38,6 +49,11 @@ def worker_keeps_ending(look: Look, machine: Target) -> Iterator[Finding]:
         machine,
         f"travis-worker does not stay up on {machine}: it is {now.state}",
         evidence=f"the last error in its log: {error}" if error else "its log has no error",
-        person=f"Find out why it ends: its log on {machine} says so. It is started again by itself, "
-        "so starting or rebooting it would not help.",
+        person=_person(machine, error),
     )
+
+
+def _person(machine: Target, error: str) -> str:
+    why = f"Find out why it ends: its log on {machine} says so."
+    known = next((advice for pattern, advice in REMEDIES.items() if re.search(pattern, error)), why)
+    return f"{known} It is started again by itself, so starting or rebooting it would not help."

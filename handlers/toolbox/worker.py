@@ -287,15 +287,23 @@ def last_progress(machine: Target, init: str) -> Fact[datetime | None]:
     return Fact(f"What did {SERVICE} on {machine} do last?", machine, log(init), _last_progress)
 
 
-_STEPS = "received amqp delivery|starting job|started instance|finished job|requeue|erroring job"
-_PROGRESS = re.compile(rf'time="?([0-9TZ:.+-]+)"? .*\b({_STEPS})')
+_PROGRESS = re.compile("received amqp delivery|starting job|started instance|finished job|requeue|erroring job")
 
 
 def _last_progress(said: Output) -> datetime | None:
     if not said.ok:
         raise Unknown(f"the worker's log cannot be read: {said.err.strip()[:200] or 'no answer in time'}")
-    found = [match for line in said.out.splitlines() if (match := _PROGRESS.match(line))]
-    return datetime.fromisoformat(found[-1][1]) if found else None
+    found = [line for line in said.out.splitlines() if _PROGRESS.search(line)]
+    return moment_of(found[-1]) if found else None
+
+
+def moment_of(line: str) -> datetime | None:
+    """When a line of the worker's log was written."""
+    try:
+        at = datetime.fromisoformat(_field("time", line))
+    except ValueError:
+        return None
+    return at if at.tzinfo is not None else None
 
 
 @fact

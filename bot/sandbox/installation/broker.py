@@ -108,6 +108,7 @@ class Broker:
         self.stopped = False  # by `stop_app`: its node runs, RabbitMQ in it does not
         self.split: dict[str, tuple[str, ...]] = {}  # node -> those it has lost
         self.distrusted: Callable[[str, bool], str] = lambda _host, _insecure: ""  # why Go refuses its certificate
+        self.no_script: Callable[[str, str], str] = lambda _machine, _uri: ""  # why a worker gets no build script
         self.drains = set(DRAINS)  # whose service runs
         self.ports = {PORT, TLS_PORT}  # where it listens while it runs
         self.users = {"guest": "guest", "travis": "0a1b2c3d4e5f"}

@@ -5,6 +5,7 @@ import pkgutil
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from bot.sandbox.installation import programs
 from bot.sandbox.installation.broker import PORT, TLS_PORT, Broker, Job
@@ -82,6 +83,7 @@ class Installation:
         self.redis = Redis(self.timeline)
         self.tls = Tls(self.timeline, DOMAIN)
         self.broker.distrusted = self.tls.refused_by_go
+        self.broker.no_script = self._no_script
 
     def machine(self, name: str) -> Machine:
         return self.machines[name]
@@ -97,6 +99,17 @@ class Installation:
         service = self.machines[name].units[UNIT].service
         assert isinstance(service, TravisWorker)
         return service
+
+    def _no_script(self, name: str, uri: str) -> str:
+        """What travis-worker says when travis-build gives it no script, empty when it does."""
+        machine, host = self.machines[name], urlsplit(uri).hostname or ""
+        address = self.resolve(machine, host)
+        if not address:
+            return f'Post \\"{uri}\\": dial tcp: lookup {host}: no such host'
+        if 443 in machine.blocked or 443 not in self.listening(machine, address):
+            return f'Post \\"{uri}\\": dial tcp {address}:443: i/o timeout'
+        status, _ = self.app.page("/__build__/script")
+        return "" if status == 200 else f"expected 200 OK status code but got {status}"
 
     # what happens
 

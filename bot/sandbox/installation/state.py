@@ -66,6 +66,7 @@ class Docker:
     oldest_api: str = "1.12"
     images: set[str] = field(default_factory=lambda: {"travis:default", "travis:ruby"})
     delay: float = 0.0
+    refuses: str = ""  # why it starts no container for a build, although it answers
 
 
 @dataclass(eq=False)

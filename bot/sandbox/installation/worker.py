@@ -42,6 +42,8 @@ POST_STOP = 5.0
 STOP_TIMEOUT = 90.0
 SIGNAL_POLL = 1.0
 REQUEUE = 5.0
+SCRIPT_TIMEOUT = 60.0
+CPUS = 4  # of every machine
 LONGEST_LOG = 1_000_000  # characters; then the beginning is forgotten, as logrotate does
 
 
@@ -225,7 +227,7 @@ class TravisWorker(Service):
         channel = self.broker.channel(self.connection)
         exclusive = self.broker.declare("", owner=self.connection)
         self.commands = self.broker.consume(channel, exclusive, "commands")
-        self._say_log("info", "worker started", "self=cli")
+        self.say("info", "worker started", "self=cli")
         for _ in range(pool):
             processor = Processor()
             self.processors.append(processor)
@@ -236,15 +238,13 @@ class TravisWorker(Service):
 
     def _give_up(self, err: str) -> None:
         """Setup errors end the program with status 0, and the init system starts it again."""
-        self._say_log("error", "couldn't connect to AMQP", f'err="{err}" self=cli')
-        self._say_log("error", "couldn't create job queue and canceller", f'err="{err}" self=cli')
+        self.say("error", "couldn't connect to AMQP", f'err="{err}" self=cli')
+        self.say("error", "couldn't create job queue and canceller", f'err="{err}" self=cli')
         self.restarted()
 
     def _connection_errored(self) -> None:
         """An end with a reason heals itself: the program ends and is started again. A clean close tells it nothing."""
-        self._say_log(
-            "error", "amqp connection errored, terminating", 'err="Exception (320) Reason: CONNECTION_FORCED"'
-        )
+        self.say("error", "amqp connection errored, terminating", 'err="Exception (320) Reason: CONNECTION_FORCED"')
         self.restarted()
 
     # ------------------------------------------------------------ builds
@@ -253,15 +253,23 @@ class TravisWorker(Service):
         processor.job, job.asleep = job, self.hangs
         if self.hangs:
             return
-        self._say_log("info", "received amqp delivery", f"job_id={job.number} self=amqp_job_queue")
-        if refused := self._refused_by_docker():
-            more = f'err="Error response from daemon:{refused}" job_id={job.number} self=step_start_instance'
-            self._say_log("error", "couldn't start instance, attempting requeue", more)
+        self.say("info", "received amqp delivery", f"job_id={job.number} self=amqp_job_queue")
+        if why := self.broker.no_script(self.machine.name, self.settings().get("BUILD_API_URI", "")):
+            more = f'err="{why}" job_id={job.number} self=step_generate_script'
+            self._later(SCRIPT_TIMEOUT, lambda: self._errored(processor, consumer, job, more))
+            return
+        refused, own = self._refused_by_docker(), self._no_place()
+        if own and not refused:
+            self.say("error", own[0], f'err="{own[1]}" job_id={job.number} self=backend/docker')
+        if refused or own:
+            why = f"Error response from daemon:{refused}" if refused else own[1]
+            more = f'err="{why}" job_id={job.number} self=step_start_instance'
+            self.say("error", "couldn't start instance, attempting requeue", more)
             self._later(REQUEUE, lambda: self._put_back(processor, consumer, job))
             return
         processor.container = self.machine.run_container(job.container, "travis:default", "bash", "/sbin/init")
         processor.container.labels = (("travis.job_id", str(job.number)), ("travis.repo", job.repo))
-        self._say_log("info", "started instance", f"job_id={job.number} self=step_start_instance")
+        self.say("info", "started instance", f"job_id={job.number} self=step_start_instance")
         self._later(job.seconds, lambda: self._finish(processor, consumer, job))
 
     def _refused_by_docker(self) -> str:
@@ -274,7 +282,22 @@ class TravisWorker(Service):
         if _numbers(speaks) < _numbers(daemon.oldest_api):
             least = f"Minimum supported API version is {daemon.oldest_api}"
             return f" client version {speaks} is too old. {least}, please upgrade your client to a newer version"
-        return ""
+        return daemon.refuses
+
+    def _no_place(self) -> tuple[str, ...]:
+        """What the worker itself says when it has no image, or no CPUs, for a build; nothing when it has both."""
+        if "travis:default" not in self.machine.docker.images:
+            return "couldn't select image", "failed to find an image with name travis:default"
+        busy = sum(processor.container is not None for processor in self.processors)
+        if (busy + 1) * int(self.settings().get("DOCKER_CPUS", "2")) > CPUS:
+            return "couldn't checkout CPUSets", "not enough free CPUSets"
+        return ()
+
+    def _errored(self, processor: Processor, consumer: Consumer, job: Job, more: str) -> None:
+        """It has tried for a minute: the build is given up."""
+        self.say("error", "couldn't generate build script, erroring job", more)
+        processor.job = None
+        self.broker.ack(consumer, job)
 
     def _put_back(self, processor: Processor, consumer: Consumer, job: Job) -> None:
         """The build goes back to the queue, and comes again: to this worker or to another one."""
@@ -286,7 +309,7 @@ class TravisWorker(Service):
     def _finish(self, processor: Processor, consumer: Consumer, job: Job) -> None:
         if processor.job is not job:
             return
-        self._say_log("info", "finished job", f"job_id={job.number} state=passed self=amqp_job")
+        self.say("info", "finished job", f"job_id={job.number} state=passed self=amqp_job")
         self.processed += 1
         self._put_down(processor)
         if self.draining and processor.consumer is not None:
@@ -310,7 +333,7 @@ class TravisWorker(Service):
 
     def usr2(self) -> None:
         """It drains and pauses; the second time it ends, and is started again."""
-        self._say_log("warning", "SIGUSR2 received, toggling graceful shutdown and pause", "self=cli")
+        self.say("warning", "SIGUSR2 received, toggling graceful shutdown and pause", "self=cli")
         if self.pausing:
             self.restarted()
             return
@@ -318,11 +341,11 @@ class TravisWorker(Service):
         self._drain()
 
     def _int(self) -> None:
-        self._say_log("warning", "SIGINT received, starting graceful shutdown", "self=cli")
+        self.say("warning", "SIGINT received, starting graceful shutdown", "self=cli")
         self._drain()
 
     def _term(self) -> None:
-        self._say_log("warning", "SIGTERM received, shutting down immediately", "self=cli")
+        self.say("warning", "SIGTERM received, shutting down immediately", "self=cli")
         self.restarted()
 
     def _kill(self) -> None:
@@ -331,14 +354,14 @@ class TravisWorker(Service):
 
     def _usr1(self) -> None:
         uptime = int((self.machine.timeline.now() - (self.process.started if self.process else 0)) / 60)
-        self._say_log(
+        self.say(
             "info",
             "received SIGUSR1",
             f"version=v6.2.2 uptime_min={uptime} pool_size={len(self.processors)} total_processed={self.processed}",
         )
         for n, processor in enumerate(self.processors):
             status = "processing" if processor.job else "waiting"
-            self._say_log("info", "processor info", f"n={n} status={status} last_job_id={_number(processor.job)}")
+            self.say("info", "processor info", f"n={n} status={status} last_job_id={_number(processor.job)}")
 
     def _drain(self) -> None:
         """No new builds; those that run come to their end."""
@@ -357,7 +380,7 @@ class TravisWorker(Service):
 
     def _drained(self) -> None:
         if self.draining and not self.pausing and not any(processor.job for processor in self.processors):
-            self._say_log("info", "worker finished", "self=cli")
+            self.say("info", "worker finished", "self=cli")
             self.restarted()
 
     # ------------------------------------------------------------ the end
@@ -416,7 +439,7 @@ class TravisWorker(Service):
         self._events = [event for event in self._events if event.due >= now]
         self._events.append(self.machine.timeline.after(seconds, do))
 
-    def _say_log(self, level: str, msg: str, more: str) -> None:
+    def say(self, level: str, msg: str, more: str) -> None:
         at = self.machine.timeline.date().strftime("%Y-%m-%dT%H:%M:%SZ")
         self._say(f'time="{at}" level={level} msg="{msg}" pid=1 {more}'.rstrip())
 

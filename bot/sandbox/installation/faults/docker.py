@@ -3,6 +3,7 @@
 from bot.core.target import Role
 from bot.sandbox.installation.broker import Job
 from bot.sandbox.installation.faults import SUSPICIOUS, CannotBe, fault, worker_of
+from bot.sandbox.installation.faults.worker import runs_builds
 from bot.sandbox.installation.installation import Installation
 from bot.sandbox.installation.state import Docker, Machine
 from bot.sandbox.installation.worker import UNIT, TravisWorker
@@ -61,6 +62,47 @@ def killed(installation: Installation, machine: Machine) -> None:
     worker.unit.start()
 
 
+@fault("has no image for builds", cause="worker.no-image")
+def no_image(installation: Installation, machine: Machine) -> None:
+    """Somebody cleaned up its images, those of builds too: what it takes it has to give back."""
+    _takes_builds(installation, machine)
+    machine.docker.images.clear()
+    runs_builds(installation, machine)
+
+
+@fault("has more places than CPUs", cause="worker.cpu-sets")
+def cpu_sets(installation: Installation, machine: Machine) -> None:
+    """Each build was given four CPUs, two may run at once, and there are four."""
+    _takes_builds(installation, machine)
+    machine.files["/etc/default/travis-worker"].text += "export TRAVIS_WORKER_DOCKER_CPUS=4\n"
+    _at_once(worker_of(installation, machine))
+    runs_builds(installation, machine)
+
+
+@fault("puts builds back for ever", cause="worker.requeue-loop")
+def requeue_loop(installation: Installation, machine: Machine) -> None:
+    """docker answers and starts nothing: its file system is full."""
+    _takes_builds(installation, machine)
+    machine.docker.refuses = " mkdir /var/lib/docker/overlay2/6f0b: no space left on device"
+    runs_builds(installation, machine)
+
+
+@fault("makes no build scripts", on=Role.PLATFORM, cause="worker.no-script")
+def no_scripts(installation: Installation, _machine: Machine) -> None:
+    """travis-build has ended: workers take builds, get no script for them, and give them up."""
+    installation.app.services["travis-build"].stop()
+    queue = installation.broker.queue("builds.trusty")
+    if queue is None or not queue.consumers:
+        raise CannotBe("no worker takes builds, so none gives one up")
+    installation.push(len(queue.consumers))
+
+
+def _takes_builds(installation: Installation, machine: Machine) -> None:
+    worker = worker_of(installation, machine)
+    if worker.connection is None or len([each for each in worker.processors if each.consumer]) < 2:
+        raise CannotBe(f"{machine.name} takes no two builds at once, so none of them can fail to start")
+
+
 def _container(machine: Machine, job: Job, age: float) -> None:
     made = machine.run_container(job.container, "travis:default", "bash", "/sbin/init")
     made.labels = (("travis.job_id", str(job.number)), ("travis.repo", job.repo))
@@ -68,6 +110,17 @@ def _container(machine: Machine, job: Job, age: float) -> None:
 
 
 # ---------------------------------------------------------------- odd, and healthy
+
+
+@fault("had a build that did not start", cause=SUSPICIOUS)
+def started_later(installation: Installation, machine: Machine) -> None:
+    """One build could not be started some hours ago, was tried again, and ran."""
+    worker = worker_of(installation, machine)
+    for level, text, more in (
+        ("error", "couldn't start instance, attempting requeue", "job_id=4201 self=step_start_instance"),
+        ("info", "started instance", "job_id=4201 self=step_start_instance"),
+    ):
+        worker.say(level, text, more)
 
 
 @fault("has a slow docker", cause=SUSPICIOUS)
