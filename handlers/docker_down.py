@@ -4,6 +4,7 @@ with it.
 
 from collections.abc import Iterator
 
+from bot.core.errors import Unknown
 from bot.core.finding import Finding, Severity
 from bot.core.handler import diagnosis
 from bot.core.look import Look
@@ -20,6 +21,8 @@ from handlers.toolbox import docker, worker
 )
 def docker_down(look: Look, machine: Target) -> Iterator[Finding]:
     look.together(docker.state(machine), worker.init_system(machine))
+    if look(docker.state(machine)) == docker.ABSENT and not look(worker.is_snap(machine)):
+        raise Unknown(f"there is no docker on {machine}, and no snap of travis-worker that needs none")
     if look(docker.state(machine)) != docker.DOWN:
         return
     init = look(worker.init_system(machine))

@@ -50,14 +50,16 @@ def worker_hangs(look: Look, machine: Target) -> Iterator[Finding]:
     if not any(look(held).values()):
         return
     look.together(worker.init_system(machine), worker.addresses(machine))
-    init, running = look(worker.init_system(machine)), worker.running_builds(machine)
+    init = look(worker.init_system(machine))
     if not (taken := _taken(look, machine, look(held))):
         return
-    look.together(running, *worker.asked(look, machine))
-    now, hand = worker.service(look, machine), Hand(taken, look(running))
+    look.together(worker.is_snap(machine), *worker.asked(look, machine))
+    running = worker.builds(machine, look(worker.is_snap(machine)))
+    now = worker.service(look, machine)
+    look.together(running, *_needed(machine, init))
+    hand = Hand(taken, look(running))
     if not now.running or hand.idle <= 0:
         return
-    look.together(*_needed(machine, init))
     quiet = _quiet(look, machine, init)
     if quiet is not None and quiet < QUIET:
         return
@@ -71,7 +73,7 @@ def worker_hangs(look: Look, machine: Target) -> Iterator[Finding]:
 def _needed(machine: Target, init: str) -> tuple[Fact[Any], ...]:
     """With what a fix needs, or that would cost a fourth round."""
     progress = worker.last_progress(machine, init)
-    return progress, docker.now(machine), worker.boot_id(machine), worker.not_to_reboot(machine)
+    return progress, docker.now(machine), worker.boot_id(machine)
 
 
 def _taken(look: Look, machine: Target, held: dict[str, int]) -> int:

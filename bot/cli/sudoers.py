@@ -10,7 +10,7 @@ import inspect
 import itertools
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -238,6 +238,7 @@ def _fixes() -> Iterator[Fix]:
     for init in (worker.SYSTEMD, worker.UPSTART):
         on = worker.Handle(MACHINE, init, PID, "any", "", back)
         yield from (*on.fixes(), worker.drain(on), worker.start(MACHINE, init, back))
+        yield from replace(on, snap=init == worker.SYSTEMD).fixes()
         yield docker.start(MACHINE, init, worker.Service(True, False, PID, "active", None, True))
 
 

@@ -20,6 +20,7 @@ from bot.core.target import Target
 from handlers.toolbox import worker
 
 ANSWERS, SILENT, DOWN = "answers", "silent", "down"
+ABSENT = "absent"  # as it should be where builds run in LXD
 PATIENCE = timedelta(
     seconds=15
 )  # the vendor's own cron gives `docker info` 5 s and ends the machine; a busy one is slow
@@ -35,6 +36,7 @@ _ROW = "{{.ID}}\t{{.Names}}\t{{.CreatedAt}}\t{{.Status}}"
 _OLD_SERVER = re.compile(r"daemon:\s*client and server don't have same version|client is newer than server")
 _OLD_CLIENT = re.compile(r"client version ([\d.]+) is too old(?:\. Minimum supported API version is ([\d.]+\d))?")
 _NO_FLAG = re.compile(r"unknown shorthand flag: 'f'|flag provided but not defined: -f")
+NO_PROGRAM = 127
 _NO_DAEMON = "Cannot connect to the Docker daemon"
 _REQUEUE = "couldn't start instance, attempting requeue"
 
@@ -49,7 +51,9 @@ def bounded(*words: str) -> Command:
 
 @fact
 def state(machine: Target) -> Fact[str]:
-    """`answers`, `down` when there is no daemon, `silent` when it gave nothing within its time; else not known."""
+    """`answers`, `down` when there is no daemon, `absent` when there is no docker at all, `silent` when it gave nothing
+    within its time; else not known.
+    """
     question = bounded("info", "-f", "{{.ServerVersion}}")
     return Fact(f"state of docker on {machine}", machine, question, _state)
 
@@ -57,6 +61,8 @@ def state(machine: Target) -> Fact[str]:
 def _state(said: Output) -> str:
     if said.exit is None:
         return SILENT
+    if said.exit == NO_PROGRAM:
+        return ABSENT
     if not said.out.strip() and _NO_DAEMON in said.err:
         return DOWN
     if _NO_FLAG.search(said.err):

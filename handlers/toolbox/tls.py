@@ -253,6 +253,7 @@ class AmqpTls:
     own_ca: bool
 
 
+SNAP = "/var/snap/travis-worker/common/worker.env"
 SETTINGS = (
     "travis-enterprise",
     "travis-worker-chef",
@@ -269,7 +270,7 @@ _WANTED = (
 @fact
 def amqp_tls() -> Fact[AmqpTls]:
     """What the settings of a worker say about TLS; the last file wins, and names with the prefix win over others."""
-    files = (f"/etc/default/{name}" for name in SETTINGS)
+    files = (*(f"/etc/default/{name}" for name in SETTINGS), SNAP)
     question = sh("grep", "-h", "-o", "-s", "-E", _WANTED, *files).sudo()
     return Fact("Do workers speak to RabbitMQ with TLS?", Role.WORKER, question, _amqp_tls)
 

@@ -6,7 +6,7 @@ Source: https://docs.travis-ci.com/user/enterprise/worker-cli-commands/
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -31,10 +31,10 @@ BROKER_PORTS = "( dport = :5672 or dport = :4567 or dport = :5671 )"
 DOWN_AFTER = "travis-worker does not start at boot, and would stay down"
 LOG = f"/var/log/upstart/{SERVICE}.log"  # of Ubuntu 14.04, which puts it away every night
 ROTATED = (*(f"{LOG}.{night}.gz" for night in range(7, 0, -1)), f"{LOG}.1")
-SETTINGS = (
-    f"/etc/default/{SERVICE}",
-    f"/var/snap/{SERVICE}/common/worker.env",
-)  # one of them makes a machine a worker's
+SNAP = (
+    f"/var/snap/{SERVICE}/common/worker.env"  # of a worker whose builds run in LXD: a program of its own, no container
+)
+SETTINGS = (f"/etc/default/{SERVICE}", SNAP)  # one of them makes a machine a worker's
 PLATFORM = ("/etc/replicated.conf", "/etc/replicated.alias", "/var/lib/replicated", "/etc/kubernetes")
 ORDERS = "worker started|SIG(USR2|INT) received"
 SHOWN = "ActiveState,SubState,MainPID,UnitFileState,WantedBy,ExecMainStartTimestampMonotonic"
@@ -151,6 +151,13 @@ def not_to_reboot(machine: Target) -> Fact[str]:
     return Fact(f"Is {machine} a worker machine and no platform?", machine, question, _not_to_reboot)
 
 
+@fact
+def is_snap(machine: Target) -> Fact[bool]:
+    """Does travis-worker come as a snap there, with builds in LXD? The same question as `not_to_reboot`."""
+    question = sh("stat", "-c", "%n", *SETTINGS, *PLATFORM)
+    return Fact(f"Is {SERVICE} a snap on {machine}?", machine, question, lambda said: SNAP in said.out.split())
+
+
 def _not_to_reboot(said: Output) -> str:
     """`stat` names what is there, and ends with 1 for what is not."""
     there = said.out.split()
@@ -168,9 +175,20 @@ def running_builds(machine: Target) -> Fact[int]:
     return Fact(f"number of running builds on {machine}", machine, question, _count_lines, sampled=True)
 
 
+@fact
+def running_instances(machine: Target) -> Fact[int]:
+    """The same where builds run in LXD."""
+    question = sh("lxc", "list", "travis-job-", "-c", "n", "--format", "csv").sudo()
+    return Fact(f"number of running builds on {machine}", machine, question, _count_lines, sampled=True)
+
+
+def builds(machine: Target, snap: bool) -> Fact[int]:
+    return running_instances(machine) if snap else running_builds(machine)
+
+
 def _count_lines(said: Output) -> int:
     if not said.ok:
-        raise Unknown(f"docker does not answer: {said.err.strip()}")
+        raise Unknown(f"its builds cannot be listed: {said.err.strip()[:200] or 'no answer in time'}")
     return len(said.out.split())
 
 
@@ -347,6 +365,9 @@ def sockets(look: Look, machine: Target, init: str) -> int:
     """How many AMQP connections the worker itself holds."""
     if init == UPSTART:
         return look(amqp_sockets(machine))
+    look.together(is_snap(machine), container_pid(machine))
+    if look(is_snap(machine)):
+        return look(amqp_sockets(machine))
     return look(container_sockets(machine, look(container_pid(machine))))
 
 
@@ -410,6 +431,7 @@ class Handle:
     boot: str
     stays: str  # why the machine must not be rebooted, empty when it may
     back: Wait
+    snap: bool = False
 
     def fixes(self) -> Iterator[Fix]:
         """Gentlest first; a reboot only when the service comes back by itself."""
@@ -426,7 +448,7 @@ def handle(look: Look, machine: Target) -> Handle:
     look.together(boot_id(machine), not_to_reboot(machine), addresses(machine))
     stays = look(not_to_reboot(machine)) or ("" if now.at_boot else DOWN_AFTER)
     back = Wait(connected(look, machine), at_least(1), BACK_WITHIN)
-    return Handle(machine, init, now.pid, look(boot_id(machine)), stays, back)
+    return Handle(machine, init, now.pid, look(boot_id(machine)), stays, back, look(is_snap(machine)))
 
 
 def connected(look: Look, machine: Target) -> Fact[int]:
@@ -518,16 +540,18 @@ def start_stopped(look: Look, machine: Target) -> Fix:
 
 def _drain(on: Handle) -> tuple[Step, ...]:
     pause = Change("Let it take no new builds", _usr2(on), needed=not_paused(on.machine, on.init))
-    return (pause, Wait(running_builds(on.machine), equals(0), LONGEST_BUILD))
+    return (pause, Wait(builds(on.machine, on.snap), equals(0), LONGEST_BUILD))
 
 
 def _unpause(on: Handle) -> Change:
-    return Change("Let it take builds again", _usr2(on), needed=paused(on.machine, on.init))
+    """The second signal ends the worker, which its unit starts again; that of a snap does not."""
+    again = _restart(on) if on.snap else Change("", _usr2(on))
+    return replace(again, does="Let it take builds again", needed=paused(on.machine, on.init))
 
 
 def _usr2(on: Handle) -> Command:
     """The signal that toggles between working and paused; inside a container docker has to send it."""
-    if on.init == UPSTART:
+    if on.init == UPSTART or on.snap:
         return sh("kill", "-s", "USR2", str(on.pid)).sudo()
     return sh("docker", "kill", "-s", "USR2", SERVICE).sudo()
 

@@ -85,9 +85,7 @@ def test_a_docker_that_was_ended_is_silent(ended: Output) -> None:
     assert docker.state(MACHINE).parse(ended) == docker.SILENT
 
 
-@pytest.mark.parametrize(
-    "said", [Output(1, "", "sudo: a password is required"), Output(127, "", "docker: not found"), Output(0, "\n")]
-)
+@pytest.mark.parametrize("said", [Output(1, "", "sudo: a password is required"), Output(0, "\n")])
 def test_any_other_end_is_not_known(said: Output) -> None:
     with pytest.raises(Unknown):
         docker.state(MACHINE).parse(said)
@@ -97,6 +95,12 @@ def test_a_client_without_a_daemon_says_so() -> None:
     gone = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?\n"
     assert docker.state(MACHINE).parse(Output(1, "\n", gone)) == docker.DOWN
     assert docker.state(MACHINE).parse(Output(0, "18.06.3-ce\n", "WARNING: No swap limit support")) == docker.ANSWERS
+
+
+def test_a_machine_without_docker_says_so() -> None:
+    """timeout says it, inside sudo; where builds run in LXD that is as it should be."""
+    said = Output(127, "", "timeout: failed to run command 'docker': No such file or directory\n")
+    assert docker.state(MACHINE).parse(said) == docker.ABSENT
 
 
 def test_every_question_to_docker_is_bounded() -> None:

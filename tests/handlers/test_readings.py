@@ -1,8 +1,11 @@
 """What single answers are read as, where a mistake would send a change, or keep one from being sent."""
 
+from datetime import timedelta
+
 import pytest
 
 from bot.core.errors import Unknown
+from bot.core.fix import Wait, differs
 from bot.core.question import HttpGet, Output, Response
 from bot.core.target import Role, Target
 from handlers.toolbox import broker, rabbitmq, worker
@@ -79,6 +82,19 @@ def test_only_a_machine_that_is_a_worker_alone_is_rebooted(there: str, why: str)
 
 def test_a_machine_that_does_not_answer_is_not_rebooted() -> None:
     assert worker.not_to_reboot(MACHINE).parse(Output(None, "/etc/default/travis-worker\n"))
+
+
+def test_a_snap_is_drained_as_the_program_that_it_is() -> None:
+    """It is no container, its builds run in LXD, and nothing starts it again when a second USR2 has ended it."""
+    back = Wait(worker.boot_id(MACHINE), differs("any"), timedelta(minutes=1))
+    on = worker.Handle(MACHINE, worker.SYSTEMD, 812, "any", "", back, snap=True)
+    fix = worker.drain_and_restart(on)
+    told = [str(change.command) for change in (*fix.changes(), *fix.ensure)]
+    restart = "sudo -n systemctl restart travis-worker"
+    assert told == ["sudo -n kill -s USR2 812", restart, restart]
+    [builds] = [step.fact for step in fix.steps if isinstance(step, Wait) and step.fact.asks.startswith("number")]
+    assert str(builds.question) == "sudo -n lxc list travis-job- -c n --format csv"
+    assert not any("docker" in text for text in told)
 
 
 def test_the_address_of_docker_is_nobodys_own() -> None:
