@@ -47,7 +47,7 @@ def jobs_lost(look: Look, machine: Target) -> Iterator[Finding]:
             machine,
             f"{len(lost)} jobs are queued for over an hour although workers are idle: their messages are lost",
             evidence=_evidence(look, lost),
-            fixes=(jobs.reset(machine, lost),),
+            fixes=(jobs.reset(machine, lost), jobs.cancel(machine, lost)),
             link=jobs.RUNBOOK,
         )
 
@@ -97,8 +97,22 @@ def _evidence(look: Look, lost: Sequence[Job]) -> str:
     proof="jobs lost",
 )
 def reset_lost_jobs(look: Look, machine: Target) -> Fix:
+    return jobs.reset(machine, _lost(look, "reset"))
+
+
+@action(
+    "end lost jobs",
+    each=Role.PLATFORM,
+    says="Cancel jobs whose messages are lost, instead of queueing them once more",
+    risk=Risk.DATA,
+    proof="jobs lost",
+)
+def end_lost_jobs(look: Look, machine: Target) -> Fix:
+    return jobs.cancel(machine, _lost(look, "cancel"))
+
+
+def _lost(look: Look, do: str) -> list[Job]:
     long = look(jobs.long_queued())
-    lost = _in_idle_queues(look, long)
-    if not lost:
-        raise Refused("nothing to reset: no job is queued for over an hour on a queue whose workers are idle")
-    return jobs.reset(machine, lost)
+    if not (lost := _in_idle_queues(look, long)):
+        raise Refused(f"nothing to {do}: no job is queued for over an hour on a queue whose workers are idle")
+    return lost

@@ -88,7 +88,7 @@ class Recovery:
                 continue
             if not fixes:
                 return self._verdict(report)
-            result = self._go(no, fixes, {fix.id + fix.target.key: self._way(found) for found, fix in fixes})
+            result = self._go(no, fixes, {fix.id + fix.target.key: self._way(found, fix) for found, fix in fixes})
             if isinstance(result, Ending):
                 return result
             alterations += result in (Result.ALTERED, Result.NOT_BEGUN)
@@ -116,9 +116,12 @@ class Recovery:
         return True
 
     def _covered(self, report: Report, fixes: Sequence[tuple[Found, Fix]]) -> bool:
-        """Whether these fixes were for everything that was wrong, and nothing was left unseen."""
+        """Whether these fixes were for everything that was wrong, and nothing was left unseen. What is about single
+        jobs or people may have left some for the next plan.
+        """
         troubles = {found.finding.key for found in report.troubles()}
-        return not report.unknown and {found.finding.key for found, _ in fixes} == troubles
+        whole = not report.unknown and not any(fix.items for _, fix in fixes)
+        return whole and {found.finding.key for found, _ in fixes} == troubles
 
     def _diagnoses(self) -> tuple[Diagnosis, ...]:
         return self.catalogue.about(self.journal.run.order.subject) or tuple(self.catalogue.diagnoses.values())
@@ -226,7 +229,7 @@ class Recovery:
     def _untried(self, found: Found) -> Iterator[Fix]:
         return (fix for fix in found.finding.fixes if fix.id + fix.target.key not in self.tried)
 
-    def _way(self, found: Found) -> Way:
+    def _way(self, found: Found, fix: Fix) -> Way:
         diagnosis, target = self.catalogue.diagnoses[found.by], found.finding.target
         machines = (target,) if target.role is diagnosis.each else self._machines()
 
@@ -243,7 +246,8 @@ class Recovery:
 
         def troubles() -> list[str]:
             same, unseen = look()
-            return [str(finding) for finding in same if finding.severity >= Severity.WARN] + unseen
+            bad = [each for each in same if each.severity >= Severity.WARN and not _is_about_others(each, fix)]
+            return [str(finding) for finding in bad] + unseen
 
         return Way(again, troubles)
 
@@ -350,7 +354,8 @@ class Recovery:
 
         def troubles() -> list[str]:
             report = self._seen(proofs, [fix.target])
-            return [str(found.finding) for found in report.troubles()] + _unseen(report)
+            bad = [each.finding for each in report.troubles() if not _is_about_others(each.finding, fix)]
+            return [str(finding) for finding in bad] + _unseen(report)
 
         return Way(lambda: [self._action_fix(action, fix.target)], troubles)
 
@@ -371,7 +376,7 @@ class Recovery:
                 return Ending(Outcome.IN_DOUBT, f"{fix}: nobody knows whether a change happened; see the thread.")
             if result is Result.CANCELLED:
                 raise Cancelled
-            if result in (Result.GONE, Result.ALTERED, Result.NOT_BEGUN):
+            if result in (Result.GONE, Result.ALTERED, Result.NOT_BEGUN) or (result is Result.HEALED and fix.items):
                 self.tried.discard(fix.id + fix.target.key)
             if result not in (Result.HEALED, Result.GONE):
                 return result
@@ -483,6 +488,12 @@ def _all_well(report: Report) -> str:
         return f"Nothing wrong was found by: {listed(list(report.checked))}."
     machines = f"{len(report.asked)} machine{'s' if len(report.asked) != 1 else ''}"
     return f"Nothing is wrong: {len(report.checked)} checks on {machines} found nothing."
+
+
+def _is_about_others(finding: Finding, fix: Fix) -> bool:
+    """Whether what is found after a fix of single jobs or people is about none of these: they are for the next plan."""
+    left = [frozenset(each.items) for each in finding.fixes if each.id == fix.id]
+    return bool(fix.items and left) and not any(items & frozenset(fix.items) for items in left)
 
 
 def _ended(text: str) -> str:

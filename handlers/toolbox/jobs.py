@@ -5,7 +5,7 @@ Travis writes every time in UTC without saying so, so ages are counted in the da
 operations-manual-tcie-2.x/ and the scheduler's own code, https://github.com/travis-ci/travis-scheduler
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -22,7 +22,7 @@ RUNBOOK = "https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x
 NONE_YET = ""  # the queue of a job that the scheduler has not routed
 RUNNING = ("received", "started")
 JUST_QUEUED = timedelta(minutes=5)  # routing and publishing take seconds; sooner than this, waiting says nothing
-MOST_RESET = 200  # jobs in one fix: a person has to be able to read them all
+BATCH = 200  # jobs in one statement: each is committed whole, and holds its rows for a moment only
 TAKEN_UP_WITHIN = timedelta(minutes=15)  # the scheduler looks every five minutes for jobs it has overlooked
 
 STATES = """
@@ -50,6 +50,23 @@ WITH these AS (SELECT id FROM jobs WHERE state = 'queued' AND id = ANY(%s) FOR U
                     WHERE NOT EXISTS (SELECT 1 FROM queueable_jobs known WHERE known.job_id = these.id))
 UPDATE jobs SET state = 'created', queued_at = NULL, received_at = NULL, started_at = NULL, finished_at = NULL,
                 worker = NULL
+  FROM these WHERE jobs.id = these.id
+"""
+
+
+# What travis-hub's own `cancel` does: the job is over, and so is its build when none of its jobs is left.
+CANCEL = """
+WITH these AS (SELECT id, source_id, source_type FROM jobs WHERE state = 'queued' AND id = ANY(%s) FOR UPDATE),
+     forgotten AS (DELETE FROM queueable_jobs WHERE job_id IN (SELECT id FROM these)),
+     over AS (UPDATE builds SET state = 'canceled', canceled_at = now() AT TIME ZONE 'utc',
+                     finished_at = now() AT TIME ZONE 'utc'
+               WHERE id IN (SELECT source_id FROM these WHERE source_type = 'Build')
+                 AND state NOT IN ('passed', 'failed', 'errored', 'canceled')
+                 AND NOT EXISTS (SELECT 1 FROM jobs other
+                                  WHERE other.source_id = builds.id AND other.source_type = 'Build'
+                                    AND other.state NOT IN ('passed', 'failed', 'errored', 'canceled')
+                                    AND other.id NOT IN (SELECT id FROM these)))
+UPDATE jobs SET state = 'canceled', canceled_at = now() AT TIME ZONE 'utc', finished_at = now() AT TIME ZONE 'utc'
   FROM these WHERE jobs.id = these.id
 """
 
@@ -220,31 +237,74 @@ def where_else(version: str, domain: str) -> str:
 
 def reset(platform: Target, lost: Sequence[Job]) -> Fix:
     """Lets the scheduler queue these jobs once more; never without naming each of them."""
-    some = sorted(lost, key=lambda job: (-job.waited, job.id))[:MOST_RESET]
-    ids = tuple(sorted(job.id for job in some))
-    named = ",".join(map(str, ids))
+    named = _named(lost)
     return Fix(
         id="jobs.reset",
-        title=f"Reset {len(ids)} queued {'job' if len(ids) == 1 else 'jobs'}",
+        title=f"Reset {_counted(lost)}",
         target=platform,
         steps=(
-            Change(f"Set {_preview(some)} back to created", reset_statement(ids), needed=still_queued(named)),
+            *_batches(lost, "Set {} back to created", reset_statement),
             Wait(taken_up(named), at_least(1), TAKEN_UP_WITHIN),
         ),
         risk=Risk.DATA,
         saves=(as_they_are(named),),
         undo="cancel in Travis what should not run; what the rows said is kept with this run",
-        items=tuple(map(str, ids)),
+        items=tuple(named.split(",")),
+    )
+
+
+def cancel(platform: Target, lost: Sequence[Job]) -> Fix:
+    """Ends these jobs, and the builds of which nothing else is left; never without naming each of them."""
+    named = _named(lost)
+    return Fix(
+        id="jobs.cancel",
+        title=f"Cancel {_counted(lost)}",
+        target=platform,
+        steps=_batches(lost, "Cancel {}", cancel_statement),
+        risk=Risk.DATA,
+        saves=(as_they_are(named),),
+        undo="restart in Travis what should run after all; what the rows said is kept with this run",
+        items=tuple(named.split(",")),
+    )
+
+
+def _counted(lost: Sequence[Job]) -> str:
+    batches = (len(lost) + BATCH - 1) // BATCH
+    jobs = f"{len(lost)} queued {'job' if len(lost) == 1 else 'jobs'}"
+    return f"{jobs} in {batches} batches" if batches > 1 else jobs
+
+
+def _named(lost: Iterable[Job]) -> str:
+    return ",".join(str(each) for each in sorted(job.id for job in lost))
+
+
+def _batches(lost: Sequence[Job], does: str, statement: Callable[[tuple[int, ...]], Statement]) -> tuple[Change, ...]:
+    """One change for so many jobs, each with its exact ids."""
+    ordered = sorted(lost, key=lambda job: job.id)
+    batches = (ordered[at : at + BATCH] for at in range(0, len(ordered), BATCH))
+    return tuple(
+        Change(
+            does.format(_preview(batch)), statement(tuple(job.id for job in batch)), needed=still_queued(_named(batch))
+        )
+        for batch in batches
     )
 
 
 def reset_statement(ids: tuple[int, ...]) -> Statement:
-    if not ids:
-        raise ValueError("a reset names the jobs it is about")
-    return Statement(RESET, (ids,), rows=len(ids))
+    return _about(RESET, ids)
+
+
+def cancel_statement(ids: tuple[int, ...]) -> Statement:
+    return _about(CANCEL, ids)
+
+
+def _about(text: str, ids: tuple[int, ...]) -> Statement:
+    if not ids or len(ids) > BATCH:
+        raise ValueError(f"a statement names the 1 to {BATCH} jobs it is about, not {len(ids)}")
+    return Statement(text, (ids,), rows=len(ids))
 
 
 def _preview(some: Sequence[Job]) -> str:
     """Which jobs, of which repositories; not how old they are, since a plan must read the same a minute later."""
-    shown = ", ".join(f"{job.id} ({job.repo or 'repository unknown'})" for job in sorted(some, key=lambda job: job.id))
+    shown = ", ".join(f"{job.id} ({job.repo or 'repository unknown'})" for job in some)
     return f"jobs {shown}"

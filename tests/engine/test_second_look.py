@@ -231,6 +231,50 @@ def test_an_item_that_is_new_needs_a_new_approval(visited: Room) -> None:
     assert visited.sent() == []
 
 
+def few(look: Look, machine: Target) -> Iterator[Finding]:
+    """At most two moths in one plan."""
+    if found := look(swarm(machine)):
+        fixes = (shoo(machine, found[:2]),)
+        yield Finding("lamp.moths", Severity.WARN, machine, f"{len(found)} moths", fixes=fixes)
+
+
+@pytest.fixture
+def swarmed(visited: Room) -> Room:
+    """Each order drives away exactly the moths that it names."""
+
+    def shooed(machine: str, command: str) -> Output:
+        table, gone = visited.machines.answers[machine], command.split()[1:]
+        if command.startswith("shoo"):
+            table["ls /moths"] = " ".join(moth for moth in str(table["ls /moths"]).split() if moth not in gone)
+        return Output(0)
+
+    visited.engine.catalogue.add(Diagnosis("few", "swarm", Role.WORKER, "Are there moths?", few), "e")
+    visited.machines.on_send = shooed
+    visited.machines.answers["hall"]["ls /moths"] = "ann bea cis"
+    visited.set_to_work()
+    return visited
+
+
+def test_a_batch_is_healed_though_others_are_left_and_they_are_the_next_plan(swarmed: Room) -> None:
+    run = swarmed.order("swarm")
+    swarmed.click(swarmed.asked(run), BO)
+    rest = swarmed.plan_no(run, 2)
+    assert [event.data["healed"] for event in swarmed.story(run, "verified")] == [True]
+    assert "shoo cis" in rest.ask.text
+    assert "ann" not in rest.ask.text
+    swarmed.click(rest, BO)
+    assert swarmed.outcome(run) is Outcome.FIXED
+    assert swarmed.sent() == ["shoo ann bea", "close", "shoo cis", "close"]
+
+
+def test_a_batch_of_which_one_is_still_there_is_not_healed(swarmed: Room) -> None:
+    swarmed.machines.on_send = lambda machine, command: Output(0)
+    run = swarmed.order("swarm")
+    swarmed.click(swarmed.asked(run), BO)
+    assert swarmed.outcome(run) is Outcome.UNFIXED
+    assert [event.data["healed"] for event in swarmed.story(run, "verified")] == [False]
+
+
 def test_who_takes_over_goes_on_with_what_was_left(visited: Room) -> None:
     """The lease is lost in the second change: whoever goes on knows what was left out, and doubts only that change."""
     send, lost = visited.machines.on_send, list[str]()

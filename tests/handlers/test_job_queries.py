@@ -16,7 +16,7 @@ from bot.adapters.database import Database, Location, Way
 from bot.core.command import Command
 from bot.core.fact import Fact
 from bot.core.fix import Change, Fix, Risk, Wait
-from bot.core.plan import Plan, plan_from_json
+from bot.core.plan import Plan, narrows, plan_from_json
 from bot.core.ports import Unreached
 from bot.core.question import Answer, Output, Question, Rows, Unanswered
 from bot.core.sql import Statement
@@ -137,6 +137,38 @@ def test_a_reset_does_nothing_when_one_of_its_jobs_has_started(platform: Platfor
     assert platform.travis.run("SELECT * FROM queueable_jobs") == []
 
 
+def test_a_cancel_ends_exactly_its_jobs_and_the_builds_that_have_no_other(platform: Platform) -> None:
+    alone, last, one, other = (platform.travis.add_job("queued", "builds.trusty", 3 * HOUR) for _ in range(4))
+    done = platform.travis.add_job("passed", "builds.trusty", 3 * HOUR)
+    platform.travis.run("INSERT INTO queueable_jobs (job_id) VALUES (%s), (%s)", one, other)
+    builds = [in_build(platform, *each) for each in ((alone,), (last, done), (one, other))]
+    before = platform.states()
+    assert platform.tell(jobs.cancel_statement((alone, last, one))).ok
+    assert platform.states() == before | dict.fromkeys((alone, last, one), "canceled")
+    states = platform.travis.run("SELECT state FROM builds WHERE id = ANY(%s) ORDER BY id", builds)
+    assert [row["state"] for row in states] == ["canceled", "canceled", "started"]
+    assert platform.travis.run("SELECT job_id FROM queueable_jobs") == [{"job_id": other}]
+    times = platform.travis.run("SELECT finished_at, canceled_at FROM jobs WHERE id = %s", alone)[0]
+    assert times["finished_at"] == times["canceled_at"] is not None
+
+
+def in_build(platform: Platform, *numbers: int) -> int:
+    """A build of these jobs that has begun; its id."""
+    made = "INSERT INTO builds (repository_id, state, created_at, updated_at) VALUES (1, 'started', now(), now())"
+    [build] = platform.travis.run(f"{made} RETURNING id")
+    move = "UPDATE jobs SET source_id = %s, source_type = 'Build' WHERE id = ANY(%s)"
+    platform.travis.run(move, build["id"], list(numbers))
+    return int(build["id"])
+
+
+def test_a_cancel_does_nothing_when_one_of_its_jobs_has_started(platform: Platform) -> None:
+    lost = [platform.travis.add_job("queued", "builds.trusty", 3 * HOUR) for _ in range(2)]
+    platform.travis.run("UPDATE jobs SET state = 'started' WHERE id = %s", lost[1])
+    before = platform.states()
+    assert not platform.tell(jobs.cancel_statement(tuple(lost))).ok
+    assert platform.states() == before
+
+
 def test_what_is_saved_of_a_job_says_how_it_was(platform: Platform) -> None:
     number = platform.travis.add_job("queued", "builds.trusty", 3 * HOUR)
     saved = platform(jobs.as_they_are(str(number)))
@@ -231,19 +263,47 @@ def test_no_order_to_sync_without_a_login(login: str) -> None:
         sync.sync_user(login)
 
 
-@pytest.mark.parametrize("statement", [sync.clear, jobs.reset_statement])
+@pytest.mark.parametrize("statement", [sync.clear, jobs.reset_statement, jobs.cancel_statement])
 def test_no_statement_without_ids(statement: Callable[[tuple[int, ...]], Statement]) -> None:
     with pytest.raises(ValueError, match=r"jobs|users"):
         statement(())
 
 
-def test_at_most_a_thousand_users_and_two_hundred_jobs_at_a_time() -> None:
-    users = [sync.User(no, "", "") for no in range(3000)]
-    lost = [jobs.Job(no, "builds.x", "", timedelta(hours=2)) for no in range(3000)]
-    assert len(sync.release(PLATFORM, users, "3.0").items) == 1000
-    assert len(jobs.reset(PLATFORM, lost).items) == 200
+def test_many_are_handled_in_batches_and_each_names_its_own() -> None:
+    users = [sync.User(no, "", "") for no in range(1, 2501)]
+    lost = [jobs.Job(no, "builds.x", "", timedelta(hours=2)) for no in range(1, 501)]
+    assert batches(sync.release(PLATFORM, users, "3.0")) == [(1, 1000, 1000), (1001, 2000, 1000), (2001, 2500, 500)]
+    for make in (jobs.reset, jobs.cancel):
+        fix = make(PLATFORM, lost)
+        assert batches(fix) == [(1, 200, 200), (201, 400, 200), (401, 500, 100)]
+        assert fix.title.endswith("500 queued jobs in 3 batches")
+        assert len(fix.items) == 500
     with pytest.raises(ValueError, match="1000"):
         sync.clear(tuple(range(1001)))
+    with pytest.raises(ValueError, match="200"):
+        jobs.reset_statement(tuple(range(201)))
+
+
+def batches(fix: Fix) -> list[tuple[int, int, int | None]]:
+    """First id, last id and promised rows of each statement; what it is needed for names the same ids."""
+    found = []
+    for change in fix.changes():
+        assert isinstance(change.command, Statement)
+        assert change.needed is not None
+        assert change.needed.ref is not None
+        [ids] = change.command.parameters
+        assert isinstance(ids, tuple)
+        assert change.needed.ref.arguments == (",".join(map(str, ids)),)
+        assert list(ids) == list(range(ids[0], ids[-1] + 1))  # type: ignore[arg-type, operator]
+        found.append((ids[0], ids[-1], change.command.rows))
+    return found  # type: ignore[return-value]
+
+
+def test_a_batch_that_is_no_longer_needed_is_left_out_of_what_was_agreed() -> None:
+    lost = [jobs.Job(no, "builds.x", "", timedelta(hours=2)) for no in range(4001, 4501)]
+    assert narrows(jobs.reset(PLATFORM, lost[:450]), jobs.reset(PLATFORM, lost))
+    assert narrows(jobs.reset(PLATFORM, lost[:400]), jobs.reset(PLATFORM, lost))
+    assert not narrows(jobs.cancel(PLATFORM, lost[:400]), jobs.reset(PLATFORM, lost))
 
 
 @given(some.lists(JOBS, min_size=1, max_size=20), some.lists(USERS, min_size=1, max_size=20))

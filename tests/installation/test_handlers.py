@@ -94,6 +94,7 @@ def test_a_drain_lets_the_builds_finish(practice: Practice, name: str) -> None:
 PREPARED = {  # what has to be wrong before an action has something to do
     "start": "{} is stopped",
     "reset lost jobs": "platform-1 lost the messages of queued jobs",
+    "end lost jobs": "platform-1 lost the messages of queued jobs",
 }
 ARGUMENTS = {"resync": "ada"}
 ORDERS = [
