@@ -31,6 +31,7 @@ SEEN = {
     runbook="https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/",
     once=True,
     compares=True,
+    causes=tuple(cause for cause, _ in SEEN.values()),
 )
 def broker_drains_down(look: Look, machine: Target) -> Iterator[Finding]:
     at = rabbitmq.broker(look)

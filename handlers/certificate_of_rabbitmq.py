@@ -44,6 +44,7 @@ PERSON = {
     unless=("broker.down",),
     runbook=LINK,
     once=True,
+    causes=(*tls.NAMES, "tls.missing-intermediate", "tls.expiring"),
 )
 def certificate_of_rabbitmq(look: Look, machine: Target) -> Iterator[Finding]:
     how = look(tls.amqp_tls())

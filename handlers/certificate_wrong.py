@@ -41,6 +41,7 @@ class Facts:
     unless=("platform.not-ready", "platform.app-stopped"),
     runbook=LINK,
     once=True,
+    causes=tls.NAMES,
 )
 def certificate_wrong(look: Look, machine: Target) -> Iterator[Finding]:
     seen = _asked(look, machine)

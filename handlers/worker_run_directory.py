@@ -26,6 +26,7 @@ PAGE = "https://docs.travis-ci.com/user/enterprise/troubleshooting-guide/"
     each=Role.WORKER,
     says="Can the worker's wrapper write its settings?",
     runbook=PAGE,
+    causes=run_directory.CAUSES,
 )
 def worker_has_no_run_directory(look: Look, machine: Target) -> Iterator[Finding]:
     look.together(worker.init_system(machine), worker.addresses(machine), settings.places(machine))

@@ -1,18 +1,24 @@
-"""Every cause that opsbot can name, read from the handlers' source: nothing has to run for it."""
+"""Every cause that opsbot can name, read from the handlers' source: nothing has to run for it.
+
+A cause that stands in no source, since a diagnosis works it out, is declared by the diagnosis.
+"""
 
 import ast
 import inspect
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bot.core.finding import Severity
 from bot.core.handler import Diagnosis
 from bot.engine.discovery import discover
+from bot.engine.rounds import own_causes
 
 
 @dataclass(frozen=True)
 class Cause:
-    """A stable id such as `worker.amqp-lost`, and the diagnosis that finds it."""
+    """A stable id such as `worker.amqp-lost`, and the diagnosis that finds it; none where any look can."""
 
     id: str
     severity: str
@@ -23,16 +29,33 @@ class Cause:
 def causes(folders: Iterable[Path] = ()) -> list[Cause]:
     """The causes of our handlers and of those in the folders, in order; raises Permanent for an unsafe folder."""
     found = {cause for each in discover(folders).diagnoses.values() for cause in _of(each)}
+    found |= {Cause(cause, Severity.BROKEN.name, "", "") for cause in own_causes()}
     return sorted(found, key=lambda cause: (cause.id, cause.diagnosis, cause.severity))
 
 
 def _of(diagnosis: Diagnosis) -> Iterator[Cause]:
-    """The findings of the diagnosis' own file, but not those of another diagnosis in it."""
+    for call in findings(diagnosis):
+        names = (call.args[0].value,) if isinstance(call.args[0], ast.Constant) else diagnosis.causes
+        for name, severity in itertools.product(names, _severities(call.args[1])):
+            yield Cause(str(name), severity, diagnosis.name, diagnosis.of)
+
+
+def findings(diagnosis: Diagnosis) -> Iterator[ast.Call]:
+    """Where the diagnosis' own file makes findings, but not those of another diagnosis in it."""
     file = Path(inspect.getfile(diagnosis.look))
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    for part in tree.body:
+    for part in ast.parse(file.read_text(encoding="utf-8")).body:
         if not _is_another(part, diagnosis.look.__name__):
-            yield from (Cause(*words, diagnosis.name, diagnosis.of) for words in _findings(part))
+            yield from (each for each in ast.walk(part) if isinstance(each, ast.Call) and _makes_a_finding(each))
+
+
+def _makes_a_finding(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Name) and call.func.id == "Finding" and len(call.args) > 1
+
+
+def _severities(word: ast.AST) -> Iterator[str]:
+    """Each one that it can be: `Severity.WARN if stays else Severity.BROKEN` is two."""
+    known = Severity.__members__
+    return (each.attr for each in ast.walk(word) if isinstance(each, ast.Attribute) and each.attr in known)
 
 
 def _is_another(part: ast.stmt, own: str) -> bool:
@@ -41,11 +64,3 @@ def _is_another(part: ast.stmt, own: str) -> bool:
         and part.name != own
         and any("diagnosis" in ast.unparse(d) for d in part.decorator_list)
     )
-
-
-def _findings(part: ast.AST) -> Iterator[tuple[str, str]]:
-    for call in ast.walk(part):
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Finding":
-            match call.args:
-                case [ast.Constant(value=str(cause)), ast.Attribute(attr=severity), *_]:
-                    yield cause, severity

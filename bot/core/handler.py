@@ -62,7 +62,8 @@ class Diagnosis:
     """A question about every machine of a role; `of` is the situation it belongs to, `unless` the causes that explain
     it away (`platform.disk-full@BROKEN`: only where it is that bad). With `once` it is about the installation as a
     whole (its database, its broker), and runs for the role's first machine alone. `also` names other situations that
-    it belongs to. One that `compares` uses `look.earlier`, and is looked at by itself every few minutes.
+    it belongs to. One that `compares` uses `look.earlier`, and is looked at by itself every few minutes. `causes` are
+    those that it works out, so that nobody finds them as words in its source.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Diagnosis:
     once: bool = False
     also: tuple[str, ...] = ()
     compares: bool = False
+    causes: tuple[str, ...] = ()
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -173,11 +175,12 @@ def diagnosis(
     once: bool = False,
     also: tuple[str, ...] = (),
     compares: bool = False,
+    causes: tuple[str, ...] = (),
 ) -> Callable[[DiagnosisFunction], DiagnosisFunction]:
     """Declare a diagnosis, run for each machine of the role, or once for all; it yields findings and may only look."""
 
     def register(look: DiagnosisFunction) -> DiagnosisFunction:
-        made = Diagnosis(name, of, each, says, look, unless, runbook, once, also, compares)
+        made = Diagnosis(name, of, each, says, look, unless, runbook, once, also, compares, causes)
         PENDING.append((made, look.__module__))
         return look
 

@@ -355,6 +355,16 @@ PERSON = {
 }
 
 
+def own_causes() -> tuple[str, ...]:
+    """The causes that any look can find, whatever is looked for; services are the platform's alone."""
+    return tuple(
+        f"{role.value}.{cause}"
+        for role in Role
+        for cause in PERSON
+        if role is Role.PLATFORM or f"{Role.PLATFORM.value}.{cause}" not in SERVICES
+    )
+
+
 # What may keep the platform's services from answering: then they say nothing of their own.
 STOPS_SERVICES = (
     "platform.not-ready", "platform.app-stopped", "platform.disk-full@BROKEN", "platform.license-*@BROKEN",

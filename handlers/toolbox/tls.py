@@ -71,6 +71,7 @@ CAUSES = {
     Verdict.EXPIRED: ("tls.expired", "has expired", "valid"),
     Verdict.WRONG_HOST: ("tls.wrong-host", "was made for another host", "made for this host"),
 }
+NAMES = tuple(cause for cause, *_ in CAUSES.values())
 
 
 @dataclass(frozen=True)
