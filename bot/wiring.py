@@ -45,6 +45,7 @@ from bot.core.backup import Definitions, Dump, DumpInside, RedisCopy, Streams, V
 from bot.core.chart import Chart
 from bot.core.command import Command, refuse_secrets, sh
 from bot.core.errors import NotUnderstood, OpsbotError, Permanent, Temporary
+from bot.core.handler import Catalogue
 from bot.core.people import Actor, Person, Place
 from bot.core.ports import Asker
 from bot.core.question import (
@@ -70,8 +71,9 @@ from bot.engine.answers import Answers
 from bot.engine.backups import Keeper, Records, Shelter, silent
 from bot.engine.changing import Pace
 from bot.engine.desk import Desk, vocabulary_of
-from bot.engine.discovery import discover
+from bot.engine.discovery import discover, fixes
 from bot.engine.people import Gate
+from bot.engine.policy import Policy, bound
 from bot.engine.recovery import Terms
 from bot.engine.rounds import Diagnoser
 from bot.engine.sampling import Sampling
@@ -224,6 +226,7 @@ class Serving:
         self.settings = settings
         self.redactor = redactor_of(settings)
         self.catalogue = discover(settings.handlers)
+        self.policy = policy_of(settings, self.catalogue)
         self.sites = {site.name: site for site in settings.sites()}
         self.base = patiently(settings)
         self.ssh = Ssh(hosts_of(settings), refuse_secrets)
@@ -266,8 +269,7 @@ class Serving:
 
     def _desk(self) -> Desk:
         base = self.base
-        policy = self.settings.policy()
-        answers = Answers(base.store, base.durable, self.catalogue, policy, self.gate, self.diagnosers)
+        answers = Answers(base.store, base.durable, self.catalogue, self.policy, self.gate, self.diagnosers)
         return Desk(base.store, base.durable, self.catalogue, self.redactor, answers)
 
     def _workers(self) -> Workers:
@@ -277,7 +279,7 @@ class Serving:
             sender=self.router,
             diagnosers=self.diagnosers,
             catalogue=self.catalogue,
-            policy=self.settings.policy(),
+            policy=self.policy,
             gate=self.gate,
             redactor=self.redactor,
             clock=SystemClock(),
@@ -455,6 +457,11 @@ def serve(settings: Settings, simulator: str | None = None) -> int:
     return 0
 
 
+def policy_of(settings: Settings, catalogue: Catalogue) -> Policy:
+    """The configured rules; raises Permanent with the path of each that nothing could ever meet."""
+    return bound(settings.policy(), catalogue, fixes(settings.handlers))
+
+
 def check_schedules(settings: Settings, vocabulary: Vocabulary) -> None:
     """Refuse to start with a schedule that nobody could say; raises Permanent with its path."""
     for no, each in enumerate(settings.schedules):
@@ -610,6 +617,7 @@ def _check_handlers(settings: Settings) -> str:
     catalogue = discover(settings.handlers)
     machines = _machines({site.name: site for site in settings.sites()})
     check_schedules(settings, vocabulary_of(catalogue, settings.slack.command, machines))
+    policy_of(settings, catalogue)
     return f"{len(catalogue.files)} found"
 
 

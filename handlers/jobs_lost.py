@@ -94,6 +94,7 @@ def _evidence(look: Look, lost: Sequence[Job]) -> str:
     each=Role.PLATFORM,
     says="Queue jobs once more whose messages are lost",
     risk=Risk.DATA,
+    makes="jobs.reset",
     proof="jobs lost",
 )
 def reset_lost_jobs(look: Look, machine: Target) -> Fix:

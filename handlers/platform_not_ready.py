@@ -204,6 +204,7 @@ def _person(look: Look, seen: Seen) -> str:
     each=Role.PLATFORM,
     says="Restart the platform's app: stop, wait, start, wait until it is ready",
     risk=Risk.INTERRUPTS,
+    makes="platform.restart-app",
     proof="platform app not ready",
 )
 def restart_platform(_look: Look, machine: Target) -> Fix:

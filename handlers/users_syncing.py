@@ -60,6 +60,7 @@ def users_stuck_syncing(look: Look, machine: Target) -> Iterator[Finding]:
     each=Role.PLATFORM,
     says="Sync one user with GitHub again",
     risk=Risk.DATA,
+    makes="users.resync",
     takes="login",
 )
 def resync(look: Look, machine: Target, login: str) -> Fix:

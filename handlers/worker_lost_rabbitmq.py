@@ -91,7 +91,14 @@ def _evidence(now: worker.Service, seen: Mapping[str, rabbitmq.Presence]) -> str
     return f"the service is {now.state}{up}; RabbitMQ sees consumers from {others} machines and {cancels} cancel queues"
 
 
-@action("restart", each=Role.WORKER, says="Restart travis-worker", risk=Risk.INTERRUPTS, proof="worker lost rabbitmq")
+@action(
+    "restart",
+    each=Role.WORKER,
+    says="Restart travis-worker",
+    risk=Risk.INTERRUPTS,
+    makes="worker.restart",
+    proof="worker lost rabbitmq",
+)
 def restart(look: Look, machine: Target) -> Fix:
     """One that is stopped is started: upstart refuses to restart it (`Unknown instance`)."""
     now = worker.service(look, machine)
@@ -100,12 +107,25 @@ def restart(look: Look, machine: Target) -> Fix:
     return worker.restart(worker.handle(look, machine))
 
 
-@action("drain", each=Role.WORKER, says="Take no new builds, finish the running ones, stay so", risk=Risk.INTERRUPTS)
+@action(
+    "drain",
+    each=Role.WORKER,
+    says="Take no new builds, finish the running ones, stay so",
+    risk=Risk.INTERRUPTS,
+    makes="worker.drain",
+)
 def drain(look: Look, machine: Target) -> Fix:
     return worker.drain(worker.handle(look, machine))
 
 
-@action("reboot", each=Role.WORKER, says="Reboot the machine", risk=Risk.INTERRUPTS, proof="worker lost rabbitmq")
+@action(
+    "reboot",
+    each=Role.WORKER,
+    says="Reboot the machine",
+    risk=Risk.INTERRUPTS,
+    makes="worker.reboot",
+    proof="worker lost rabbitmq",
+)
 def reboot(look: Look, machine: Target) -> Fix:
     on = worker.handle(look, machine)
     if on.stays:

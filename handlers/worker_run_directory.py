@@ -53,7 +53,7 @@ def worker_has_no_run_directory(look: Look, machine: Target) -> Iterator[Finding
 
 def _remedy(look: Look, machine: Target, cause: str, there: dict[str, Place]) -> Fix:
     return Fix(
-        id=cause,
+        id=f"worker.run-{cause.removeprefix('worker.run-')}",
         title=f"Put {RUN_DIR} right and restart travis-worker",
         target=machine,
         steps=(*run_directory.changes(machine, cause), *edit.taken_up(look, machine)),

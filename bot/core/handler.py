@@ -90,7 +90,8 @@ class Diagnosis:
 @dataclass(frozen=True)
 class Action:
     """A fix that can be ordered by name: `restart worker-2 because …`. `proof` names the diagnosis that must be silent
-    after. `takes` says what it is about besides a machine, such as a login: its function gets that word, too.
+    after. `takes` says what it is about besides a machine, such as a login: its function gets that word, too. `makes`
+    is the id of that fix, so that a policy knows the action before anything was looked at; empty is its own name.
     """
 
     name: str
@@ -100,11 +101,22 @@ class Action:
     plan: ActionFunction
     proof: str = ""
     takes: str = ""
+    makes: str = ""
+
+    @property
+    def fix_id(self) -> str:
+        return self.makes or self.name
 
     def fix(self, look: Look, machine: Target, argument: str = "") -> Fix:
-        """The fix as it would be now; raises Refused, Unknown, or asks."""
+        """The fix as it would be now; raises Refused, Unknown, or asks. Permanent when it is not what was declared."""
         more = (argument,) if self.takes else ()
-        return self.plan(look, machine, *more)
+        made = self.plan(look, machine, *more)
+        if (made.id, made.risk) != (self.fix_id, self.risk):
+            raise Permanent(
+                f"the action `{self.name}` is declared to make `{self.fix_id}` with the risk {self.risk.value}, but "
+                f"made `{made.id}` with {made.risk.value}: a policy would judge another fix than the one that runs"
+            )
+        return made
 
 
 @dataclass(frozen=True)
@@ -188,14 +200,14 @@ def diagnosis(
 
 
 def action(
-    name: str, *, each: Role, says: str, risk: Risk, proof: str = "", takes: str = ""
+    name: str, *, each: Role, says: str, risk: Risk, makes: str, proof: str = "", takes: str = ""
 ) -> Callable[[ActionFunction], ActionFunction]:
     """Declare a fix that can be ordered by name; it goes through the same approval, locks and proof as an offered
-    one.
+    one. `makes` is the id of the fix, which a policy's rules go by.
     """
 
     def register(plan: ActionFunction) -> ActionFunction:
-        PENDING.append((Action(name, each, says, risk, plan, proof, takes), plan.__module__))
+        PENDING.append((Action(name, each, says, risk, plan, proof, takes, makes), plan.__module__))
         return plan
 
     return register

@@ -6,18 +6,16 @@ from typing import Any
 
 from bot.core.chart import Chart
 from bot.core.errors import NotUnderstood
-from bot.core.fix import Fix
-from bot.core.handler import Action, Catalogue
+from bot.core.handler import Action, Catalogue, Job
 from bot.core.keeping import Backup
 from bot.core.people import Actor
 from bot.core.ports import Durable, Store, Tx
 from bot.core.request import Ask, Request
 from bot.core.run import Run
 from bot.core.story import Event
-from bot.core.target import Target
 from bot.engine import shelf
 from bot.engine.people import Gate
-from bot.engine.policy import Policy
+from bot.engine.policy import Policy, Rule
 from bot.engine.rounds import Diagnoser
 
 RUNS_SHOWN = 10
@@ -73,7 +71,7 @@ class Answers:
         lines = [f"`diagnose {name}`: {_says(each)}" for name, each in self.catalogue.situations().items()]
         lines += [f"`diagnose {each.name}`: {each.says}" for each in self.catalogue.diagnoses.values()]
         lines += [f"`{each.name} {each.each.value.upper()} because TEXT`: {each.says}" for each in self._allowed()]
-        lines += [f"`{each.name}{' N' if each.takes else ''}`: {each.says}" for each in self.catalogue.jobs.values()]
+        lines += [f"`{each.name}{' N' if each.takes else ''}`: {each.says}" for each in self._jobs()]
         lines += FIXED
         wanted = [line for line in lines if request.subject.lower() in line.lower()] or lines
         where = f"Installations: {', '.join(self.diagnosers)} (add `on NAME`)." if len(self.diagnosers) > 1 else ""
@@ -83,7 +81,7 @@ class Answers:
     def _in_short(self) -> list[str]:
         """What there is by name, to be read on a phone; `help WORD` says what each does."""
         situations = ", ".join(f"`{name}` ({_checks(len(each))})" for name, each in self.catalogue.situations().items())
-        actions, jobs = _names(each.name for each in self._allowed()), _names(self.catalogue.jobs)
+        actions, jobs = _names(each.name for each in self._allowed()), _names(each.name for each in self._jobs())
         first = max(self.catalogue.situations().items(), key=lambda each: len(each[1]), default=("", ()))[0]
         return [
             *([f"`diagnose …`, such as `diagnose {first}`: {situations}"] if first else []),
@@ -96,8 +94,15 @@ class Answers:
         return [each for each in self.catalogue.actions.values() if self._possible(each)]
 
     def _possible(self, action: Action) -> bool:
-        fixes = (_sample(action, target) for each in self.diagnosers.values() for target in each.site.of(action.each))
-        return any(self.policy.rule_for(fix).approvals is not None for fix in fixes)
+        targets = (target for each in self.diagnosers.values() for target in each.site.of(action.each))
+        return any(self.policy.rule_for_action(action, target).approvals is not None for target in targets)
+
+    def _jobs(self) -> list[Job]:
+        return [
+            job
+            for job in self.catalogue.jobs.values()
+            if any(self.policy.rule_for_job(job.name, site).approvals is not None for site in self.diagnosers)
+        ]
 
     def _runs(self, tx: Tx, _request: Request, _actor: Actor) -> Said:
         runs = [self._now(tx, run) for run in self.store.runs(tx, RUNS_SHOWN)]
@@ -124,22 +129,31 @@ class Answers:
 
     def _can(self, _tx: Tx, request: Request, actor: Actor) -> Said:
         """Names the rule that decides, and whether this person could approve it."""
-        action = self.catalogue.actions.get(request.subject)
         who = Actor(actor.team, request.who or actor.user, actor.via)
         barred = self.gate.barred(who)
         if barred:
             return Said(f"No: {barred}.", {"can": False, "why": barred})
-        if action is None:
+        if not (rules := self._rules(request)):
             return Said(f"Yes: {who} may ask for that; it only reads.", {"can": True, "rule": "reads only"})
-        site = self.diagnosers[request.site].site
-        targets = [target for target in site.of(action.each) if not request.targets or target.name in request.targets]
-        rules = {str(self.policy.rule_for(_sample(action, target))) for target in targets}
+        named = sorted(map(str, rules))
+        if all(rule.approvals is None for rule in rules):
+            return Said(f"No: the rule that decides is `{'`, `'.join(named)}`.", {"can": False, "rules": named})
         decides = self.gate.may_decide(who, self.gate.deciders(who.via))
         may = "may also approve it when somebody else asks" if decides else "may not approve it"
         return Said(
-            f"{who} may ask for it; the rule that decides is `{'`, `'.join(sorted(rules))}`. {who} {may}.",
-            {"can": True, "rules": sorted(rules), "may_approve": decides},
+            f"{who} may ask for it; the rule that decides is `{'`, `'.join(named)}`. {who} {may}.",
+            {"can": True, "rules": named, "may_approve": decides},
         )
+
+    def _rules(self, request: Request) -> set[Rule]:
+        """The rules that decide about an order, one for each machine that it may be about; none for a diagnosis."""
+        if request.subject in self.catalogue.jobs:
+            return {self.policy.rule_for_job(request.subject, request.site)}
+        if (action := self.catalogue.actions.get(request.subject)) is None:
+            return set()
+        targets = self.diagnosers[request.site].site.of(action.each)
+        wanted = [target for target in targets if not request.targets or target.name in request.targets]
+        return {self.policy.rule_for_action(action, target) for target in wanted}
 
     def _backups(self, tx: Tx, request: Request, _actor: Actor) -> Said:
         found = self.store.backups(tx, request.site, limit=BACKUPS_SHOWN)
@@ -187,11 +201,6 @@ def _says(diagnoses: tuple[Any, ...]) -> str:
     said = list(dict.fromkeys(each.says for each in diagnoses))
     more = [f"and {len(said) - SAID} more"] if len(said) > SAID else []
     return "; ".join([*said[:SAID], *more])
-
-
-def _sample(action: Action, target: Target) -> Fix:
-    """A fix that has what policy looks at, for asking about an action without looking at the machine."""
-    return Fix(action.name, action.name, target, (), action.risk)
 
 
 def _line(run: Run) -> str:

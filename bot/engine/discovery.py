@@ -1,12 +1,13 @@
 """Finding handlers by scanning folders: one new file is all that a new handler needs."""
 
+import ast
 import importlib
 import importlib.util
 import os
 import pkgutil
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -26,6 +27,27 @@ def discover(folders: Iterable[Path] = ()) -> Catalogue:
         if module in known:
             catalogue.add(handler, known[module])
     return catalogue
+
+
+def fixes(folders: Iterable[Path] = ()) -> tuple[str, ...]:
+    """The ids of the fixes that handlers can make, read from their source; `*` for a part that is computed."""
+    ours = (Path(each) for each in importlib.import_module(OURS).__path__)
+    files = sorted(file for folder in (*ours, *folders) for file in folder.rglob("*.py"))
+    return tuple(sorted({each for file in files for each in _fixes(ast.parse(file.read_text(encoding="utf-8")))}))
+
+
+def _fixes(source: ast.AST) -> Iterator[str]:
+    for call in ast.walk(source):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Fix":
+            words = [*call.args[:1], *(each.value for each in call.keywords if each.arg == "id")]
+            yield from (said for word in words[:1] if (said := _literal(word)).strip("*"))
+
+
+def _literal(word: ast.expr) -> str:
+    """A text of the source; a computed part is `*`, a computed whole nothing that a rule could name."""
+    if isinstance(word, ast.JoinedStr):
+        return "".join(_literal(part) for part in word.values)
+    return word.value if isinstance(word, ast.Constant) and isinstance(word.value, str) else "*"
 
 
 def _modules_of(package: ModuleType) -> list[str]:

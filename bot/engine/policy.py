@@ -1,16 +1,23 @@
 """Policy: who must agree before something is done. The first rule that matches decides."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import difflib
+import fnmatch
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
+from bot.core.errors import Permanent
 from bot.core.fix import Fix, Risk
+from bot.core.handler import Action, Catalogue
 from bot.core.plan import Plan
-from bot.core.target import Role
+from bot.core.target import Role, Target
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One line of the policy. `approvals` None means forbidden. Empty fields match everything."""
+    """One line of the policy. `approvals` None means forbidden. Empty fields match everything.
+
+    `action` is a fix's id, or its last part; `job` is the job that the rule is about, and then it is about no fix.
+    """
 
     name: str
     approvals: int | None
@@ -20,11 +27,17 @@ class Rule:
     role: Role | None = None
     max_targets: int = 10
     one_at_a_time: bool = False
+    job: str = ""
 
     def matches(self, fix: Fix) -> bool:
         wanted = ((self.risk, fix.risk), (self.role, fix.target.role))
-        return all(want in (None, got) for want, got in wanted) and (
-            self.installation in ("", fix.target.installation) and self.action in ("", fix.id, fix.id.split(".")[-1])
+        return (
+            not self.job
+            and all(want in (None, got) for want, got in wanted)
+            and (
+                self.installation in ("", fix.target.installation)
+                and self.action in ("", fix.id, fix.id.split(".")[-1])
+            )
         )
 
     def __str__(self) -> str:
@@ -51,7 +64,53 @@ class Policy:
     def rule_for(self, fix: Fix) -> Rule:
         return next(rule for rule in (*self.rules, *DEFAULT) if rule.matches(fix))
 
+    def rule_for_action(self, action: Action, target: Target) -> Rule:
+        """The rule that would decide: what it looks at is declared, so no machine has to be asked."""
+        return self.rule_for(Fix(action.fix_id, action.name, target, (), action.risk))
+
+    def rule_for_job(self, job: str, site: str) -> Rule:
+        """The rule that names this job. A job changes no machine, so no other rule is about it."""
+        named = (rule for rule in self.rules if rule.job == job and rule.installation in ("", site))
+        return next(named, DEFAULT[0])
+
     def strictest(self, plan: Plan) -> Rule:
         """The rule that decides for a whole plan: a forbidden one first, else the one that wants most approvals."""
         rules = [self.rule_for(fix) for fix in plan.fixes]
         return max(rules, key=lambda rule: float("inf") if rule.approvals is None else rule.approvals)
+
+
+def bound(policy: Policy, catalogue: Catalogue, fixes: Collection[str]) -> Policy:
+    """The policy with every name understood: an action's means the fix that it orders, wherever that is offered.
+
+    `fixes` are the ids that handlers can make, `*` standing for what is known only when one is made. Raises Permanent
+    with a sentence for each rule that nothing could ever meet: it would protect nothing, silently.
+    """
+    if wrong := [*_faults(policy, catalogue, fixes)]:
+        raise Permanent("; ".join(wrong))
+    return replace(policy, rules=tuple(_bound(rule, catalogue) for rule in policy.rules))
+
+
+def _bound(rule: Rule, catalogue: Catalogue) -> Rule:
+    if rule.action in catalogue.jobs:
+        return replace(rule, action="", job=rule.action)
+    action = catalogue.actions.get(rule.action)
+    return rule if action is None else replace(rule, action=action.fix_id)
+
+
+def _faults(policy: Policy, catalogue: Catalogue, fixes: Collection[str]) -> Iterator[str]:
+    for rule in policy.rules:
+        place = f"{rule.name.partition(' ')[0]}.action: `{rule.action}`"
+        if rule.action in catalogue.jobs:
+            if rule.approvals or rule.role or rule.risk not in (None, Risk.NONE):
+                yield (
+                    f"{place} is a job: it changes no machine and has no plan to approve, so the rule can only say "
+                    "`approvals: forbidden` or 0, for any role and risk"
+                )
+        elif rule.action and rule.action not in catalogue.actions and not _made(rule.action, fixes):
+            known = [*catalogue.actions, *catalogue.jobs, *fixes]
+            near = difflib.get_close_matches(rule.action, known, 1)
+            yield f"{place} is no action, job or fix{f'; did you mean `{near[0]}`?' if near else ''}"
+
+
+def _made(name: str, fixes: Collection[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, each) or name == each.split(".")[-1] for each in fixes)

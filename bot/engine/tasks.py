@@ -109,6 +109,8 @@ class Engine:
             return f"there is no installation called {order.site}"
         if order.verb is Verb.ACT and not order.because.strip():
             return "an action needs a reason: add `because …`"
+        if order.verb is Verb.JOB and (rule := self.policy.rule_for_job(order.subject, order.site)).approvals is None:
+            return f"a rule forbids it ({rule})"
         return ""
 
     def _refuse(self, tx: Tx, run: Run, why: str) -> None:

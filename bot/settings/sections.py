@@ -207,7 +207,12 @@ class PolicyRule(Section):
         default=None, description="Which risk it is about: none, interrupts, data or destroys. Default: any."
     )
     action: fields.Text | None = Field(
-        default=None, description="Which fix or action, such as worker.reboot or restart. Default: any."
+        default=None,
+        description=(
+            "Which fix, action or job, such as worker.reboot, restart or backup all; a name that there is not stops "
+            "the start. An action's means its fix, also where a diagnosis offers it. A job can only be forbidden. "
+            "Default: any."
+        ),
     )
     installation: fields.Name | None = Field(default=None, description="Which installation. Default: any.")
     role: Literal["platform", "worker"] | None = Field(default=None, description="Which machines. Default: any.")

@@ -137,7 +137,7 @@ def edit_and_restart(look: Look, machine: Target, *wishes: Wish) -> tuple[Fix, .
     steps = [step for wish in wishes for step in written(machine, wish, look(worker.init_system(machine)), first)]
     return (
         Fix(
-            id=".".join((*dict.fromkeys(each.key for each in edits), "edit")),
+            id=f"{'.'.join(dict.fromkeys(each.key for each in edits))}.edit",
             title=f"Set {' and '.join(dict.fromkeys(each.key for each in edits))} and restart travis-worker",
             target=machine,
             steps=(*steps, *restart),

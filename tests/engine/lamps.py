@@ -111,7 +111,16 @@ def lamps() -> Catalogue:
     catalogue.add(Diagnosis("lamp dark", "darkness", Role.WORKER, "Is it dark?", look_at_lamp, unless=("grid.*",)), "a")
     catalogue.add(Diagnosis("fuse gone", "darkness", Role.WORKER, "Is there a fuse?", look_at_fuse), "b")
     catalogue.add(
-        Action("screw", Role.WORKER, "Screw it in", Risk.INTERRUPTS, lambda look, m: screw(m), proof="lamp dark"), "c"
+        Action(
+            "screw",
+            Role.WORKER,
+            "Screw it in",
+            Risk.INTERRUPTS,
+            lambda look, m: screw(m),
+            proof="lamp dark",
+            makes="lamp.screw",
+        ),
+        "c",
     )
     catalogue.add(Job("count", "Count", count), "d")
     return catalogue

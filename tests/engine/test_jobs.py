@@ -73,7 +73,7 @@ def ring(look: Look, machine: Target, name: str) -> Fix:
 
 
 def test_an_action_gets_what_it_is_about(working: Room) -> None:
-    working.engine.catalogue.add(Action("ring", Role.WORKER, "Ring", Risk.NONE, ring, takes="name"), "g")
+    working.engine.catalogue.add(Action("ring", Role.WORKER, "Ring", Risk.NONE, ring, "", "name", "lamp.ring"), "g")
     run = working.order("ring", "act", targets=("hall",), argument="ann")
     assert working.outcome(run) is Outcome.DONE
     assert working.sent() == ["ring ann"]

@@ -103,7 +103,9 @@ def careful(look: Look, machine: Target) -> Fix:
 
 
 def test_an_action_that_is_refused_by_then_sends_nothing_and_ends(lit: Room) -> None:
-    lit.engine.catalogue.add(Action("careful", Role.WORKER, "Screw it in", Risk.INTERRUPTS, careful), "e")
+    lit.engine.catalogue.add(
+        Action("careful", Role.WORKER, "Screw it in", Risk.INTERRUPTS, careful, makes="lamp.screw"), "e"
+    )
     run = lit.order("careful", "act", targets=("hall",))
     ask = lit.asked(run)
     light(lit, "hall", "hot")
