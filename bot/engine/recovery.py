@@ -90,7 +90,7 @@ class Recovery:
                 return self._verdict(report)
             result = self._go(no, fixes, {fix.id + fix.target.key: self._way(found, fix) for found, fix in fixes})
             if isinstance(result, Ending):
-                return result
+                return self._with_what_was_done(result, report.troubles())
             alterations += result in (Result.ALTERED, Result.NOT_BEGUN)
             if alterations > MOST_ALTERATIONS:
                 why = "The machines kept changing, or could not be had, while the plan was decided; look again later."
@@ -267,7 +267,15 @@ class Recovery:
             return Ending(Outcome.COULD_NOT_LOOK, "; ".join(found.finding.title for found in troubles))
         return self._unfixed(troubles)
 
-    def _unfixed(self, troubles: Sequence[Found]) -> Ending:
+    def _with_what_was_done(self, ending: Ending, troubles: Sequence[Found] = ()) -> Ending:
+        """A rule that forbids the rest of the fixes refuses only a run that has sent nothing yet."""
+        if ending.outcome is not Outcome.REFUSED:
+            return ending
+        if troubles and (self.healed or self._unproven()):
+            return self._unfixed(troubles, ending.text)
+        return Ending(ending.outcome, f"{ending.text} {self._done_so_far()}")
+
+    def _unfixed(self, troubles: Sequence[Found], forbidden: str = "") -> Ending:
         left = listed([str(found.finding).rstrip(".") for found in troubles])
         if self.journal.run.order.look_only:
             return Ending(Outcome.FOUND, f"Found: {left}.")
@@ -277,8 +285,8 @@ class Recovery:
             ""
             if not self.tried or not hopeless
             else (
-                f" Every fix that opsbot knows was tried. Tell the vendor's support (enterprise@travis-ci.com) the "
-                f"causes {listed(hopeless)} and run {self.journal.run.id}."
+                f" {forbidden or 'Every fix that opsbot knows was tried.'} Tell the vendor's support "
+                f"(enterprise@travis-ci.com) the causes {listed(hopeless)} and run {self.journal.run.id}."
             )
         )
         alone = outcome is Outcome.UNFIXED and not self.tried and not any(found.finding.fixes for found in troubles)
@@ -317,7 +325,7 @@ class Recovery:
             pairs: list[tuple[Found | None, Fix]] = [(None, fix) for fix in plan.fixes]
             result = self._go(no, pairs, {fix.id + fix.target.key: self._action_way(action, fix) for fix in plan.fixes})
             if isinstance(result, Ending):
-                return result
+                return self._with_what_was_done(result)
             if result is Result.HEALED:
                 return Ending(Outcome.DONE, self._done_so_far().replace("Fixed", "Done"))
             if result not in (Result.ALTERED, Result.NOT_BEGUN):
@@ -415,9 +423,7 @@ class Recovery:
         asked = self.journal.write(f"asked.{no}", lambda tx: self._put(tx, no, plan, self.policy.strictest(plan)))
         until = datetime.fromisoformat(asked["until"])
         if asked["needs"] is None:
-            return Ending(
-                Outcome.REFUSED, f"Not allowed here ({asked['rule']}): {plan_title(plan)}. {self._done_so_far()}"
-            )
+            return Ending(Outcome.REFUSED, f"Not allowed here ({asked['rule']}): {plan_title(plan)}.")
         if asked["needs"] == 0:
             return None
         answer = self.journal.wait(f"answer.{no}", lambda tx: self._answer(tx, no, until), self._wake_at(no, until))

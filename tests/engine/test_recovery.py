@@ -205,6 +205,46 @@ def test_forbidden_is_refused_and_names_the_rule(database: str) -> None:
         assert made.sent() == []
 
 
+def test_a_forbidden_remainder_is_no_refusal_of_what_was_done(database: str) -> None:
+    """Tapping did not help, and the screw is forbidden: unfixed, with the rule, and nobody reads that all was tried."""
+    with room(database, rules=(Rule("policy[0]", None, action="lamp.screw"),)) as made:
+        made.set_to_work()
+        run = made.order()
+        made.click(made.asked(run), BO)
+        ended = made.ended(run)
+        assert ended.outcome is Outcome.UNFIXED
+        for said in (
+            "hall: Tap the lamp",
+            "policy[0]: forbidden",
+            "Screw the bulb in",
+            "enterprise@travis-ci.com",
+            "lamp.dark",
+        ):
+            assert said in ended.summary
+        assert "Every fix that opsbot knows was tried" not in ended.summary
+        assert made.sent("untap") == ["tap"]
+
+
+def test_a_forbidden_remainder_does_not_hide_what_was_healed(database: str) -> None:
+    """The hall is lit by tapping; in the attic that did not help, and nothing else is allowed."""
+    with room(database, rules=(Rule("policy[0]", None, action="lamp.screw"),)) as made:
+        light(made, "attic", "dark")
+
+        def tapped(machine: str, command: str) -> Output:
+            if command == "tap" and machine == "hall":
+                light(made, machine, "bright")
+            return Output(0)
+
+        made.machines.on_send = tapped
+        made.set_to_work()
+        run = made.order()
+        made.click(made.asked(run), BO)
+        ended = made.ended(run)
+        assert ended.outcome is Outcome.PARTLY_FIXED
+        assert "Fixed: hall: Tap the lamp" in ended.summary
+        assert "policy[0]: forbidden" in ended.summary
+
+
 def test_a_forbidden_fix_gives_way_to_the_next_gentlest(database: str) -> None:
     with room(database, rules=(Rule("policy[0]", None, action="lamp.tap"),)) as made:
         made.machines.on_send = lights_it(made)
