@@ -35,6 +35,10 @@ ANSWERS = {
     Kind.HAND: (Verdict.DONE, Verdict.STOP),
 }
 
+# They order a change, or keep one from the person who asked: never that person's to say, by any route. `done` and
+# `stop` order nothing that others have not agreed to: they tell what a person saw, or end the run.
+OF_OTHERS = (Verdict.APPROVE, Verdict.DECLINE, Verdict.AGAIN)
+
 
 @dataclass(frozen=True)
 class Ask:

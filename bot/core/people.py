@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,14 @@ class Actor:
 
     def same_person(self, other: "Actor") -> bool:
         return (self.team, self.user) == (other.team, other.user)
+
+
+class Part(Enum):
+    """What somebody did in a run: asked for it, decided in it, or typed in it as another person (`--as`)."""
+
+    ASKED = "asked"
+    DECIDED = "decided"
+    TYPED = "typed"
 
 
 @dataclass(frozen=True)

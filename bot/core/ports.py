@@ -12,7 +12,7 @@ from bot.core.command import Command
 from bot.core.docker import Program
 from bot.core.keeping import Backup, Piece, Proof
 from bot.core.outcome import Outcome
-from bot.core.people import Actor, Person, Place
+from bot.core.people import Actor, Part, Person, Place
 from bot.core.question import Answer, Output, Question, Unanswered
 from bot.core.run import Order, Run
 from bot.core.shown import Shown
@@ -249,6 +249,14 @@ class Store(Protocol):
 
     def open_asks(self, tx: Tx, run: int) -> Sequence[int]:
         """The ids of the run's questions that nobody has answered."""
+        ...
+
+    def add_party(self, tx: Tx, run: int, who: Actor) -> bool:
+        """Keep who really typed something as another person in this run; False when that is kept already."""
+        ...
+
+    def parts(self, tx: Tx, run: int, who: Actor) -> frozenset[Part]:
+        """What this person did in the run, under their own name or, as TYPED, under another's."""
         ...
 
     # changes

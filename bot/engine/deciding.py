@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from bot.core.approval import Approval, Click, Kind, Verdict
+from bot.core.approval import OF_OTHERS, Approval, Click, Verdict
+from bot.core.people import Part
 from bot.core.ports import Claim, Durable, Store, Tx
 from bot.core.run import Run
 from bot.core.shown import Redactor
@@ -42,7 +43,7 @@ class Deciding:
 
     def _ruled(self, tx: Tx, click: Click, barred: str, deciders: tuple[str, ...]) -> Decided:
         approval = self.store.approval(tx, click.approval)
-        refusal = self._refusal(click, approval, barred, deciders)
+        refusal = self._refusal(click, approval, barred, deciders) or self._played(tx, click, approval)
         if approval is None or refusal:
             return self._refuse(tx, click, refusal)
         kept = replace(click, reason=self.redactor.show(click.reason))
@@ -55,18 +56,21 @@ class Deciding:
             return "there is no such question; the message may be very old"
         if barred:
             return barred
-        if click.actor.same_person(approval.requester) and approval.ask.kind is Kind.PLAN:
-            own = click.verdict is Verdict.APPROVE
-            return (
-                "you asked for this yourself, so somebody else has to decide"
-                if own
-                else (f"you asked for this yourself; withdraw it with `cancel {approval.ask.run}`")
-            )
+        if click.actor.same_person(approval.requester) and click.verdict in OF_OTHERS:
+            return _own(click.verdict, approval.ask.run)
         if not self.gate.may_decide(click.actor, deciders):
             return f"you are not one of the approvers{f' ({self.gate.approvers})' if str(self.gate.approvers) else ''}"
         if click.verdict is Verdict.DECLINE and not click.reason.strip():
             return "declining needs a reason, for the person who asked"
         return ""
+
+    def _played(self, tx: Tx, click: Click, approval: Approval | None) -> str:
+        """Who acted as another person in this run is a party of it, under their own name too."""
+        if approval is None or click.verdict not in OF_OTHERS:
+            return ""
+        if Part.TYPED not in self.store.parts(tx, approval.ask.run, click.actor):
+            return ""
+        return "you had a part in this run under another name, so somebody else has to decide"
 
     def _too_late(self, tx: Tx, click: Click) -> str:
         approval = self.store.approval(tx, click.approval)
@@ -102,3 +106,11 @@ class Deciding:
     def _wake(self, tx: Tx, run: Run) -> None:
         if run.task:
             self.durable.wake(tx, run.task)
+
+
+def _own(verdict: Verdict, run: int) -> str:
+    """Why the person who asked does not say this, and what they can do instead."""
+    if verdict is Verdict.DECLINE:
+        return f"you asked for this yourself; withdraw it with `cancel {run}`"
+    instead = " to send a change again; you may say that it was done, or stop" if verdict is Verdict.AGAIN else ""
+    return f"you asked for this yourself, so somebody else has to decide{instead}"

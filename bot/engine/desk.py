@@ -1,11 +1,11 @@
 """The front desk: everything people ask is a durable row before anybody says yes to it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from bot.core.approval import ANSWERS, Approval, Click, Verdict
+from bot.core.approval import ANSWERS, OF_OTHERS, Approval, Click, Verdict
 from bot.core.errors import Refused
 from bot.core.handler import Catalogue
-from bot.core.people import Actor, Place
+from bot.core.people import Actor, Part, Place
 from bot.core.ports import Durable, Store, Tx
 from bot.core.request import Ask, Request, Vocabulary
 from bot.core.run import Order, Verb
@@ -42,19 +42,29 @@ class Desk:
     redactor: Redactor
     answers: Answers
 
-    def file(self, request: Request, actor: Actor, place: Place | None, key: str) -> Filed:
-        """File what somebody said; the key is its delivery's own (trigger_id, event_id), so that it counts once."""
-        if request.ask in DECIDES:
-            return self._typed_decision(request, actor, place, key)
+    def file(
+        self, request: Request, actor: Actor, place: Place | None, key: str, typed_by: Actor | None = None
+    ) -> Filed:
+        """File what somebody said; the key is its delivery's own (trigger_id, event_id), so that it counts once.
+
+        `typed_by` is who was really at the keyboard, where somebody acts as another person.
+        """
         with self.durable.transaction() as tx:
+            if verdict := DECIDES.get(request.ask):
+                said = Click(0, verdict, actor, request.because, place=place)
+                return self._typed_decision(tx, request, said, key, typed_by)
             if request.ask in (Ask.RUN, Ask.STATUS):
-                return self._order(tx, order_of(request, actor, place), key)
+                return self._order(tx, order_of(request, actor, place), key, typed_by)
             return self._question(tx, request, actor, place, key)
 
     def click(self, click: Click, key: str) -> Filed:
         """File a decision; who pressed it is checked by a worker, and the row decides."""
         with self.durable.transaction() as tx:
             return self._click(tx, click, key)
+
+    def parts(self, run: int, who: Actor) -> frozenset[Part]:
+        with self.durable.transaction() as tx:
+            return self.store.parts(tx, run, who)
 
     def approval(self, number: int) -> Approval | None:
         with self.durable.transaction() as tx:
@@ -70,13 +80,15 @@ class Desk:
         with self.durable.transaction() as tx:
             self.store.audit(tx, "refused", actor, {"why": self.redactor.show(why)})
 
-    def _order(self, tx: Tx, order: Order, key: str) -> Filed:
+    def _order(self, tx: Tx, order: Order, key: str, typed_by: Actor | None) -> Filed:
         body = {"order": self.redactor.show(order), **_from(order.actor, order.place)}
         if (filed := self.store.accept(tx, key, "order", body, order.actor)) is None:
             return Filed(None, True, "You have asked this already; it is under way.")
         run = self.store.start(tx, order)
         task = self.durable.spawn(tx, "order", {"run": run, "request": filed}, f"order:{key}")
         self.store.attach(tx, run, task or "")
+        if typed_by:
+            self.store.add_party(tx, run, typed_by)
         return Filed(run, False, self.redactor.show(f"On it: {order} (run {run})."))
 
     def _question(self, tx: Tx, request: Request, actor: Actor, place: Place | None, key: str) -> Filed:
@@ -92,18 +104,17 @@ class Desk:
             self.durable.spawn(tx, "click", {"request": filed}, f"click:{key}")
         return Filed(None, filed is None, "Your decision is being counted.")
 
-    def _typed_decision(self, request: Request, actor: Actor, place: Place | None, key: str) -> Filed:
+    def _typed_decision(self, tx: Tx, request: Request, said: Click, key: str, typed_by: Actor | None) -> Filed:
         """`approve 12` means the plan of run 12 that is open now."""
-        with self.durable.transaction() as tx:
-            verdict = DECIDES[request.ask]
-            approval = next(iter(self._open(tx, request.number or 0, verdict)), None)
-            if approval is None and self.store.run(tx, request.number or 0) is None:
-                raise Refused(f"There is no run {request.number}; `runs` lists the latest.")
-            if approval is None:
-                raise Refused(
-                    f"Run {request.number} waits for no such decision; `show {request.number}` says where it is."
-                )
-            return self._click(tx, Click(approval.id, verdict, actor, request.because, place=place), key)
+        run = request.number or 0
+        approval = next(iter(self._open(tx, run, said.verdict)), None)
+        if approval is None and self.store.run(tx, run) is None:
+            raise Refused(f"There is no run {run}; `runs` lists the latest.")
+        if approval is None:
+            raise Refused(f"Run {run} waits for no such decision; `show {run}` says where it is.")
+        if typed_by and not self.store.add_party(tx, run, typed_by) and said.verdict in OF_OTHERS:
+            raise Refused("You had a part in this run yourself, so somebody else has to decide.")
+        return self._click(tx, replace(said, approval=approval.id), key)
 
     def _open(self, tx: Tx, run: int, verdict: Verdict) -> list[Approval]:
         found = (self.store.approval(tx, number) for number in self.store.open_asks(tx, run))

@@ -14,7 +14,7 @@ from typing import Any
 from bot.adapters.console import Console
 from bot.core.errors import Refused
 from bot.core.outcome import Outcome
-from bot.core.people import Actor, Place
+from bot.core.people import Actor, Part, Place
 from bot.core.request import Ask, Request, Vocabulary
 from bot.core.run import Run
 from bot.core.story import Event
@@ -77,6 +77,7 @@ class FakeDesk:
 
     filed: list[tuple[Request, Actor]] = field(default_factory=list)
     asked: list[tuple[Request, Actor]] = field(default_factory=list)
+    typed: set[tuple[int, str]] = field(default_factory=set)
     turned_away: list[tuple[Actor | None, str]] = field(default_factory=list)
     runs: dict[int, Run] = field(default_factory=dict)
     events: dict[int, list[Event]] = field(default_factory=dict)
@@ -86,15 +87,20 @@ class FakeDesk:
     looked: int = 0
     guard: threading.Lock = field(default_factory=threading.Lock)
 
-    def file(self, request: Request, actor: Actor, place: Place | None, key: str) -> Filed:
+    def file(
+        self, request: Request, actor: Actor, place: Place | None, key: str, typed_by: Actor | None = None
+    ) -> Filed:
         assert place is None
         assert key.startswith("cli:")
         if self.broken:
             raise self.broken
         self.filed.append((request, actor))
-        if request.ask in (Ask.APPROVE, Ask.DECLINE):
+        run = request.number or len(self.runs) + 1
+        if typed_by:
+            self.typed.add((run, typed_by.user))
+        if request.ask in (Ask.APPROVE, Ask.DECLINE, Ask.DONE, Ask.AGAIN, Ask.STOP):
             if self.counts:
-                self.tell(request.number or 0, *decision(actor.user, request.ask.value))
+                self.tell(run, *decision(actor.user, request.ask.value))
             return Filed(None, False, "Your decision is being counted.")
         number = self.begin(actor, request)
         for kind, data in self.then:
@@ -114,6 +120,12 @@ class FakeDesk:
             runs = [{"run": 1, "order": "diagnose all", "by": ANA, "state": "running", "outcome": None}]
             return Said("run 1: diagnose all", {"runs": runs})
         return Said(f"{request.ask.value}: answered")
+
+    def parts(self, run: int, who: Actor) -> frozenset[Part]:
+        asked = run in self.runs and self.runs[run].order.actor.user == who.user
+        told = [event.data["by"] for event in self.events.get(run, ()) if event.kind == "decision"]
+        did = {Part.ASKED: asked, Part.DECIDED: who.user in told, Part.TYPED: (run, who.user) in self.typed}
+        return frozenset(part for part, true in did.items() if true)
 
     def refused(self, actor: Actor | None, why: str) -> None:
         self.turned_away.append((actor, why))

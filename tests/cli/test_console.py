@@ -178,6 +178,20 @@ def test_two_approvals_of_one_person_are_one(stage: Console, desk: FakeDesk, pat
     assert len(desk.filed) == 1
 
 
+def test_who_played_is_known_after_a_restart(desk: FakeDesk, path: Path) -> None:
+    with serving(desk, path, {ME: ANA}, impersonate=True):
+        say(path, "restart worker-1 because it hangs", **{"as": BO})
+    with serving(desk, path, {ME: ANA}, impersonate=True):
+        (line,) = say(path, "approve 1")
+    assert "you had a part in this run yourself" in line["text"]
+    assert len(desk.filed) == 1
+
+
+def test_an_approver_may_approve_the_next_plan_of_a_run_too(stage: Console, desk: FakeDesk, path: Path) -> None:
+    desk.begin(Actor(TEAM, BO))
+    assert [say(path, "approve 1")[0]["event"] for _ in range(2)] == ["decision", "decision"]
+
+
 def test_nobody_may_play_two_people_to_try_things_out(desk: FakeDesk, path: Path) -> None:
     with serving(desk, path, {}, impersonate=True):
         say(path, "restart worker-1 because it hangs", **{"as": ANA})
@@ -220,6 +234,16 @@ def test_who_asked_cannot_approve(mapped: Console, desk: FakeDesk, path: Path) -
     assert "you asked for this yourself" in line["text"]
     assert desk.filed == []
     assert len(desk.turned_away) == 1
+
+
+@pytest.mark.parametrize(("said", "allowed"), [("again 1", False), ("done 1", True), ("stop 1", True)])
+def test_who_asked_says_what_became_of_a_change_but_does_not_send_it_again(
+    mapped: Console, desk: FakeDesk, path: Path, said: str, allowed: bool
+) -> None:
+    desk.begin(Actor(TEAM, ANA))
+    (line,) = say(path, said)
+    assert line["event"] == ("decision" if allowed else "error")
+    assert len(desk.filed) == (1 if allowed else 0)
 
 
 def test_a_decision_that_does_not_count_says_so(

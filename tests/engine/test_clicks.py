@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from bot.core.errors import LeaseLost
+from bot.core.errors import LeaseLost, Refused
 from bot.core.outcome import Outcome
+from bot.core.people import Part
 from bot.core.question import Output
 from bot.core.request import Ask, Request
-from tests.engine.lamps import ANA, BO, Room, light, room, until
+from tests.engine.lamps import ANA, BO, CY, Room, light, room, until
 
 pytestmark = pytest.mark.parametrize("postgres_server", ["18"], indirect=True)
 
@@ -64,6 +65,25 @@ def test_a_click_counted_before_a_crash_is_not_called_too_late(forgetful: tuple[
     assert died
     assert told(made) == []
     assert audited(made, "refused") == 0
+
+
+def test_who_typed_as_another_person_is_a_party_by_every_route(database: str) -> None:
+    """Bo orders as Ana; then Bo's own click in Slack, and words typed as Cy, count as little as the requester's."""
+    with room(database) as made:
+        made.set_to_work()
+        order = Request(Ask.RUN, "diagnose", "darkness", site="home")
+        run = made.desk.file(order, ANA, None, made.key(), BO).run or 0
+        ask = made.asked(run)
+        assert made.desk.parts(run, BO) == {Part.TYPED}
+        assert made.desk.parts(run, ANA) == {Part.ASKED}
+        made.click(ask, BO)
+        until(lambda: audited(made, "refused") == 1, 10, "it is on record")
+        assert "under another name" in told(made)[0]
+        with pytest.raises(Refused, match="You had a part in this run yourself"):
+            made.desk.file(Request(Ask.APPROVE, number=run), CY, None, made.key(), BO)
+        assert made.open_ask(run) == ask
+        made.click(ask, CY)
+        until(lambda: made.desk.parts(run, CY) == {Part.DECIDED}, 10, "somebody else decides")
 
 
 def test_an_answer_is_given_once(forgetful: tuple[Room, list[str]]) -> None:

@@ -341,6 +341,19 @@ def test_doubt_is_put_to_a_person_and_again_sends_once_more(lit: Room) -> None:
     assert lit.sent() == ["tap", "tap"]
 
 
+def test_who_asked_may_stop_a_doubt_but_not_send_again(lit: Room) -> None:
+    lit.machines.on_send = lambda machine, command: Output(None)
+    run = lit.order(by=BO)
+    lit.click(lit.asked(run), CY)
+    doubt = lit.doubt(run)
+    lit.click(doubt, BO, Verdict.AGAIN)
+    until(lambda: "to send a change again" in audited(lit), 5, "the refusal is on record")
+    assert lit.sent() == ["tap"]
+    lit.click(doubt, BO, Verdict.STOP)
+    assert lit.outcome(run) is Outcome.IN_DOUBT
+    assert lit.sent() == ["tap"]
+
+
 def test_doubt_can_be_answered_by_typing(lit: Room) -> None:
     def lost(machine: str, command: str) -> Output:
         light(lit, machine, "bright")

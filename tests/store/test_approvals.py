@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bot.adapters.store import Pool, Store
-from bot.core.approval import ANSWERS, Approval, Click, Kind, Verdict
+from bot.core.approval import Approval, Click, Kind, Verdict
 from bot.core.people import Actor, Place
 from tests.store.conftest import ANA, BOB, EVE
 
@@ -171,8 +171,8 @@ def test_a_plan_that_is_not_the_stored_one_cannot_be_approved(pool: Pool, store:
     assert decide(pool, store, click(approval)) is not None
 
 
-@pytest.mark.parametrize("verdict", ANSWERS[Kind.DOUBT])
-def test_a_doubt_may_be_answered_by_who_asked(
+@pytest.mark.parametrize("verdict", [Verdict.DONE, Verdict.STOP])
+def test_who_asked_may_say_what_became_of_it(
     pool: Pool, store: Store, begin: Begin, put: Put, verdict: Verdict
 ) -> None:
     approval = put(begin(), kind=Kind.DOUBT)
@@ -180,6 +180,37 @@ def test_a_doubt_may_be_answered_by_who_asked(
     answered = decide(pool, store, click(approval, verdict, ANA))
     assert answered is not None
     assert (answered.state, answered.decided_by) == (verdict.value, (ANA,))
+
+
+def test_who_asked_cannot_have_a_change_sent_again(pool: Pool, store: Store, begin: Begin, put: Put) -> None:
+    approval = put(begin(), kind=Kind.DOUBT)
+    assert decide(pool, store, click(approval, Verdict.AGAIN, ANA)) is None
+    own = b'INSERT INTO opsbot.decisions (approval_id, team, "user", via, verdict, reason, members) VALUES '
+    row = b"(%s, 'T1', 'UANA', 'slack', 'again', '', '{}')"
+    with pytest.raises(psycopg.Error, match="cannot decide it"), pool.connection() as tx:
+        tx.execute(own + row, [approval.id])
+    decided = decide(pool, store, click(approval, Verdict.AGAIN, BOB))
+    assert decided is not None
+    assert decided.decided_by == (BOB,)
+
+
+def test_who_typed_as_another_person_orders_nothing_in_that_run(
+    pool: Pool, store: Store, begin: Begin, put: Put
+) -> None:
+    run = begin()
+    approval = put(run)
+    with pool.connection() as tx:
+        assert store.add_party(tx, run, BOB)
+        assert not store.add_party(tx, run, BOB)
+    assert decide(pool, store, click(approval)) is None
+    row = (
+        b'INSERT INTO opsbot.decisions (approval_id, team, "user", via, verdict, reason, members) '
+        b"VALUES (%s, 'T1', 'UBOB', 'cli', 'approve', '', '{}')"
+    )
+    with pytest.raises(psycopg.Error, match="had a part"), pool.connection() as tx:
+        tx.execute(row, [approval.id])
+    assert decide(pool, store, click(put(begin()))) is not None, "in another run he does"
+    assert decide(pool, store, click(approval, actor=EVE)) is not None
 
 
 def test_a_thousand_hands_and_one_decision(pool: Pool, store: Store, begin: Begin, put: Put) -> None:
@@ -279,7 +310,7 @@ def test_the_schema_refuses_the_requester_and_a_second_voice(pool: Pool, begin: 
                 [approval.id, user],
             )
 
-    with pytest.raises(psycopg.Error, match=r"who asked for approval \d+ cannot decide it"):
+    with pytest.raises(psycopg.Error, match=r"who had a part in approval \d+ cannot decide it"):
         insert("UANA")
     insert("UBOB")
     with pytest.raises(psycopg.errors.UniqueViolation):

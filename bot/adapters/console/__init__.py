@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 
 from bot.adapters.console.server import Gone, Line, Server
 from bot.core.errors import NotUnderstood, Permanent, Refused
-from bot.core.people import Actor, Place, person_of
+from bot.core.people import Actor, Part, Place, person_of
 from bot.core.request import Ask, Request
 from bot.core.run import Run
 from bot.core.story import Event
@@ -30,12 +30,17 @@ COUNTED_WITHIN: Final = 10.0  # seconds in which a decision is normally counted
 STARTS: Final = (Ask.RUN, Ask.STATUS)
 LOOKS: Final = (Ask.HELP, Ask.RUNS, Ask.SHOW, Ask.CAN, Ask.STATUS)
 DECIDES: Final = (Ask.APPROVE, Ask.DECLINE, Ask.DONE, Ask.AGAIN, Ask.STOP)
+ORDERS: Final = (Ask.APPROVE, Ask.DECLINE, Ask.AGAIN)  # what nobody says who had a part in the run
 
 
 class Desk(Protocol):
     """What takes orders, decisions and questions; each is committed before it is answered."""
 
-    def file(self, request: Request, actor: Actor, place: Place | None, key: str) -> Filed: ...
+    def file(
+        self, request: Request, actor: Actor, place: Place | None, key: str, typed_by: Actor | None = None
+    ) -> Filed: ...
+
+    def parts(self, run: int, who: Actor) -> frozenset[Part]: ...
 
     def now(self, request: Request, actor: Actor) -> Said: ...
 
@@ -52,6 +57,10 @@ class Peer:
 
     def actor(self, team: str) -> Actor:
         return Actor(team, self.played or self.user or f"uid:{self.uid}", "cli")
+
+    def real(self, team: str) -> Actor | None:
+        """The person at the keyboard. A uid that nobody is mapped to may play everybody: to try things out."""
+        return Actor(team, self.user, "cli") if self.user else None
 
     @property
     def anybody(self) -> bool:
@@ -93,7 +102,6 @@ class Console:
         self.may_decide = may_decide
         self.pace = pace
         self.stopping = threading.Event()
-        self._parties = _Parties()
         self._server: Server | None = None
 
     def start(self) -> None:
@@ -171,10 +179,9 @@ class Console:
         return replace(request, because=f"{request.because} (typed by {peer})".strip())
 
     def _start(self, request: Request, peer: Peer, gone: Gone, note: str, detach: bool) -> Iterator[Line]:
-        filed = self.desk.file(request, peer.actor(self.team), None, f"cli:{uuid.uuid4()}")
+        filed = self._file(request, peer)
         if filed.run is None:
             raise Permanent(filed.text)
-        self._parties.add(filed.run, peer)
         yield {"event": "run", "run": filed.run, "text": filed.text + note}
         if not detach:
             yield from self._watch(filed.run, 0, gone)
@@ -184,16 +191,25 @@ class Console:
     def _decide(self, request: Request, peer: Peer, gone: Gone) -> Iterator[Line]:
         run, actor = request.number or 0, peer.actor(self.team)
         known = self._known(run)
-        if self._parties.has(run, peer) or (peer.played and peer.user == known.order.actor.user):
-            self._refuse(peer, "you had a part in this run yourself, so somebody else has to decide")
-        if known.order.actor.same_person(actor):
-            self._refuse(peer, f"you asked for this yourself, so somebody else has to decide; or `cancel {run}`")
+        if request.ask in ORDERS:
+            self._refuse_parties(peer, actor, known)
         if why := self.may_decide(actor):
             self._refuse(peer, why)
         after = max((event.no for event in self.events(run, 0)), default=0)
-        filed = self.desk.file(request, actor, None, f"cli:{uuid.uuid4()}")
-        yield from self._counted(run, actor, after, gone, filed)
-        self._parties.add(run, peer)
+        yield from self._counted(run, actor, after, gone, self._file(request, peer))
+
+    def _refuse_parties(self, peer: Peer, actor: Actor, run: Run) -> None:
+        """Who had a part in a run orders no change in it, under whatever name."""
+        parts = self.desk.parts(run.id, real) if (real := peer.real(self.team)) else frozenset()
+        if Part.TYPED in parts or (peer.played and parts):
+            self._refuse(peer, "you had a part in this run yourself, so somebody else has to decide")
+        if run.order.actor.same_person(actor):
+            self._refuse(peer, f"you asked for this yourself, so somebody else has to decide; or `cancel {run.id}`")
+
+    def _file(self, request: Request, peer: Peer) -> Filed:
+        """Committed with who was really at the keyboard, where that is another person."""
+        played = peer.real(self.team) if peer.played not in (None, peer.user) else None
+        return self.desk.file(request, peer.actor(self.team), None, f"cli:{uuid.uuid4()}", played)
 
     def _counted(self, run: int, actor: Actor, after: int, gone: Gone, filed: Filed) -> Iterator[Line]:
         """The decision as the run's story tells it: a worker has counted it then."""
@@ -245,24 +261,6 @@ class Console:
                 return
             if gone.wait(self.pace):
                 return
-
-
-class _Parties:
-    """Who really was at the keyboard in which run: one person who plays two is still one."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._of: dict[int, set[str]] = {}
-
-    def add(self, run: int, peer: Peer) -> None:
-        """A uid that nobody is mapped to may play everybody: that is what trying things out is."""
-        if peer.user:
-            with self._guard:
-                self._of.setdefault(run, set()).add(peer.user)
-
-    def has(self, run: int, peer: Peer) -> bool:
-        with self._guard:
-            return peer.user in self._of.get(run, ())
 
 
 def _line(event: Event) -> Line:

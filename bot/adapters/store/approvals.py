@@ -10,7 +10,7 @@ from bot.adapters.store import letters, values
 from bot.adapters.store.queries import Queries
 from bot.adapters.store.values import rows, text
 from bot.core.approval import Approval, Ask, Click, Kind
-from bot.core.people import Actor, Place
+from bot.core.people import Actor, Part, Place
 from bot.core.ports import Tx
 
 SQL = Queries("approvals")
@@ -69,6 +69,13 @@ class Approvals:
         rows(tx).execute(SQL["lock_run"], {"approval": approval})
         if rows(tx).execute(SQL["withdraw"], {"approval": approval, "verdict": verdict}).fetchone():
             self._told(tx, approval)
+
+    def add_party(self, tx: Tx, run: int, who: Actor) -> bool:
+        return rows(tx).execute(SQL["add_party"], {"run": run, **values.columns(who)}).fetchone() is not None
+
+    def parts(self, tx: Tx, run: int, who: Actor) -> frozenset[Part]:
+        found = rows(tx).execute(SQL["parts"], {"run": run, **values.columns(who)})
+        return frozenset(Part(row["part"]) for row in found)
 
     def _told(self, tx: Tx, approval: int) -> Approval | None:
         letters.approval(rows(tx), approval, self.approvals_channel)

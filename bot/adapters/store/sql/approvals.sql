@@ -44,7 +44,9 @@ UPDATE opsbot.approvals a
    AND a.expires_at > clock_timestamp()
    AND %(verdict)s = ANY (CASE a.kind WHEN 'plan' THEN '{approve,decline}'::text[]
                                       WHEN 'hand' THEN '{done,stop}' ELSE '{done,again,stop}' END)
-   AND (a.kind <> 'plan' OR a.requester_team || '/' || a.requester_user <> %(voter)s)
+   AND (%(verdict)s <> ALL ('{approve,decline,again}') OR a.requester_team || '/' || a.requester_user <> %(voter)s)
+   AND (%(verdict)s <> ALL ('{approve,decline,again}') OR NOT EXISTS (
+        SELECT FROM opsbot.parties p WHERE p.run_id = a.run_id AND p.team || '/' || p."user" = %(voter)s))
    AND %(voter)s <> ALL (a.voters)
    AND (a.nonce = %(nonce)s::text OR %(nonce)s::text IS NULL AND %(message)s::text IS NULL)
    AND (%(message)s::text IS NULL OR a.message IS NULL
@@ -56,6 +58,18 @@ RETURNING id
 -- name: keep_decision
 INSERT INTO opsbot.decisions (approval_id, team, "user", via, verdict, reason, members)
 VALUES (%(approval)s, %(team)s, %(user)s, %(via)s, %(verdict)s, %(reason)s, %(members)s)
+
+-- name: add_party
+INSERT INTO opsbot.parties (run_id, team, "user") VALUES (%(run)s, %(team)s, %(user)s)
+ON CONFLICT DO NOTHING RETURNING run_id
+
+-- name: parts
+SELECT 'asked' AS part FROM opsbot.runs WHERE id = %(run)s AND (team, "user") = (%(team)s, %(user)s)
+UNION
+SELECT 'typed' FROM opsbot.parties WHERE run_id = %(run)s AND (team, "user") = (%(team)s, %(user)s)
+UNION
+SELECT 'decided' FROM opsbot.decisions d JOIN opsbot.approvals a ON a.id = d.approval_id
+ WHERE a.run_id = %(run)s AND (d.team, d."user") = (%(team)s, %(user)s)
 
 -- name: expire
 UPDATE opsbot.approvals SET state = 'expire', decided_at = clock_timestamp()
