@@ -132,10 +132,17 @@ def watch(context: typer.Context, number: RunNumber, json: Json = False, config:
 
 @app.command()
 def approve(
-    context: typer.Context, number: RunNumber, json: Json = False, played: As = None, config: Config = None
+    context: typer.Context,
+    number: RunNumber,
+    plan: Annotated[
+        str, typer.Argument(metavar="[PLAN]", help="Its first characters, where the run has put several.")
+    ] = "",
+    json: Json = False,
+    played: As = None,
+    config: Config = None,
 ) -> None:
     """Approve the plan that a run waits with; whoever asked cannot."""
-    _say(context, config, f"approve {number}", json, played)
+    _say(context, config, f"approve {number} {plan}".rstrip(), json, played)
 
 
 @app.command()

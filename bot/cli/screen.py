@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bot.cli.kept import keep
+from bot.core.approval import SHORTEST_DIGEST
 from bot.core.story import KINDS, Event
 from bot.engine.answers import event_line
 
@@ -148,7 +149,8 @@ def _plan_whole(line: Line) -> Iterator[str]:
         yield f"  undo: {fix['undo']}" if fix["undo"] else ""
     yield f"rule: {line['rule']}; open until {line['expires']}"
     if line["needs"] > 0:
-        yield f"another person decides, in Slack or with `opsbot approve {line['run']}`"
+        words = f"opsbot approve {line['run']} {line['digest'][:SHORTEST_DIGEST]}"
+        yield f"another person decides, in Slack or with `{words}`"
 
 
 _BELOW: Final[dict[str, Callable[[Line], Iterable[str]]]] = {

@@ -39,6 +39,9 @@ ANSWERS = {
 # `stop` order nothing that others have not agreed to: they tell what a person saw, or end the run.
 OF_OTHERS = (Verdict.APPROVE, Verdict.DECLINE, Verdict.AGAIN)
 
+PLAN_IN_MESSAGE = 8_000  # characters of a plan that one message shows whole; Slack takes about 12,000 of all blocks
+SHORTEST_DIGEST = 6  # characters of a digest that name a plan, where a run may have put several
+
 
 @dataclass(frozen=True)
 class Ask:
@@ -55,6 +58,11 @@ class Ask:
     title: str
     text: str
     rule: str = ""
+
+    @property
+    def is_long(self) -> bool:
+        """Whether one message cannot show it whole."""
+        return len(self.text) > PLAN_IN_MESSAGE
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ class Request:
 
     RUN has `kind` (`diagnose`, `act`, `job`), `subject`, `targets`, `site`, `because`, and `argument` where an
     action is about something besides a machine, or a job about the number of a backup. SHOW, CANCEL, APPROVE and
-    DECLINE have `number` (a run), BACKUP and RESTORE that of a backup, DECLINE has `because`. CAN has `who` (user id)
-    and the rest of a RUN.
+    DECLINE have `number` (a run), BACKUP and RESTORE that of a backup, DECLINE has `because`, APPROVE may have the
+    beginning of a plan's digest as its `argument`. CAN has `who` (user id) and the rest of a RUN.
     """
 
     ask: Ask

@@ -22,7 +22,7 @@ RUNS_SHOWN = 10
 FIXED = (  # of `help`: what there is whatever the handlers are
     "`status`: a look at everything, nothing is offered",
     "`runs`, `show N`, `cancel N`: what runs, one of them, stop it",
-    "`approve N`, `decline N because TEXT`: decide the open plan of a run that somebody else asked for",
+    "`approve N [PLAN]`, `decline N because TEXT`: decide the open plan of a run that somebody else asked for",
     '`can @person "restart MACHINE"`: who may, and which rule says so',
     "`backups`, `backup show N`, `restore N`: what there is, one of them, how to restore it",
     "`done N`, `stop N`: answer run N, which waits for what somebody does by hand",

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from bot.core.approval import ANSWERS, OF_OTHERS, Approval, Click, Verdict
+from bot.core.approval import ANSWERS, OF_OTHERS, SHORTEST_DIGEST, Approval, Click, Verdict
 from bot.core.errors import Refused
 from bot.core.handler import Catalogue
 from bot.core.people import Actor, Part, Place
@@ -105,13 +105,15 @@ class Desk:
         return Filed(None, filed is None, "Your decision is being counted.")
 
     def _typed_decision(self, tx: Tx, request: Request, said: Click, key: str, typed_by: Actor | None) -> Filed:
-        """`approve 12` means the plan of run 12 that is open now."""
+        """`approve 12` means the only plan of run 12; where there were several, or it is long, `approve 12 3f2a91`."""
         run = request.number or 0
         approval = next(iter(self._open(tx, run, said.verdict)), None)
         if approval is None and self.store.run(tx, run) is None:
             raise Refused(f"There is no run {run}; `runs` lists the latest.")
         if approval is None:
             raise Refused(f"Run {run} waits for no such decision; `show {run}` says where it is.")
+        if said.verdict is Verdict.APPROVE:
+            _check_named(approval, request.argument)
         if typed_by and not self.store.add_party(tx, run, typed_by) and said.verdict in OF_OTHERS:
             raise Refused("You had a part in this run yourself, so somebody else has to decide.")
         return self._click(tx, replace(said, approval=approval.id), key)
@@ -119,6 +121,17 @@ class Desk:
     def _open(self, tx: Tx, run: int, verdict: Verdict) -> list[Approval]:
         found = (self.store.approval(tx, number) for number in self.store.open_asks(tx, run))
         return [each for each in found if each is not None and verdict in ANSWERS[each.ask.kind]]
+
+
+def _check_named(approval: Approval, said: str) -> None:
+    """Whether the words name this very plan: who typed `approve 12` may have read the one before, or half of it."""
+    ask = approval.ask
+    digest = ask.digest[:SHORTEST_DIGEST]
+    if said and not ask.digest.startswith(said):
+        raise Refused(f"Plan {said} of run {ask.run} is not open; the one that is now is {digest}: {ask.title}.")
+    if not said and (ask.no > 1 or ask.is_long):
+        why = "its plan is long" if ask.is_long else "it has put several plans"
+        raise Refused(f"Run {ask.run}: {why}. Read it, then say `approve {ask.run} {digest}`.")
 
 
 def order_of(request: Request, actor: Actor, place: Place | None) -> Order:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from slack_sdk.models.blocks import ButtonElement, InputBlock, PlainTextInputElement, PlainTextObject
 
-from bot.core.approval import Approval, Kind, Verdict
+from bot.core.approval import PLAN_IN_MESSAGE, Approval, Kind, Verdict
 from bot.core.run import Run
 from bot.slack import mrkdwn
 from bot.slack.blocks import (
@@ -29,7 +29,6 @@ from bot.slack.blocks import (
     section,
 )
 
-PLAN_IN_MESSAGE: Final = 8_000  # characters of plan; about 12,000 of all blocks together are Slack's limit
 PAGE: Final = 9_000  # characters of plan on one page of the dialog
 LONGEST_REASON: Final = 500
 
@@ -87,7 +86,7 @@ def plan(approval: Approval, now: datetime, run: Run | None = None, call: Collec
     """May this plan be applied? Whole plan and buttons; when it does not fit, Review alone, and a file beside it."""
     ask = approval.ask
     paper = Paper(_revision(approval), people_of(run, approval), room=12_000)
-    fits = len(ask.text) <= PLAN_IN_MESSAGE
+    fits = not ask.is_long
     open_ = approval.state == "open"
     paper.header(f"{'🔐 Approval needed' if open_ else _closed_word(approval)}: run {ask.run}")
     paper.section(f"*{paper.fit(ask.title, 600)}*")
@@ -119,7 +118,7 @@ def _to_a_person(
 ) -> Message:
     ask = approval.ask
     paper = Paper(_revision(approval), people_of(run, approval), room=12_000)
-    fits = len(ask.text) <= PLAN_IN_MESSAGE
+    fits = not ask.is_long
     open_ = approval.state == "open"
     paper.header(f"{' '.join(word) if open_ else _closed_word(approval)}: run {ask.run}")
     paper.section(f"*{paper.fit(ask.title, 600)}*")

@@ -4,7 +4,7 @@ diagnose SITUATION [MACHINE …] [on SITE]         SITUATION alone is enough
 ACTION MACHINE [MACHINE …] because TEXT [on SITE]
 ACTION NAME because TEXT [on SITE]               for an action about a login or the like
 JOB [on SITE] · JOB N [on SITE]                 N for a job about the number of a backup
-status [on SITE] · runs · show N · cancel N · approve N · decline N because TEXT
+status [on SITE] · runs · show N · cancel N · approve N [PLAN] · decline N because TEXT
 can @PERSON "ACTION MACHINE" [on SITE] · help [WORD]
 backups [on SITE] · backup show N · restore N [because TEXT] · restore over N because TEXT
 """
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from bot.core.approval import SHORTEST_DIGEST
 from bot.core.errors import NotUnderstood
 from bot.core.request import Ask, Request, Vocabulary
 
@@ -215,12 +216,15 @@ def _runs(sentence: _Sentence) -> Request:
 def _numbered(sentence: _Sentence) -> Request:
     ask = Ask(sentence.verb)
     said = [each for each in sentence.words[1:] if each.lower() != "run"]
+    digest = said.pop().lower() if ask is Ask.APPROVE and len(said) == 2 else ""
+    if digest and not re.fullmatch(rf"[0-9a-f]{{{SHORTEST_DIGEST},64}}", digest):
+        raise NotUnderstood(f"{echo(digest)} is no plan: type the first characters of the one that you read.")
     number = said[0].removeprefix("#") if len(said) == 1 else ""
     if not re.fullmatch(r"[0-9]{1,9}", number):
         raise NotUnderstood(f"Which run? Say its number: `{ask.value} 12`. `runs` lists them.")
     if ask is Ask.DECLINE and not sentence.because:
         raise NotUnderstood(f"Say why, since the requester reads it: `{ask.value} {int(number)} because …`.")
-    return Request(ask, number=int(number), because=sentence.because)
+    return Request(ask, number=int(number), because=sentence.because, argument=digest)
 
 
 def _number_of(name: str, takes: str, rest: Sequence[str]) -> str:

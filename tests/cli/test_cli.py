@@ -130,8 +130,8 @@ def test_a_story_reads_like_one(served: Terminal, desk: FakeDesk) -> None:
         "      1. Restart the service: `sudo -n systemctl restart travis-worker`",
         "      undo: nothing to undo",
         "    rule: default for risk interrupts: 1 approval; open until 2026-01-01T00:30:00+00:00",
-        "    another person decides, in Slack or with `opsbot approve 1`",
-        "approve by <@U00BO>",
+        "    another person decides, in Slack or with `opsbot approve 1 012345`",
+        "approve by @U00BO",
         "FIXED: worker-1 is back",
     ]
     assert (ran.status, ran.err) == (0, "")

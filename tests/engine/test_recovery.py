@@ -5,7 +5,9 @@ from datetime import timedelta
 
 import pytest
 
+from bot.core import approval
 from bot.core.approval import Verdict
+from bot.core.errors import Refused
 from bot.core.fix import Risk
 from bot.core.outcome import Outcome
 from bot.core.question import Output
@@ -110,6 +112,41 @@ def test_declined_with_its_reason(lit: Room) -> None:
     assert ended.outcome is Outcome.DECLINED
     assert "there is a party" in ended.summary
     assert lit.sent() == []
+
+
+def typed(made: Room, run: int, digest: str = "") -> None:
+    made.desk.file(Request(Ask.APPROVE, number=run, argument=digest), CY, None, made.key())
+
+
+def test_a_typed_approval_names_the_plan_once_there_were_several(stubborn: Room) -> None:
+    run = stubborn.order()
+    first = stubborn.asked(run).ask.digest
+    typed(stubborn, run)
+    second = stubborn.plan_no(run, 2).ask.digest
+    sent = stubborn.sent()
+    with pytest.raises(
+        Refused, match=f"Run {run}: it has put several plans. Read it, then say `approve {run} {second[:6]}`"
+    ):
+        typed(stubborn, run)
+    with pytest.raises(
+        Refused, match=f"Plan {first[:6]} of run {run} is not open; the one that is now is {second[:6]}"
+    ):
+        typed(stubborn, run, first[:6])
+    assert stubborn.sent() == sent
+    typed(stubborn, run, second[:6])
+    assert stubborn.outcome(run) is not None
+    assert len(stubborn.sent()) > len(sent)
+
+
+def test_a_typed_approval_names_a_plan_that_no_message_shows_whole(lit: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(approval, "PLAN_IN_MESSAGE", 10)
+    run = lit.order()
+    digest = lit.asked(run).ask.digest
+    with pytest.raises(Refused, match=f"its plan is long. Read it, then say `approve {run} {digest[:6]}`"):
+        typed(lit, run)
+    assert lit.sent() == []
+    typed(lit, run, digest[:6])
+    assert lit.outcome(run) is Outcome.FIXED
 
 
 def test_silence_is_not_consent(database: str) -> None:
