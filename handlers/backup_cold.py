@@ -16,6 +16,7 @@ from handlers.toolbox import replicated
     each=Role.PLATFORM,
     says="Stop the platform's app, copy all its files while nothing writes, start it again",
     risk=Risk.INTERRUPTS,
+    makes="platform.cold-copy",
     proof="platform app not ready",
 )
 def backup_cold(_look: Look, machine: Target) -> Fix:

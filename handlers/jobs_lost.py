@@ -106,6 +106,7 @@ def reset_lost_jobs(look: Look, machine: Target) -> Fix:
     each=Role.PLATFORM,
     says="Cancel jobs whose messages are lost, instead of queueing them once more",
     risk=Risk.DATA,
+    makes="jobs.cancel",
     proof="jobs lost",
 )
 def end_lost_jobs(look: Look, machine: Target) -> Fix:

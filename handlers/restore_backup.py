@@ -18,6 +18,7 @@ PROOF = "platform app not ready"
     each=Role.PLATFORM,
     says="Restore a backup step by step into a platform that has no data",
     risk=Risk.DATA,
+    makes="platform.restore",
     proof=PROOF,
     takes="backup",
 )
@@ -30,6 +31,7 @@ def restore_backup(look: Look, machine: Target, number: str) -> Fix:
     each=Role.PLATFORM,
     says="Restore a backup step by step over the data that is there, which is backed up first",
     risk=Risk.DATA,
+    makes="platform.restore-over",
     proof=PROOF,
     takes="backup",
 )

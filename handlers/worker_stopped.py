@@ -34,7 +34,14 @@ def worker_stopped(look: Look, machine: Target) -> Iterator[Finding]:
     )
 
 
-@action("start", each=Role.WORKER, says="Start travis-worker", risk=Risk.INTERRUPTS, proof="worker stopped")
+@action(
+    "start",
+    each=Role.WORKER,
+    says="Start travis-worker",
+    risk=Risk.INTERRUPTS,
+    makes="worker.start",
+    proof="worker stopped",
+)
 def start(look: Look, machine: Target) -> Fix:
     now = worker.service(look, machine)
     if now.running or now.turning:

@@ -72,14 +72,15 @@ def onto_nothing(look: Look, machine: Target, number: str) -> Fix:
             f"{machine} has {found}, and `restore {number}` would overwrite them. When that is meant, say so: "
             f"`restore over {number} because …`; it takes a backup of them first"
         )
-    return _fix(look, machine, number, _TITLE.format(number), ())
+    return _fix(look, machine, "platform.restore", number, _TITLE.format(number), ())
 
 
 def over_what_is_there(look: Look, machine: Target, number: str) -> Fix:
     """For a platform with data, which is backed up first."""
     found = _there(look)
     title = f"Restore backup {number} step by step, OVER the {found} that are there" if found else _TITLE.format(number)
-    return _fix(look, machine, number, title, (TakeBackup("databases"),) if found else ())
+    first = (TakeBackup("databases"),) if found else ()
+    return _fix(look, machine, "platform.restore-over", number, title, first)
 
 
 def _there(look: Look) -> str:
@@ -88,12 +89,12 @@ def _there(look: Look) -> str:
     return ", ".join(name for name, count in found if count)
 
 
-def _fix(look: Look, machine: Target, number: str, title: str, first: tuple[Step, ...]) -> Fix:
+def _fix(look: Look, machine: Target, makes: str, number: str, title: str, first: tuple[Step, ...]) -> Fix:
     held = _held(look, number)
     steps = (*first, *_by_hand(look, machine, held))
     undo = "`restore over` the backup that is taken first" if first else "nothing was there before"
     return Fix(
-        id="platform.restore",
+        id=makes,
         title=title,
         target=machine,
         steps=steps,
