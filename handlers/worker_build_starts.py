@@ -55,6 +55,7 @@ CAUSES: Final = {
     says="Do the builds start that the worker takes?",
     unless=("broker.*", "docker.*"),
     runbook="https://docs.travis-ci.com/user/enterprise/worker-configuration/",
+    causes=tuple(each.id for each in CAUSES.values()),
 )
 def worker_cannot_start_builds(look: Look, machine: Target) -> Iterator[Finding]:
     look.together(worker.init_system(machine))

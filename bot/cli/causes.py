@@ -36,16 +36,20 @@ def causes(folders: Iterable[Path] = ()) -> list[Cause]:
 def _of(diagnosis: Diagnosis) -> Iterator[Cause]:
     for call in findings(diagnosis):
         names = (call.args[0].value,) if isinstance(call.args[0], ast.Constant) else diagnosis.causes
-        for name, severity in itertools.product(names, _severities(call.args[1])):
+        told = tuple(_severities(call.args[1])) or tuple(_severities(ast.parse(_source(diagnosis))))
+        for name, severity in itertools.product(names, told):
             yield Cause(str(name), severity, diagnosis.name, diagnosis.of)
 
 
 def findings(diagnosis: Diagnosis) -> Iterator[ast.Call]:
     """Where the diagnosis' own file makes findings, but not those of another diagnosis in it."""
-    file = Path(inspect.getfile(diagnosis.look))
-    for part in ast.parse(file.read_text(encoding="utf-8")).body:
+    for part in ast.parse(_source(diagnosis)).body:
         if not _is_another(part, diagnosis.look.__name__):
             yield from (each for each in ast.walk(part) if isinstance(each, ast.Call) and _makes_a_finding(each))
+
+
+def _source(diagnosis: Diagnosis) -> str:
+    return Path(inspect.getfile(diagnosis.look)).read_text(encoding="utf-8")
 
 
 def _makes_a_finding(call: ast.Call) -> bool:
@@ -53,7 +57,9 @@ def _makes_a_finding(call: ast.Call) -> bool:
 
 
 def _severities(word: ast.AST) -> Iterator[str]:
-    """Each one that it can be: `Severity.WARN if stays else Severity.BROKEN` is two."""
+    """Each one that it can be: `Severity.WARN if stays else Severity.BROKEN` is two. A word that names none was worked
+    out elsewhere in the file, from those that stand there.
+    """
     known = Severity.__members__
     return (each.attr for each in ast.walk(word) if isinstance(each, ast.Attribute) and each.attr in known)
 

@@ -11,4 +11,4 @@ def test_the_page_is_current() -> None:
 def test_every_cause_has_a_case() -> None:
     shown = runbooks.played()
     seen = {cause for each in shown.values() for cause in each.found}
-    assert {cause.id for cause in causes()} <= seen
+    assert {cause.id for cause in causes() if cause.diagnosis} <= seen, "the others are the engine's, and tested there"
