@@ -198,6 +198,73 @@ def test_a_machine_that_is_off(healthy: Installation, on: On) -> None:
     assert consumers(healthy, "worker-1") == 2
 
 
+@BOTH
+def test_what_a_worker_holds_that_hangs_runs_after_a_restart(healthy: Installation, on: On, name: str) -> None:
+    inject(healthy, f"{name} holds builds and does nothing")
+    pass_time(healthy, 600)
+    queue = healthy.broker.queue("builds.trusty")
+    assert queue is not None
+    assert (queue.unacked, builds(on, name), len(queue.ready)) == (2, 0, 0)
+    on(name).say(RESTART[name])
+    pass_time(healthy, 300)
+    assert (queue.unacked, len(queue.ready)) == (0, 0)
+
+
+@BOTH
+def test_a_pause_of_some_days_stands_far_back_in_the_log(healthy: Installation, on: On, name: str) -> None:
+    inject(healthy, f"{name} was paused some days ago")
+    assert "SIGUSR2" not in log(on, name)[-10_000:]
+    assert (active(on, name), consumers(healthy, name)) == (True, 0)
+    on(name).say(RESTART[name])
+    pass_time(healthy, 30)
+    assert consumers(healthy, name) == 2
+
+
+def test_a_unit_among_the_links_starts_at_boot(healthy: Installation, on: On) -> None:
+    inject(healthy, "worker-1 was installed without a network")
+    said = on("worker-1").say(sh("systemctl", "show", "travis-worker", "--property=UnitFileState,WantedBy"))
+    assert said.split() == ["UnitFileState=", "WantedBy=multi-user.target"]
+    on("worker-1").say(REBOOT)
+    pass_time(healthy, 60)
+    assert active(on, "worker-1")
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("has no image for builds", "couldn't select image"),
+        ("has more places than CPUs", "couldn't checkout CPUSets"),
+        ("puts builds back for ever", "no space left on device"),
+    ],
+)
+def test_builds_that_do_not_start_go_back(healthy: Installation, on: On, name: str, fault: str, says: str) -> None:
+    inject(healthy, f"{name} {fault}")
+    pass_time(healthy, 30)
+    assert says in log(on, name)
+    assert "couldn't start instance, attempting requeue" in log(on, name)
+
+
+@BOTH
+def test_without_scripts_builds_are_given_up(healthy: Installation, on: On, name: str) -> None:
+    inject(healthy, "platform-1 makes no build scripts")
+    page = sh("curl", "-sSk", "-o", "/dev/null", "-w", "%{http_code}", "https://travis.example.com/__build__/uptime")
+    assert on(name).say(page) == "502"
+    pass_time(healthy, 70)
+    assert "couldn't generate build script, erroring job" in log(on, name)
+    queue = healthy.broker.queue("builds.trusty")
+    assert queue is not None
+    assert (queue.unacked, len(queue.ready)) == (0, 0)
+
+
+@BOTH
+def test_a_build_that_started_later_stands_so_in_the_log(healthy: Installation, on: On, name: str) -> None:
+    inject(healthy, f"{name} had a build that did not start")
+    before, _, after = log(on, name).rpartition("attempting requeue")
+    assert before
+    assert "started instance" in after
+
+
 def test_every_fault_is_tried_by_its_name() -> None:
     """A fault of a worker comes with its cure: its name stands in a test here or beside."""
     tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
