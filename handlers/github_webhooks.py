@@ -30,6 +30,20 @@ LATEST = """
     FROM (SELECT created_at, created_at - lag(created_at) OVER (ORDER BY created_at) AS gap
           FROM (SELECT created_at FROM requests ORDER BY id DESC LIMIT 3000) AS latest) AS gaps
 """
+REPOSITORY = """
+    SELECT r.owner_name || '/' || r.name AS repository
+      FROM (SELECT repository_id FROM requests ORDER BY id DESC LIMIT 1) AS latest
+      JOIN repositories r ON r.id = latest.repository_id
+"""
+# What GitHub shows next to a delivery, and what it means; GitHub alone knows, and opsbot has no token to ask it.
+DELIVERIES = (
+    "none at all: the hook is gone or inactive, switch the repository off and on again in Travis",
+    "`timed out` or no answer: GitHub does not reach port 443, see the firewall and DNS",
+    "`Peer certificate cannot be authenticated`: `diagnose certificate wrong`",
+    "4xx: its payload URL leads elsewhere, or something in front of the platform refuses it",
+    "5xx: the platform took it and failed, `diagnose platform app not ready`",
+    "200: it came in and no build was made, `diagnose builds not starting`",
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,17 @@ def _requests(said: Rows) -> Requests:
         raise Unknown("no request of GitHub ever came in")
     silent, longest, span = (timedelta(seconds=_number(row.get(key))) for key in ("silent", "longest", "span"))
     return Requests(_number(row["requests"]), silent, longest, span)
+
+
+@fact
+def latest_repository() -> Fact[str]:
+    """The repository of the newest request, `owner/name`; empty when it is gone."""
+    question = Query(REPOSITORY)
+    return Fact("Which repository was the last request for?", Role.PLATFORM, question, _repository)
+
+
+def _repository(said: Rows) -> str:
+    return str(said.rows[0]["repository"] or "") if said.rows else ""
 
 
 def _number(value: object) -> int:
@@ -92,8 +117,15 @@ def github_webhooks(look: Look, machine: Target) -> Iterator[Finding]:
         machine,
         title,
         evidence,
-        person="Push to a repository; when no build comes, look in GitHub at its Settings > Webhooks > Recent "
-        f"Deliveries: they should go to https://{look.site.domain} and be answered 200. An error about certificates "
-        "there means that GitHub does not trust the platform's.",
+        person=_steps(look(latest_repository()), look.site.domain),
         link=LINK,
+    )
+
+
+def _steps(repository: str, domain: str) -> str:
+    hooks = f"https://github.com/{repository or 'OWNER/NAME'}/settings/hooks"
+    return (
+        f"Push to {repository or 'a repository'}. When no build comes, open {hooks} (GitHub Enterprise: the same path "
+        f"on its host), the hook to https://{domain}, Recent Deliveries, and read the newest one; "
+        f"{'; '.join(DELIVERIES)}. Mended, press Redeliver there."
     )

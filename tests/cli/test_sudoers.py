@@ -22,10 +22,11 @@ from bot.core.fact import Fact
 from bot.core.fix import Change, Step, Wait
 from bot.core.question import Answer, Question, RedisRead, Unanswered
 from bot.core.sql import Query, Statement
-from bot.core.target import Role, Site, Target
+from bot.core.target import Role, Target
 from bot.core.wire import bound
 from bot.engine.rounds import Diagnoser
 from tests.engine.machines import Machines, diagnoses, table
+from tests.handlers.test_cases import installation, looked_at
 
 CASES = sorted((Path(__file__).parents[1] / "handlers" / "cases").glob("*.yaml"))
 CONTAINER = "4f1c2ab9d0e1"
@@ -42,13 +43,9 @@ class Listening(Machines):
 
 def run_as_root(case: dict[str, Any]) -> Iterator[tuple[Role, Command, timedelta]]:
     """Everything that the case makes opsbot run as root: questions, and every step of every fix that it offers."""
-    workers = {name: str(address) for name, address in case.get("workers", {"worker-1": "10.0.0.11"}).items()}
-    machines = [Target("platform-1", Role.PLATFORM, "prod", "10.0.0.10")]
-    machines += [Target(name, Role.WORKER, "prod", address) for name, address in workers.items()]
-    options = tuple((str(key), str(value)) for key, value in case.get("options", {}).items())
-    site = Site("prod", "travis.example.com", "2.2", tuple(machines), options)
+    site = installation(case)
     asked = Listening(table(case["answers"]), away=set(case.get("away", ())))
-    report = Diagnoser(site, asked, lambda *_: None).look(diagnoses(case), site, Flag())
+    report = Diagnoser(site, asked, lambda *_: None).look(diagnoses(case), looked_at(case, site), Flag())
     for role, question in asked.commands:
         yield from _parts(role, question, timedelta(seconds=20))
     for fix in (fix for found in report.findings for fix in found.finding.fixes):

@@ -16,7 +16,7 @@ from bot.core.finding import Finding
 from bot.core.fix import Fix
 from bot.core.handler import Diagnosis
 from bot.engine.discovery import discover
-from bot.engine.rounds import Report
+from bot.engine.rounds import PERSON, Report, own_causes
 from tests.engine.machines import Machines, table
 from tests.handlers.test_cases import CASES, look
 
@@ -59,14 +59,14 @@ def page() -> str:
     """The whole page."""
     catalogue, shown = discover(), played()
     groups = sorted(catalogue.situations().items(), key=lambda group: (group[0] != FIRST, group[0]))
-    parts = [HEAD, *(_situation(name, diagnoses, shown) for name, diagnoses in groups), _by_name()]
+    parts = [HEAD, *(_situation(name, diagnoses, shown) for name, diagnoses in groups), _any_look(), _by_name()]
     return "\n".join(parts).rstrip() + "\n"
 
 
 def played() -> dict[str, Shown]:
     """Every case, by the diagnosis that it is about; first those of an installation as the vendor makes it."""
     shown: dict[str, Shown] = {}
-    for case in sorted((yaml.safe_load(path.read_text()) for path in CASES), key=_is_elsewhere):
+    for case in sorted((yaml.safe_load(path.read_text()) for path in CASES), key=_is_special):
         names = [case["diagnosis"]] if isinstance(case["diagnosis"], str) else case["diagnosis"]
         machines = Machines(table(case["answers"]))
         report = look(case, machines)
@@ -77,9 +77,10 @@ def played() -> dict[str, Shown]:
     return shown
 
 
-def _is_elsewhere(case: dict[str, Any]) -> bool:
-    """Is a service of it reached another way than in the platform's container?"""
-    return any(option.endswith(".via") for option in case.get("options", ()))
+def _is_special(case: dict[str, Any]) -> bool:
+    """What is shown as an example is of a usual installation, where there is one."""
+    elsewhere = any(option.endswith(".via") for option in case.get("options", ()))
+    return elsewhere or bool({"version", "platforms"} & case.keys())
 
 
 def _situation(name: str, diagnoses: Sequence[Diagnosis], shown: dict[str, Shown]) -> str:
@@ -143,11 +144,22 @@ def _questions(shown: Shown) -> str:
     return "What is asked:\n\n```\n" + "\n".join(_short(each) for each in asked) + f"{more}\n```" if asked else ""
 
 
+def _any_look() -> str:
+    """What keeps opsbot from looking, whatever it looks for."""
+    rows = [f"| `{cause}` | {PERSON[cause.partition('.')[2]]} |" for cause in sorted(own_causes())]
+    head = (
+        "## Whatever is looked at",
+        "",
+        "Being unable to look at a machine is a finding, and hides nothing else.",
+        "",
+    )
+    return "\n".join((*head, "| cause | what a person must do |", "|---|---|", *rows, ""))
+
+
 def _by_name() -> str:
     catalogue = discover()
     actions = [
         f"| `{each.name}` | {each.says} | {each.each.value} | {each.risk.value} |"
-        for each in _sorted(catalogue.actions)
         for each in _sorted(catalogue.actions)
     ]
     jobs = [f"| `{each.name}` | {each.says} |" for each in _sorted(catalogue.jobs)]

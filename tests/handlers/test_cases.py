@@ -57,8 +57,11 @@ def look(case: dict[str, Any], machines: Machines) -> Report:
         return cast(Answer, samples.ask(target, [question], Event())[0]) if known else None
 
     diagnoser = Diagnoser(site, machines, earlier)
-    at = [target for target in site if target.name in case.get("at", [each.name for each in site])]
-    return diagnoser.look(diagnoses(case), at, Event())
+    return diagnoser.look(diagnoses(case), looked_at(case, site), Event())
+
+
+def looked_at(case: dict[str, Any], site: Site) -> list[Target]:
+    return [target for target in site if target.name in case.get("at", [each.name for each in site])]
 
 
 def seen(report: Report) -> list[dict[str, Any]]:

@@ -213,9 +213,11 @@ class Machine:
         return become("/usr/bin/cat", self.paths(call.words))
 
     def _stat(self, call: Call) -> str:
-        path = call.words[-1]
-        if call.has("-c", "%n") and self.paths((path,)) != (path,):
-            return said(f"{path}\n")
+        if call.has("-c", "%n"):
+            found = [path for path in call.words[2:] if self._path(path) != path]
+            missing = [path for path in call.words[2:] if path not in found]
+            err = "".join(f"stat: cannot stat '{path}': No such file or directory\n" for path in missing)
+            return said("".join(f"{path}\n" for path in found), err, 1 if missing else 0)
         return become("/usr/bin/stat", self.paths(call.words))
 
     def last_lines(self, count: str) -> str:
