@@ -17,6 +17,7 @@ from handlers.toolbox import bundle, platform, rabbitmq, worker
 
 NAME = "support-bundle"
 LONGEST = 200_000  # characters of one file; of a longer one the end says more
+INITS = (worker.SYSTEMD, worker.UPSTART)
 MOST_NAMED = 20  # findings that the mail names
 Texts = Mapping[str, str]
 Files = Mapping[str, Sequence[Fact[str]]]
@@ -91,13 +92,21 @@ def _of_platform(look: Look, machine: Target) -> Files:
 
 def _of_worker(look: Look, machine: Target) -> Files:
     try:
-        log = [bundle.worker_log(machine, look(worker.init_system(machine)))]
+        init = look(worker.init_system(machine))
     except Unknown:
-        log = [bundle.worker_log(machine, init) for init in (worker.SYSTEMD, worker.UPSTART)]
+        init = ""
     return {
         "docker.txt": (bundle.worker_docker(machine), bundle.worker_containers(machine)),
-        "travis-worker.log": log,
+        "travis-worker.log": [bundle.worker_log(machine, each) for each in INITS if init in ("", each)],
         "settings.txt": (bundle.worker_settings(machine), bundle.worker_setting_names(machine)),
+        **(_of_upstart(machine) if init == worker.UPSTART else {}),
+    }
+
+
+def _of_upstart(machine: Target) -> Files:
+    return {
+        "travis-worker.log.1": [bundle.worker_log_before(machine)],
+        "version.txt": [bundle.worker_program(machine)],
     }
 
 
@@ -146,8 +155,21 @@ def _mail(site: Site, findings: str) -> str:
     )
     says = "\n".join(named[:MOST_NAMED]) or "  nothing is wrong that they know of"
     return MAIL.format(
-        to=platform.SUPPORT, version=site.version, domain=site.domain, machines=machines, says=says, name=NAME
+        to=platform.SUPPORT,
+        version=site.version,
+        domain=site.domain,
+        machines=machines,
+        says=says,
+        name=NAME,
+        vendor=_vendors_own(site),
     )
+
+
+def _vendors_own(site: Site) -> str:
+    """How the bundle is made that the vendor's own tool collects; it may hold secrets, and none of it passes here."""
+    if site.version.startswith("2."):
+        return f"https://{site.domain}:8800/support, or `sudo replicatedctl support-bundle` on the platform"
+    return "`kubectl support-bundle --load-cluster-specs`, or the admin console under Troubleshoot"
 
 
 def _number(things: Sequence[Target], name: str) -> str:
@@ -184,4 +206,5 @@ What our diagnoses say now:
 
 Attached is {name}.tar.gz: logs of the platform and of all workers, versions, settings without secrets, and the whole
 of what the diagnoses found.
+Attach the vendor's own support bundle, too ({vendor}). Nobody has masked it: read it first.
 """

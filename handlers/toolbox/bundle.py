@@ -8,11 +8,14 @@ from bot.core.command import Command, sh
 from bot.core.fact import Fact, fact
 from bot.core.question import Output
 from bot.core.target import Target
+from handlers.toolbox import settings
 from handlers.toolbox.platform import CONTAINERS
 from handlers.toolbox.worker import SERVICE, UPSTART
 
 LINES = "2000"  # of each log
-SETTINGS = ("/etc/default/travis-enterprise", "/etc/default/travis-worker", "/etc/default/travis-worker-local")
+SETTINGS = (*settings.FILES, settings.SNAP)
+UPSTART_LOG = f"/var/log/upstart/{SERVICE}.log"
+ROTATED = (f"{UPSTART_LOG}.1", f"{UPSTART_LOG}.1.gz")  # yesterday's: whether it is packed, logrotate's settings say
 HARMLESS = (
     "QUEUE_NAME", "POOL_SIZE", "DOCKER_ENDPOINT", "DOCKER_API_VERSION", "DOCKER_CPUS", "DOCKER_MEMORY",
     "DOCKER_NATIVE", "DOCKER_PRIVILEGED", "AMQP_INSECURE", "AMQP_HEARTBEAT", "BUILD_API_INSECURE_SKIP_VERIFY",
@@ -67,8 +70,20 @@ def worker_containers(machine: Target) -> Fact[str]:
 @fact
 def worker_log(machine: Target, init: str) -> Fact[str]:
     if init == UPSTART:
-        return _text(machine, sh("tail", "-n", LINES, f"/var/log/upstart/{SERVICE}.log").sudo())
+        return _text(machine, sh("tail", "-n", LINES, UPSTART_LOG).sudo())
     return _text(machine, sh("journalctl", "-u", SERVICE, "-n", LINES, "-o", "cat", "--no-pager").sudo())
+
+
+@fact
+def worker_log_before(machine: Target) -> Fact[str]:
+    """The log that upstart's was before it was rotated; the journal is one."""
+    return _text(machine, sh("zcat", "-f", *ROTATED).sudo() | sh("tail", "-n", LINES))
+
+
+@fact
+def worker_program(machine: Target) -> Fact[str]:
+    """The version of the program on 14.04; elsewhere the image of its container says it."""
+    return _text(machine, sh(SERVICE, "-v"))
 
 
 @fact

@@ -91,6 +91,25 @@ def test_it_has_what_support_asks_for(practice: Practice) -> None:
     assert practice.machines.unknown() == practice.machines.changes() == []
 
 
+def test_it_has_what_differs_between_generations(practice: Practice) -> None:
+    """14.04 has a log of yesterday and a program of its own; some installers write other settings files."""
+    old, new = (practice.installation.machines[name] for name in ("worker-3", "worker-1"))
+    old.write("/var/log/upstart/travis-worker.log.1.gz", 'msg="worker started" self=yesterday\n', mode=0o640)
+    for machine in (old, new):
+        machine.write("/etc/default/travis-worker-chef", "export TRAVIS_WORKER_POOL_SIZE=7\nexport CHEF_TOKEN=s3cret\n")
+    new.write("/var/snap/travis-worker/common/worker.env", "HARD_TIMEOUT=1h\nSNAP_TOKEN=s3cret\n")
+    files, steps, _ = bundle(practice)
+    assert "self=yesterday" in files["worker-3/travis-worker.log.1"]
+    assert "travis-worker v=v4.6.1" in files["worker-3/version.txt"]
+    assert not {"worker-1/travis-worker.log.1", "worker-1/version.txt"} & set(files)
+    assert "POOL_SIZE=7" in files["worker-3/settings.txt"]
+    assert "HARD_TIMEOUT=1h" in files["worker-1/settings.txt"]
+    assert "SNAP_TOKEN=\n" in files["worker-1/settings.txt"]
+    assert "s3cret" not in f"{files}{steps.recorded}"
+    assert "https://travis.example.com:8800/support" in steps.said[-1]
+    assert practice.machines.unknown() == practice.machines.changes() == []
+
+
 def test_no_secret_is_in_it_or_recorded_on_the_way(practice: Practice) -> None:
     password = practice.installation.password
     practice.installation.app.log(f"connecting to amqp://travis:{password}@localhost/travis")

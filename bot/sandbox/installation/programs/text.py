@@ -140,6 +140,16 @@ def head(call: Call) -> Reply:
     return Reply(1 if wrong else 0, out, err)
 
 
+@program("zcat")
+def zcat(call: Call) -> Reply:
+    """With -f: what is not packed is passed on as it is. Simulated files are never packed, whatever they are called."""
+    if call.words[:1] != ("-f",):
+        return unsupported(call, "anything but -f")
+    found, wrong = texts(call, list(call.words[1:]))
+    err = "".join(reply.err.replace("zcat:", "gzip:", 1) for reply in wrong)
+    return Reply(1 if wrong else 0, "".join(text for _, text in found), err)
+
+
 def _bytes(name: str, text: str, size: int) -> str:
     return text[:size] if name == "head" else text[-size:]
 

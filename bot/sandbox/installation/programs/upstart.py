@@ -43,6 +43,13 @@ def _line(unit: Unit) -> str:
     return f"{unit.name} start/running{process}\n"
 
 
+@program("travis-worker", where=on_upstart)
+def travis_worker(call: Call) -> Reply:
+    if call.words not in (("-v",), ("--version",)):
+        return unsupported(call, " ".join(call.words))
+    return Reply(out="travis-worker v=v4.6.1 rev=3d8ee1c d=2019-02-19T17:28:28+0000 go=go1.11.5\n")
+
+
 @program("initctl", where=on_upstart)
 def initctl(call: Call) -> Reply:
     if call.words == ("version",):
