@@ -115,7 +115,7 @@ def _one(names: Sequence[str], dsns: Sequence[str], broker: str) -> Outcome:
 def judged(played: Played) -> list[Figure]:
     verdicts = Counter(verdict for _, outcome in played for verdict in outcome.verdicts.values())
     faults = sum(verdicts.values())
-    right = faults - verdicts[Verdict.MISSED]
+    right = sum(count for verdict, count in verdicts.items() if verdict.right)
     every = [each for scenario, _ in played for each in scenario]
     return [
         at_least("kinds of faults", len({each.fault.name for each in every if each.expected}), len(_kinds())),

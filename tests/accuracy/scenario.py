@@ -72,8 +72,13 @@ class Verdict(Enum):
 
     NAMED = "named"
     UNDER = "shown under its cause"
-    HIDDEN = "hidden by the other, and said to be not known"
+    REVEALED = "hidden by the other, said to be not known, and named once that was mended"
+    HIDDEN = "hidden by the other, said to be not known, and not named afterwards either"
     MISSED = "missed"
+
+    @property
+    def right(self) -> bool:
+        return self not in (Verdict.HIDDEN, Verdict.MISSED)
 
 
 @dataclass
@@ -106,9 +111,33 @@ def play(practice: Practice, injected: Sequence[Injected]) -> Outcome:
     _inject(practice, injected)
     report = _seen(practice, injected, outcome)
     judge(report, injected, outcome)
-    _repair(practice, report, outcome)
+    _repair(practice, report, injected, outcome)
     outcome.strange += practice.machines.unknown()
+    for each in injected:
+        if outcome.verdicts.get(str(each)) is Verdict.HIDDEN:
+            _look_without_the_other(practice, each, injected, outcome)
     return outcome
+
+
+def _look_without_the_other(practice: Practice, hidden: Injected, injected: Sequence[Injected], out: Outcome) -> None:
+    """The look after the other fault was mended: by its fix, or by a person, who leaves the hidden one as it was."""
+    others = [each for each in injected if each is not hidden]
+    report = _seen(practice, [hidden], out)
+    if any(each.shows_as(found.finding) for each in others for found in report.findings):
+        practice = practice.anew()
+        practice.inject(str(hidden))
+        report = _seen(practice, [hidden], out)
+    _reveal(report, [hidden], out)
+    if out.verdicts[str(hidden)] is Verdict.HIDDEN:
+        out.instead[str(hidden)] = _and(found.finding.cause for found in report.troubles())
+
+
+def _reveal(report: Report, injected: Sequence[Injected], outcome: Outcome) -> None:
+    """What was hidden at first and is named now, by itself or under what comes with it."""
+    for each in injected:
+        if outcome.verdicts.get(str(each)) is Verdict.HIDDEN:
+            found = _verdict(report, each, [each])
+            outcome.verdicts[str(each)] = Verdict.REVEALED if found.right else Verdict.HIDDEN
 
 
 def _inject(practice: Practice, injected: Sequence[Injected]) -> None:
@@ -222,7 +251,7 @@ def _namers() -> dict[str, set[str]]:
     return able
 
 
-def _repair(practice: Practice, report: Report, outcome: Outcome) -> None:
+def _repair(practice: Practice, report: Report, injected: Sequence[Injected], outcome: Outcome) -> None:
     """Gentlest first, as the engine does; what had an automatic fix must end healed."""
     tried: set[str] = set()
     promised: dict[str, str] = {}
@@ -235,6 +264,7 @@ def _repair(practice: Practice, report: Report, outcome: Outcome) -> None:
         tried.add(_name(fix))
         _apply(practice, fix, outcome)
         report = _look(practice, outcome)
+        _reveal(report, injected, outcome)
     still = {found.finding.key for found in report.findings if found.finding.severity >= Severity.WARN}
     outcome.unhealed += [f"{key}: {title}" for key, title in promised.items() if key in still]
 

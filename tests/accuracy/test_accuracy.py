@@ -10,9 +10,20 @@ from bot.core.target import Role, Target
 from bot.engine.rounds import Found, Report
 from bot.sandbox.installation import FAULTS
 from bot.sandbox.installation.faults import SUSPICIOUS
-from tests.accuracy.__main__ import WORKERS, pairs
+from tests.accuracy.__main__ import WORKERS, Scenario, judged, pairs
 from tests.accuracy.mistake import the_last_consumer_is_overlooked
-from tests.accuracy.scenario import PLATFORM, SHAPES, Injected, Outcome, Verdict, can_be, judge, play, singles
+from tests.accuracy.scenario import (
+    PLATFORM,
+    SHAPES,
+    Injected,
+    Outcome,
+    Verdict,
+    _reveal,
+    can_be,
+    judge,
+    play,
+    singles,
+)
 from tests.installation.practice import Practice
 from tests.rigs import postgres
 
@@ -61,6 +72,13 @@ def test_two_faults_are_told_apart(dsn: str) -> None:
     verdicts, outcome = played(dsn, shrunk, overridden)
     assert verdicts == {shrunk: Verdict.NAMED, overridden: Verdict.NAMED}
     assert outcome.alarms == outcome.unhealed == []
+
+
+def test_what_another_fault_hides_is_named_once_that_is_mended(dsn: str) -> None:
+    """Without its container nobody can read which key the platform has; the fix brings it back."""
+    key, away = "platform-1 has another encryption key", "platform-1 lost its container"
+    verdicts, _ = played(dsn, away, key)
+    assert verdicts == {away: Verdict.NAMED, key: Verdict.REVEALED}
 
 
 def test_a_consequence_stands_under_its_cause(dsn: str) -> None:
@@ -138,6 +156,27 @@ def test_a_cause_under_something_that_is_not_there_is_missed() -> None:
 )
 def test_hidden_counts_only_where_both_are_said(seen: Report, right: bool) -> None:
     assert (verdict(seen, STOPPED, DOWN)[0] is Verdict.HIDDEN) is right
+
+
+def revealed(seen: Report, *texts: str) -> Verdict:
+    outcome = Outcome(verdicts={texts[0]: Verdict.HIDDEN})
+    _reveal(seen, [injected(text) for text in texts], outcome)
+    return outcome.verdicts[texts[0]]
+
+
+def test_what_is_hidden_is_right_only_when_a_later_look_names_it() -> None:
+    assert not Verdict.HIDDEN.right
+    assert revealed(report(ON), STOPPED) is Verdict.REVEALED
+    assert revealed(report(), STOPPED) is Verdict.HIDDEN
+    assert revealed(report("worker.stopped on worker-2"), STOPPED) is Verdict.HIDDEN
+    assert revealed(report(ON, under="broker.down"), STOPPED) is Verdict.HIDDEN
+
+
+def test_the_gate_counts_what_stays_hidden_as_wrong() -> None:
+    scenario: Scenario = (injected(STOPPED),)
+    played = [(scenario, Outcome(verdicts={STOPPED: verdict})) for verdict in (Verdict.REVEALED, Verdict.HIDDEN)]
+    [right] = [figure for figure in judged(played) if figure.name == "right cause"]
+    assert (right.value, right.held) == ("50 %", False)
 
 
 # ---------------------------------------------------------------- what is played

@@ -15,12 +15,14 @@ from urllib.parse import urlsplit
 
 from bot.adapters.containers import Containers
 from bot.adapters.database import Database, Location
+from bot.adapters.encryption_key import Keys
 from bot.adapters.http import AWAY, BROKER
 from bot.adapters.redis import Redis, Server
 from bot.adapters.router import Router
 from bot.adapters.ssh.transport import judged
 from bot.core import unit
 from bot.core.command import Command
+from bot.core.errors import Unknown
 from bot.core.finding import Finding
 from bot.core.fix import Change, Fix, Step, Wait
 from bot.core.ports import Asker, NotSent, Unreached
@@ -66,6 +68,8 @@ class Machines:
         pass_time(self.installation, 0)
         if not self.consoles[target.name].machine.up:
             return [Unanswered(f"{target} is down") for _ in questions]
+        if self.consoles[target.name].machine.rekeyed:
+            return [Unanswered(f"{target} shows another host key", "host-key-changed") for _ in questions]
         commands = [question for question in questions if isinstance(question, Command)]
         assert len(commands) == len(questions)
         answers = self.consoles[target.name].ask(*commands)
@@ -75,8 +79,9 @@ class Machines:
         return target.address
 
     def send(self, target: Target, command: Command, within: timedelta, abort: Flag) -> Output:
-        if not self.consoles[target.name].machine.up:
-            raise NotSent(f"{target} is down")
+        machine = self.consoles[target.name].machine
+        if not machine.up or machine.rekeyed:
+            raise NotSent(f"{target} cannot be reached")
         return self.consoles[target.name].ask(command, seconds=int(within.total_seconds()))[0]
 
     def forward(self, target: Target, host: str, port: int) -> AbstractContextManager[int]:
@@ -124,11 +129,23 @@ class Web:
         return port in self.installation.listening(platform, self.installation.resolve(platform, host))
 
 
-class NoBackups:
-    """opsbot's own records, where no backups are configured."""
+class Records:
+    """opsbot's own records: everything was backed up a minute ago, with the key that the platform had at the start."""
+
+    def __init__(self, keys: Keys, platform: Target) -> None:
+        self.keys = keys
+        self.backed_up = keys.read(platform, Flag()).fingerprint
 
     def ask(self, target: Target, questions: Sequence[Question], abort: Flag) -> Sequence[Answer | Unanswered]:
-        return [Rows() for _ in questions]
+        return [self._answer(target, question, abort) for question in questions]
+
+    def _answer(self, target: Target, question: Question, abort: Flag) -> Answer | Unanswered:
+        if isinstance(question, BackupRecords):
+            return Rows(({"newest": 1, "age": 60, "overdue_after": 93_600, "fingerprint": self.backed_up},))
+        try:
+            return Rows(({"fingerprint": self.keys.read(target, abort).fingerprint},))
+        except Unknown as why:
+            return Unanswered(str(why), "container")
 
     def identity(self, target: Target) -> str:
         return target.address
@@ -171,10 +188,16 @@ class Practice:
         database = Database({("try", "main"): Location()}, self.machines, containers)
         redis = Redis({"try": Server()}, self.machines, containers)
         others: dict[type, Asker] = {Query: database, RedisRead: redis, HttpGet: web, TcpProbe: web}
-        others |= dict.fromkeys((BackupRecords, KeyFingerprint, StoredBackup), NoBackups())
+        records = Records(Keys(containers, database, b"salt"), targets[0])
+        others |= dict.fromkeys((BackupRecords, KeyFingerprint, StoredBackup), records)
         self.router = Router(self.machines, others, database)
         self.diagnoser = Diagnoser(self.site, self.router, self.samples)
         self._target = targets[0]
+        self.dsn, self.shapes = dsn, shapes
+
+    def anew(self) -> "Practice":
+        """A healthy one of the same shape, in the place of this one."""
+        return Practice(self.dsn, self.shapes)
 
     def inject(self, text: str) -> Fault:
         return inject(self.installation, text)

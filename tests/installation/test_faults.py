@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from bot.core.command import sh
-from bot.sandbox.installation import FAULTS, Installation, NoSuchFault
+from bot.sandbox.installation import FAULTS, Installation, NoSuchFault, Running
 from bot.sandbox.installation.faults import inject
 from tests.installation.console import Console, pass_time
 from tests.installation.test_worker import builds, consumers, log
+from tests.installation.visitor import Visitor
 
 On = Callable[[str], Console]
 RESTART = {
@@ -263,6 +264,26 @@ def test_a_build_that_started_later_stands_so_in_the_log(healthy: Installation, 
     before, _, after = log(on, name).rpartition("attempting requeue")
     assert before
     assert "started instance" in after
+
+
+def test_a_machine_with_another_host_key_is_not_the_pinned_one(running: Running) -> None:
+    with Visitor(running, "worker-1") as visitor:
+        assert visitor.run("hostname").exit == 0
+    inject(running.installation, "worker-1 has another host key")
+    with pytest.raises(AssertionError):
+        Visitor(running, "worker-1")
+
+
+@BOTH
+def test_a_worker_without_its_docker_endpoint_ends_again_and_again(healthy: Installation, on: On, name: str) -> None:
+    inject(healthy, f"{name} has no docker endpoint")
+    pass_time(healthy, 60)
+    assert log(on, name).count("expected config key endpoint") > 5
+    assert consumers(healthy, name) == 0
+    file = healthy.machine(name).files["/etc/default/travis-worker"]
+    file.text = file.text.replace("# TRAVIS_WORKER_DOCKER_ENDPOINT=", "export TRAVIS_WORKER_DOCKER_ENDPOINT=")
+    pass_time(healthy, 60)
+    assert consumers(healthy, name) == 2
 
 
 def test_every_fault_is_tried_by_its_name() -> None:

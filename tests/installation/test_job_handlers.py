@@ -266,5 +266,3 @@ def states(practice: Jobs, finding: Finding) -> set[str]:
     database = jobs.database_of(practice.installation)
     rows = database.run("SELECT state FROM jobs WHERE id = ANY(%s)", list(reset.parameters[0]))  # type: ignore[arg-type]
     return {row["state"] for row in rows}
-
-

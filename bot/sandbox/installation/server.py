@@ -253,7 +253,7 @@ class MachineServer:
         transport = Transport(sock)
         transport.set_log_channel(_LOGGER.name)
         transport.local_version = "SSH-2.0-opsbot_simulated"
-        transport.add_server_key(self.keys.host)
+        transport.add_server_key(paramiko.ECDSAKey.generate() if self.machine.rekeyed else self.keys.host)
         with self._lock:
             if self._listener is not listener:
                 sock.close()

@@ -175,6 +175,7 @@ class Machine:
     boot_id: str = ""
     users: dict[str, int] = field(default_factory=lambda: {"root": 0, "ops": 1000, "travis": 1001})
     sudo_without_password: bool = True
+    rekeyed: bool = False  # it was set up anew, and shows another host key than the one that is pinned
     seen_as: str = ""  # the address others see it by, when something stands in between
     wedged: set[str] = field(default_factory=set)  # what is stuck until the kernel starts anew: network, docker
     blocked: set[int] = field(default_factory=set)  # ports that a firewall drops on the way out

@@ -7,7 +7,7 @@ from datetime import timedelta
 from bot.core.target import Role
 from bot.sandbox.installation.faults import SUSPICIOUS, fault
 from bot.sandbox.installation.installation import Installation
-from bot.sandbox.installation.platform import CERTIFICATE, DATA, IMAGE, STOPPING
+from bot.sandbox.installation.platform import CERTIFICATE, CONFIGURATION, DATA, ENCRYPTION_KEY, IMAGE, STOPPING
 from bot.sandbox.installation.state import Disk, Machine
 
 OLD_HOST = "travis.old.example.com"
@@ -204,3 +204,10 @@ def _restart(installation: Installation, between: Callable[[], None] = lambda: N
 
     app.stop()
     timeline.after(STOPPING + MOMENT, start)
+
+
+@fault("has another encryption key", on=Role.PLATFORM, cause="key.changed")
+def another_key(_installation: Installation, machine: Machine) -> None:
+    """Somebody typed another key into the settings: it opens nothing of what the database holds."""
+    file = machine.files[CONFIGURATION]
+    file.text = file.text.replace(ENCRYPTION_KEY, ENCRYPTION_KEY[::-1])

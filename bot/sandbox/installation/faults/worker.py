@@ -180,6 +180,18 @@ def sudo_asks(_installation: Installation, machine: Machine) -> None:
     machine.sudo_without_password = False
 
 
+@fault("has another host key", cause="worker.host-key-changed")
+def rekeyed(_installation: Installation, machine: Machine) -> None:
+    """Somebody set the machine up anew, or stands in its place: its host key is not the pinned one."""
+    machine.rekeyed = True
+
+
+@fault("has no docker endpoint", cause="worker.crash-loop")
+def no_endpoint(installation: Installation, machine: Machine) -> None:
+    """A line that every worker needs was taken out of its settings: it ends at once, and is started again, for ever."""
+    _edit(installation, machine, "export TRAVIS_WORKER_DOCKER_ENDPOINT=", "# TRAVIS_WORKER_DOCKER_ENDPOINT=")
+
+
 @fault("is full")
 def alarm(installation: Installation, _machine: Machine) -> None:
     """RabbitMQ raises its disk alarm and blocks whoever publishes."""
