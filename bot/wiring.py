@@ -134,7 +134,16 @@ def lay(settings: Settings) -> Foundation:
     migrate(dsn)
     pool = Pool(dsn)
     audit = Audit(pool, audit_key(settings))
-    return Foundation(pool, audit, Store(audit, settings.slack.channels.approvals or None), Durable(pool))
+    store = Store(audit, settings.slack.channels.approvals, notices(settings))
+    return Foundation(pool, audit, store, Durable(pool))
+
+
+def notices(settings: Settings) -> str | None:
+    """The channel for what has no place of its own: the approvals', else the first in which people ask; None without
+    Slack.
+    """
+    channels = settings.slack.channels
+    return next(filter(None, (channels.approvals, *channels.commands)), None) if settings.slack.connect else None
 
 
 def patiently(settings: Settings) -> Foundation:

@@ -22,8 +22,8 @@ class Channels(Section):
     )
     approvals: fields.Channel | None = Field(
         default=None,
-        description="A channel that gets a pointer to each open approval, without buttons. Default: none, since the "
-        "run's own thread has them.",
+        description="A channel that gets a pointer to each open approval, without buttons, and the questions of runs "
+        "from the command line. Default: none, since a run's own thread has them; others go to the first of commands.",
     )
 
 

@@ -4,12 +4,13 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
 
-from bot.adapters.store import Outbox, Pool, Store
-from bot.core.approval import Approval, Click, Verdict
+from bot.adapters.store import Audit, Outbox, Pool, Store
+from bot.core.approval import Approval, Ask, Click, Kind, Verdict
 from bot.core.errors import Temporary
 from bot.core.outbox import Letter
 from bot.core.people import Place
@@ -128,6 +129,19 @@ def test_a_question_from_the_command_line_stands_in_the_approvals_channel(
     assert (question.kind, question.channel, question.thread, question.approval) == (
         "approval", "CAPPROVALS", None, approval,
     )  # fmt: skip
+
+
+def test_without_an_approvals_channel_it_stands_where_people_ask(
+    pool: Pool, audit: Audit, sender: Sender, begin: Begin
+) -> None:
+    store = Store(audit, None, "CCOMMANDS")
+    with pool.connection() as tx:
+        for run in (begin(None), begin(Place("C2"))):
+            store.keep_plan(tx, run, 1, "digest", {"fixes": []})
+            ask = Ask(run, 1, Kind.PLAN, "digest", 1, datetime.now(UTC) + timedelta(minutes=5), "Restart", "plan")
+            store.put(tx, ask, ANA)
+    said = [(letter.kind, letter.channel) for letter in sender.send_all()]
+    assert sorted(said) == [("approval", "C2"), ("approval", "CCOMMANDS"), ("status", "C2")], "and no pointer"
 
 
 @pytest.mark.parametrize("how", ["decide", "expire", "withdraw"])

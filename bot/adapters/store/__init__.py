@@ -2,7 +2,7 @@
 
     migrate(dsn)                                    bring the schema up to date, or refuse
     pool = Pool(dsn, size=32)                       connections; `pool.connection()` is one transaction
-    Store(audit=Audit(pool, key), approvals_channel="C…")     bot.core.ports.Store
+    Store(audit=Audit(pool, key), approvals_channel="C…", else_channel="C…")     bot.core.ports.Store
     Outbox(pool)                                    bot.core.outbox.Outbox
     forget(pool, Keep())                            the daily clean-up
 
@@ -34,10 +34,15 @@ __all__ = ["Audit", "Keep", "Outbox", "Pool", "Store", "forget", "migrate"]
 
 
 class Store(Runs, Story, Approvals, Changes, Locks, Samples, Backups):
-    """`bot.core.ports.Store` on PostgreSQL; each noun's methods are in its module."""
+    """`bot.core.ports.Store` on PostgreSQL; each noun's methods are in its module.
 
-    def __init__(self, audit: Audit, approvals_channel: str | None = None) -> None:
+    `approvals_channel` gets a pointer to each question; `else_channel` the questions of runs that have no channel, such
+    as those from the command line (None: the approvals channel).
+    """
+
+    def __init__(self, audit: Audit, approvals_channel: str | None = None, else_channel: str | None = None) -> None:
         self.approvals_channel = approvals_channel
+        self.else_channel = else_channel or approvals_channel
         self._audit = audit
 
     def reply(self, tx: Tx, actor: Actor, place: Place | None, text: Shown) -> None:

@@ -18,13 +18,14 @@ SQL = Queries("approvals")
 
 class Approvals:
     approvals_channel: str | None
+    else_channel: str | None
 
     def put(self, tx: Tx, ask: Ask, requester: Actor) -> Approval:
         connection = rows(tx)
         row = connection.execute(SQL["put"], {**_columns(ask), **values.columns(requester)}).fetchone()
         if row:
             letters.status(connection, ask.run)  # goes first: the thread begins with it
-            letters.approval(connection, row["id"], self.approvals_channel)
+            letters.approval(connection, row["id"], self.else_channel)
             letters.pointer(connection, row["id"], self.approvals_channel)
         standing = self.approval_of(tx, ask.run, ask.no)
         if standing is None:
@@ -78,7 +79,7 @@ class Approvals:
         return frozenset(Part(row["part"]) for row in found)
 
     def _told(self, tx: Tx, approval: int) -> Approval | None:
-        letters.approval(rows(tx), approval, self.approvals_channel)
+        letters.approval(rows(tx), approval, self.else_channel)
         return self.approval(tx, approval)
 
 

@@ -28,9 +28,9 @@ def post(connection: Connection[DictRow], place: Place, body: Mapping[str, Any])
     _write(connection, "post", letter)
 
 
-def approval(connection: Connection[DictRow], approval: int, approvals_channel: str | None) -> None:
+def approval(connection: Connection[DictRow], approval: int, else_channel: str | None) -> None:
     """The question itself, or its newest state where it stands already."""
-    _write(connection, "approval", {"approval": approval, "approvals_channel": approvals_channel})
+    _write(connection, "approval", {"approval": approval, "else_channel": else_channel})
 
 
 def pointer(connection: Connection[DictRow], approval: int, approvals_channel: str | None) -> None:

@@ -14,11 +14,11 @@ SELECT channel, 'note', id, %(body)s FROM opsbot.runs WHERE id = %(run)s AND cha
 INSERT INTO opsbot.outbox (channel, kind, thread, body) VALUES (%(channel)s, 'note', %(thread)s, %(body)s)
 
 -- name: approval
--- In the run's channel; a run from the command line has none, so its question stands in the approvals channel.
+-- In the run's channel; a run from the command line has none, so its question stands in another.
 INSERT INTO opsbot.outbox AS o (channel, kind, run_id, approval_id)
-SELECT coalesce(r.channel, %(approvals_channel)s), 'approval', r.id, a.id
+SELECT coalesce(r.channel, %(else_channel)s), 'approval', r.id, a.id
   FROM opsbot.approvals a JOIN opsbot.runs r ON r.id = a.run_id
- WHERE a.id = %(approval)s AND coalesce(r.channel, %(approvals_channel)s) IS NOT NULL
+ WHERE a.id = %(approval)s AND coalesce(r.channel, %(else_channel)s) IS NOT NULL
 ON CONFLICT (approval_id) WHERE kind = 'approval' AND state = 'pending' DO UPDATE SET version = o.version + 1
 
 -- name: pointer
