@@ -35,7 +35,7 @@ from bot.adapters.rehearsal import Server as Stage
 from bot.adapters.router import Router
 from bot.adapters.schedule import Schedule, Slot
 from bot.adapters.ssh import Host, Ssh
-from bot.adapters.store import Audit, Keep, Outbox, Pool, Store, forget, migrate
+from bot.adapters.store import Audit, Keep, Outbox, Pool, Store, forget, migrate, versions
 from bot.adapters.stream import OpenSsh, Programs
 from bot.adapters.tcp import Tcp
 from bot.core import keeping
@@ -146,6 +146,26 @@ def notices(settings: Settings) -> str | None:
     return next(filter(None, (channels.approvals, *channels.commands)), None) if settings.slack.connect else None
 
 
+def reading(settings: Settings) -> Audit:
+    """The audit trail of a database that is there, for verbs that change nothing: neither database, schema nor key is
+    made, and a server that had to be started ends with this process. Raises Permanent or Temporary with a sentence.
+    """
+    dsn = standing(settings)
+    if versions(dsn)[0] == 0:
+        raise Permanent("there is no audit trail in that database: no `opsbot serve` has used it yet")
+    return Audit(Pool(dsn), audit_key(settings, make=False))
+
+
+def standing(settings: Settings) -> str:
+    """The DSN of the database as it is, started but not made."""
+    if settings.database_url != EMBEDDED:
+        return settings.database_url
+    folder = settings.state_dir / "database"
+    if not embedded.is_made(folder):
+        raise Permanent(f"there is no database in {folder}: `opsbot serve` makes it, or `state_dir` is another")
+    return embedded.start(folder)
+
+
 def patiently(settings: Settings) -> Foundation:
     """The same for `serve`, which a restart of the database must not keep from starting."""
     tries = Retrying(
@@ -179,11 +199,13 @@ def keep_database(settings: Settings, stop: threading.Event) -> None:
             log.warning("the embedded database cannot be started again: %s", error)
 
 
-def audit_key(settings: Settings) -> bytes:
+def audit_key(settings: Settings, make: bool = True) -> bytes:
     """The key that chains the audit trail: given, or made once and kept with the other state, readable by us alone."""
     if settings.secrets.audit_key:
         return settings.secrets.audit_key.encode()
     path = settings.state_dir / "audit.key"
+    if not make and not path.exists():
+        raise Permanent(f"there is no OPSBOT_AUDIT_KEY and no {path}: without its key the trail cannot be checked")
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -397,16 +419,29 @@ class Serving:
         self.desk.file(request, actor, place, key)
 
     def _keep_house(self, stop: threading.Event) -> None:
-        """Forget what is old, and put the head of the audit trail where no database superuser can change it."""
+        """Forget what is old, and put the audit trail's head away."""
         while not stop.wait(60):
             try:
                 clean_up(self.base.pool)
                 forget(self.base.pool, Keep())
                 self._keep_backups()
-                log.info("audit head %s", self.base.audit.head())
+                self._post_head()
             except OpsbotError as error:
                 log.warning("housekeeping waits: %s", error)
             stop.wait(HOUSEKEEPING.total_seconds())
+
+    def _post_head(self) -> None:
+        """Where no user of the database can change it: in the log, and in Slack once a day, whoever comes first."""
+        head = self.base.audit.head()
+        log.info("audit head %s", head)
+        if (channel := notices(self.settings)) is None:
+            return
+        text = f"The audit trail goes up to `{head}`. `opsbot audit verify --head …` says whether it still does."
+        key = f"audit head {SystemClock().now():%Y-%m-%d}"
+        with self.base.durable.transaction() as tx:
+            nobody = Actor(self.settings.slack.team_id, "schedule", "cli")
+            if self.base.store.accept(tx, key, "notice", {}, nobody) is not None:
+                self.base.store.announce(tx, channel, self.redactor.show(text))
 
     def _keep_backups(self) -> None:
         """Throw away what is no longer kept, and what no manifest names."""
@@ -607,7 +642,7 @@ def _machines(sites: Mapping[str, Site]) -> dict[str, tuple[tuple[str, str], ...
 
 
 def doctor(settings: Settings) -> list[tuple[bool, str]]:
-    """What works and what does not, one sentence each; changes nothing but starting the embedded database."""
+    """What works and what does not, one sentence each; changes nothing."""
     return [_checked(what, check, settings) for what, check in CHECKS.items()]
 
 
@@ -619,7 +654,12 @@ def _checked(what: str, check: Any, settings: Settings) -> tuple[bool, str]:
 
 
 def _check_database(settings: Settings) -> str:
-    return f"schema version {migrate(database(settings))}"
+    if settings.database_url == EMBEDDED and not embedded.is_made(settings.state_dir / "database"):
+        return f"`opsbot serve` will make one in {settings.state_dir / 'database'}"
+    version, newest = versions(standing(settings))
+    if version > newest:
+        raise Permanent(f"its schema is version {version}, this opsbot knows {newest}: run a newer opsbot")
+    return f"schema version {version}" + (f"; `opsbot serve` will bring it to {newest}" if version < newest else "")
 
 
 def _check_handlers(settings: Settings) -> str:
@@ -716,13 +756,17 @@ CHECKS = {
 }
 
 
-def audit_verify(settings: Settings, head: str | None) -> str | None:
-    """None when the whole chain fits, else the first record that does not, as a sentence."""
-    return lay(settings).audit.verify(head)
+def audit_verify(settings: Settings, head: str | None) -> tuple[bool, str]:
+    """Whether the whole chain fits, and a sentence: how long it is, or the first record that does not."""
+    audit = reading(settings)
+    ends = audit.head()
+    if misfit := audit.verify(head):
+        return False, misfit
+    return True, f"Every record of the audit trail fits the one before it; it ends at {ends}."
 
 
 def audit_export(settings: Settings) -> Iterator[dict[str, Any]]:
-    return (asdict(record) for record in lay(settings).audit.export())
+    return (asdict(record) for record in reading(settings).export())
 
 
 def write_logs_as_json(redactor: Redactor) -> None:

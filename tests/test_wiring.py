@@ -1,15 +1,19 @@
 """What `serve` does while its database comes up beside it, and what `doctor` asks."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from bot import wiring
+from bot.adapters.store import Audit, Pool, Store, migrate, versions
 from bot.core.errors import Permanent, Temporary
-from bot.settings import Settings, load
+from bot.core.shown import Redactor
+from bot.settings import Settings, load, load_own
 from tests.rigs import postgres, redis
 
 
@@ -84,3 +88,91 @@ def test_passwords_are_masked_by_themselves(services: tuple[Settings, redis.Serv
     said = wiring.redactor_of(settings).show(f"a b {postgres.PASSWORD} hunter2-of-redis {settings.secrets.named}")
     assert postgres.PASSWORD not in said
     assert "hunter2" not in said
+
+
+# ---------------------------------------------------------------- reading what is there, and changing nothing
+
+
+def _reachable(database: str) -> str:
+    """The same database as an address: settings take no other form."""
+    parts = conninfo_to_dict(database)
+    return f"postgresql:///{parts['dbname']}?" + "&".join(
+        f"{key}={value}" for key, value in parts.items() if key in ("host", "port", "user", "password")
+    )
+
+
+def of(folder: Path, dsn: str = "embedded") -> Settings:
+    """The settings of an opsbot whose state lies in `folder`, of which only the file is known."""
+    file = _configuration(folder)
+    text = file.read_text().replace("connect: false", "channels: {commands: [C012AB3CD]}")
+    file.write_text(f"{text}state_dir: {folder / 'state'}\n")
+    environment = {} if dsn == "embedded" else {"OPSBOT_DATABASE_URL": dsn, "OPSBOT_AUDIT_KEY": "k" * 32}
+    return load_own(file, environment)
+
+
+@pytest.mark.parametrize("postgres_server", ["18"], indirect=True)
+def test_the_trail_is_read_without_tokens_and_where_it_ends_is_said(database: str, tmp_path: Path) -> None:
+    dsn = _reachable(database)
+    with pytest.raises(Permanent, match="there is no audit trail in that database"):
+        wiring.audit_verify(of(tmp_path, dsn), None)
+    assert versions(dsn)[0] == 0, "it was not made"
+    migrate(dsn)
+    with Pool(dsn) as pool, pool.connection() as tx:
+        Audit(pool, b"k" * 32).append(tx, "ordered", None, {})
+    fits, said = wiring.audit_verify(of(tmp_path, dsn), None)
+    assert (fits, "it ends at 1:" in said) == (True, True)
+    with Pool(dsn) as pool, pool.connection() as tx:
+        tx.execute("ALTER TABLE opsbot.audit DISABLE TRIGGER ALL")
+        tx.execute("UPDATE opsbot.audit SET what = 'nothing'")
+    fits, said = wiring.audit_verify(of(tmp_path, dsn), None)
+    assert (fits, said.startswith("Record 1 ")) == (False, True)
+
+
+@pytest.mark.parametrize("postgres_server", ["18"], indirect=True)
+def test_a_trail_is_not_checked_with_a_key_made_up_for_it(database: str, tmp_path: Path) -> None:
+    dsn = _reachable(database)
+    migrate(dsn)
+    settings = of(tmp_path, dsn)
+    settings._secrets = replace(settings.secrets, audit_key="")
+    with pytest.raises(Permanent, match=r"no OPSBOT_AUDIT_KEY and no .*audit\.key"):
+        wiring.audit_verify(settings, None)
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("postgres_server", ["18"], indirect=True)
+def test_doctor_says_what_serve_would_do_to_the_schema_and_does_not_do_it(database: str, tmp_path: Path) -> None:
+    dsn = _reachable(database)
+    check, newest = wiring.CHECKS["database"], versions(dsn)[1]
+    assert check(of(tmp_path, dsn)) == f"schema version 0; `opsbot serve` will bring it to {newest}"
+    assert versions(dsn)[0] == 0
+    migrate(dsn)
+    assert check(of(tmp_path, dsn)) == f"schema version {newest}"
+    with Pool(dsn) as pool, pool.connection() as tx:
+        tx.execute("INSERT INTO opsbot.migrations VALUES (900, now())")
+    with pytest.raises(Permanent, match=f"version 900, this opsbot knows {newest}"):
+        check(of(tmp_path, dsn))
+
+
+def test_doctor_makes_no_database(tmp_path: Path) -> None:
+    assert "`opsbot serve` will make one" in wiring.CHECKS["database"](of(tmp_path))
+    assert not (tmp_path / "state").exists()
+
+
+# ---------------------------------------------------------------- the head of the trail
+
+
+@pytest.mark.parametrize("postgres_server", ["18"], indirect=True)
+def test_the_head_is_posted_once_a_day_however_many_processes_there_are(database: str, tmp_path: Path) -> None:
+    migrate(database)
+    with Pool(database) as pool:
+        audit = Audit(pool, b"k" * 32)
+        for _ in range(3):
+            base = SimpleNamespace(
+                store=Store(audit), audit=audit, durable=SimpleNamespace(transaction=pool.connection)
+            )
+            serving = SimpleNamespace(base=base, settings=of(tmp_path), redactor=Redactor())
+            wiring.Serving._post_head(cast("wiring.Serving", serving))
+        with pool.connection() as tx:
+            (letter,) = tx.execute("SELECT kind, channel, body FROM opsbot.outbox").fetchall()
+    assert (letter["kind"], letter["channel"]) == ("note", "C012AB3CD")
+    assert f"`0:{'0' * 64}`" in letter["body"]["text"]

@@ -2,6 +2,7 @@
 
     start(folder)                  a DSN; the server ends with the last process that asked for it, however that ends
     start(folder, detach=True)     a DSN; the server lives on, and the next start finds it
+    is_made(folder)                whether there is a database at all
     is_down(folder)                whether it has to be started again
     stop(folder), remove(folder)
 
@@ -131,6 +132,7 @@ def start(folder: Path, *, detach: bool = False) -> str:
         else:
             _use(place)
             if launched:
+                (place.home / "stays").unlink(missing_ok=True)  # that was said of the server before this one
                 _leave_a_watcher(place)
         return _dsn(place, DATABASE)
 
@@ -140,6 +142,11 @@ def stop(folder: Path) -> None:
     with _made_before(folder) as place:
         if place is not None:
             _stop(place)
+
+
+def is_made(folder: Path) -> bool:
+    """Whether there is a database in `folder`, running or not."""
+    return (folder.expanduser() / "postgres" / "data" / "PG_VERSION").exists()
 
 
 def is_down(folder: Path) -> bool:

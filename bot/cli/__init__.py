@@ -317,29 +317,29 @@ def backup_drill(
 def audit_verify(
     context: typer.Context,
     head: Annotated[
-        str | None, typer.Option("--head", help="The head that was posted: all up to it must be there.")
+        str | None, typer.Option("--head", help="A head that was posted in Slack, daily: all up to it must be there.")
     ] = None,
     config: Config = None,
 ) -> None:
     """Whether every record fits the one before it; names the first that does not."""
     from bot import wiring
-    from bot.settings import load
+    from bot.settings import load_own
 
-    misfit = wiring.audit_verify(load(_config(context, config), os.environ), head)
-    if misfit is not None:
-        _complain(misfit)
+    fits, said = wiring.audit_verify(load_own(_config(context, config), os.environ), head)
+    if not fits:
+        _complain(said)
         raise typer.Exit(TROUBLE)
-    _screen().say("Every record of the audit trail fits the one before it.")
+    _screen().say(said)
 
 
 @audit_app.command(name="export")
 def audit_export(context: typer.Context, config: Config = None) -> None:
     """Every record as a JSON line."""
     from bot import wiring
-    from bot.settings import load
+    from bot.settings import load_own
 
     screen = _screen(True)
-    for record in wiring.audit_export(load(_config(context, config), os.environ)):
+    for record in wiring.audit_export(load_own(_config(context, config), os.environ)):
         screen.data(record)
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "load",
     "load_file",
     "state_folder",
+    "load_own",
 ]
 
 EMBEDDED: Final = "embedded"
@@ -133,17 +134,23 @@ def load(path: Path, environment: Mapping[str, str]) -> Settings:
     return _load(path, environment, with_secrets=True)
 
 
+def load_own(path: Path, environment: Mapping[str, str]) -> Settings:
+    """With the secrets that are there, demanding none: for commands that read opsbot's own database alone."""
+    return _load(path, environment, with_secrets=True, demanding=False)
+
+
 def load_file(path: Path, environment: Mapping[str, str]) -> Settings:
     """The file alone, for commands that only need to find `serve`: those who use them need no secret."""
     return _load(path, environment, with_secrets=False)
 
 
-def _load(path: Path, environment: Mapping[str, str], with_secrets: bool) -> Settings:
+def _load(path: Path, environment: Mapping[str, str], with_secrets: bool, demanding: bool = True) -> Settings:
     written = _with_defaults(document.read(path), environment)
     settings, problems = _validated(written, path)
     found, missing = Secrets(), list[str]()
     if with_secrets:
         needed = checks.needed_secrets(settings) if settings else secrets.TOKENS
+        needed = needed if demanding else ()
         found, missing = secrets.read(environment, needed)
     problems += list(checks.problems(settings, found)) if settings else []
     if settings is None or problems or missing:

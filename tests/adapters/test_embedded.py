@@ -226,6 +226,23 @@ os.kill(postmaster(), 9)
 """
 
 
+def test_a_passing_user_of_a_detached_server_that_died_takes_it_down_again(
+    ordinary: Person, ordinary_stopped: Path
+) -> None:
+    ordinary.does("embedded.start(folder, detach=True); os.kill(postmaster(), 9)", ordinary_stopped)
+    assert eventually(lambda: not is_up(ordinary_stopped))
+    with ordinary.keeps(ordinary_stopped):
+        assert is_up(ordinary_stopped)
+    assert eventually(lambda: not is_up(ordinary_stopped))
+
+
+def test_there_is_a_database_once_it_was_made(ordinary: Person) -> None:
+    folder = ordinary.folder()
+    assert not embedded.is_made(folder)
+    ordinary.does("embedded.start(folder)", folder)
+    assert embedded.is_made(folder)
+
+
 def test_after_kill_9_the_next_start_recovers_what_was_committed(ordinary: Person, ordinary_stopped: Path) -> None:
     assert ordinary.does(KILL + "say(ask(embedded.start(folder), 'SELECT n FROM kept'))", ordinary_stopped) == ["9"]
 

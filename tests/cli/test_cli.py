@@ -340,6 +340,16 @@ def test_the_configuration_is_checked(terminal: Terminal, tmp_path: Path) -> Non
     ]
 
 
+def test_the_trail_of_no_database_is_an_error_and_makes_none(terminal: Terminal, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    (tmp_path / "opsbot.yaml").write_text(f"{VALID}state_dir: {state}\n")
+    for verb in ("verify", "export"):
+        ran = terminal.run("audit", verb)
+        assert (ran.status, ran.out) == (2, "")
+        assert f"there is no database in {state}/database: `opsbot serve` makes it" in ran.err
+    assert not state.exists()
+
+
 def test_causes_are_listed_with_and_without_a_configuration(terminal: Terminal, tmp_path: Path) -> None:
     ours = terminal.run("causes")
     assert "worker.amqp-lost\tBROKEN\tworker lost rabbitmq\tbuilds not starting" in ours.out.splitlines()

@@ -144,6 +144,14 @@ def test_without_an_approvals_channel_it_stands_where_people_ask(
     assert sorted(said) == [("approval", "C2"), ("approval", "CCOMMANDS"), ("status", "C2")], "and no pointer"
 
 
+def test_an_announcement_is_a_note_of_no_run(pool: Pool, store: Store, sender: Sender, shown: Show) -> None:
+    with pool.connection() as tx:
+        store.announce(tx, "C1", shown("the trail goes up to 17"))
+    (letter,) = sender.send_all()
+    assert (letter.kind, letter.channel, letter.thread, letter.run) == ("note", "C1", None, None)
+    assert letter.body == {"text": "the trail goes up to 17"}
+
+
 @pytest.mark.parametrize("how", ["decide", "expire", "withdraw"])
 def test_a_closed_question_is_edited(
     pool: Pool, store: Store, sender: Sender, begin: Begin, put: Put, how: str

@@ -2,6 +2,7 @@
 
     migrate(dsn)                                    bring the schema up to date, or refuse
     pool = Pool(dsn, size=32)                       connections; `pool.connection()` is one transaction
+    versions(dsn)                                   which schema it has, and which this code knows
     Store(audit=Audit(pool, key), approvals_channel="C…", else_channel="C…")     bot.core.ports.Store
     Outbox(pool)                                    bot.core.outbox.Outbox
     forget(pool, Keep())                            the daily clean-up
@@ -23,14 +24,14 @@ from bot.adapters.store.pool import Pool
 from bot.adapters.store.retention import Keep, forget
 from bot.adapters.store.runs import Runs
 from bot.adapters.store.samples import Samples
-from bot.adapters.store.schema import migrate
+from bot.adapters.store.schema import migrate, versions
 from bot.adapters.store.story import Story
 from bot.adapters.store.values import rows
 from bot.core.people import Actor, Place
 from bot.core.ports import Tx
 from bot.core.shown import Shown
 
-__all__ = ["Audit", "Keep", "Outbox", "Pool", "Store", "forget", "migrate"]
+__all__ = ["Audit", "Keep", "Outbox", "Pool", "Store", "forget", "migrate", "versions"]
 
 
 class Store(Runs, Story, Approvals, Changes, Locks, Samples, Backups):
@@ -50,6 +51,10 @@ class Store(Runs, Story, Approvals, Changes, Locks, Samples, Backups):
 
     def post(self, tx: Tx, place: Place, body: Mapping[str, Any]) -> None:
         letters.post(rows(tx), place, body)
+
+    def announce(self, tx: Tx, channel: str, text: Shown) -> None:
+        """A sentence for everybody in a channel, of no run."""
+        letters.announcement(rows(tx), channel, text)
 
     def audit(self, tx: Tx, what: str, who: Actor | None, detail: Mapping[str, Any]) -> None:
         self._audit.append(tx, what, who, detail)

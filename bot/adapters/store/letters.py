@@ -39,6 +39,10 @@ def pointer(connection: Connection[DictRow], approval: int, approvals_channel: s
         _write(connection, "pointer", {"approval": approval, "approvals_channel": approvals_channel})
 
 
+def announcement(connection: Connection[DictRow], channel: str, text: Shown) -> None:
+    _write(connection, "announcement", {"channel": channel, "body": values.json_text({"text": str(text)})})
+
+
 def private(connection: Connection[DictRow], actor: Actor, place: Place | None, text: Shown) -> None:
     """Where they acted, else in their own conversation with the bot (a user id is a channel to Slack)."""
     letter = {

@@ -40,6 +40,16 @@ def migrate(dsn: str) -> int:
         raise trouble(dsn, error) from error
 
 
+def versions(dsn: str) -> tuple[int, int]:
+    """The version of the database's schema, 0 where there is none, and the newest that this code knows."""
+    with connect(dsn) as connection:
+        there = connection.execute("SELECT to_regclass('opsbot.migrations') IS NOT NULL AS there").fetchone()
+        if not (there and there["there"]):
+            return 0, known()[-1][0]
+        row = connection.execute("SELECT coalesce(max(no), 0) AS version FROM opsbot.migrations").fetchone()
+    return (row["version"] if row else 0), known()[-1][0]
+
+
 @cache
 def known() -> Sequence[tuple[int, str]]:
     """The migrations of this code: number and SQL, in order."""

@@ -27,6 +27,9 @@ SELECT %(approvals_channel)s, 'pointer', r.id, a.id
   FROM opsbot.approvals a JOIN opsbot.runs r ON r.id = a.run_id
  WHERE a.id = %(approval)s AND r.channel IS NOT NULL AND r.channel <> %(approvals_channel)s
 
+-- name: announcement
+INSERT INTO opsbot.outbox (channel, kind, body) VALUES (%(channel)s, 'note', %(body)s)
+
 -- name: private
 INSERT INTO opsbot.outbox (channel, kind, "user", thread, body)
 VALUES (%(channel)s, 'private', %(user)s, %(thread)s, %(body)s)
