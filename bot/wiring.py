@@ -85,6 +85,7 @@ from bot.slack.app import SLACK, Connection, client, connect
 from bot.slack.directory import SlackDirectory
 from bot.slack.intake import Receipt, Tenant, intake
 from bot.slack.outbox import Sender
+from bot.slack.presence import presence
 
 if TYPE_CHECKING:
     from bot.adapters.aws import Aws
@@ -98,6 +99,7 @@ DATABASE_SEEN_EVERY = 2.0  # seconds
 BACKUPS_SEEN_EVERY = 60.0  # seconds
 LOST_AFTER = timedelta(days=7)  # what no manifest names stays that long, for a person who needs it
 REHEARSALS, STAGE = "rehearsals", Stage(embedded.start, embedded.remove, embedded.programs)  # of throw-away servers
+NO_CHANNELS = "slack.channels.commands: no channel is listed, so in Slack opsbot can be asked nowhere"
 OVERDUE, OVERDUE_DIAGNOSIS = "backup.overdue", "backup overdue"
 
 
@@ -734,7 +736,11 @@ def _check_slack(settings: Settings) -> str:
         return "none, as configured: the command line does it all"
     if not settings.secrets.slack_bot_token:
         raise Permanent("there is no SLACK_BOT_TOKEN, so opsbot works from the command line only")
-    return "tokens are given"
+    if not settings.slack.channels.commands:
+        raise Permanent(NO_CHANNELS)
+    given = settings.slack.channels
+    channels = dict.fromkeys(filter(None, (*given.commands, given.approvals)))
+    return presence(client(settings.secrets.slack_bot_token), settings.slack.team_id, channels)
 
 
 def _check_backups(settings: Settings) -> str:

@@ -60,8 +60,10 @@ class Outbox(Protocol):
         """Not now (rate limit, Slack away); the whole channel waits, so that order is kept. Counts a try."""
         ...
 
-    def dead(self, letter: Letter, why: str) -> None:
-        """It can never be sent (channel gone); kept and said on the command line, never silently dropped."""
+    def dead(self, letter: Letter, why: str, word: str = "") -> None:
+        """It can never be sent (channel gone); kept and said on the command line, never silently dropped. `word` is
+        told to the person who asked for the run, in their own conversation with the bot, once per run.
+        """
         ...
 
     def wait(self, seconds: float) -> None:

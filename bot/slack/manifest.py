@@ -10,9 +10,11 @@ COMMAND: Final = "/travis"
 
 # The bot scope of each Web API method that we call; None needs none. A test compares it with the code and the file.
 SCOPES: Final[dict[str, str | None]] = {
+    "auth_test": None,
     "chat_postMessage": "chat:write",
     "chat_postEphemeral": "chat:write",
     "chat_update": "chat:write",
+    "conversations_info": None,  # see WHERE
     "conversations_open": "im:write",
     "files_upload_v2": "files:write",
     "usergroups_users_list": "usergroups:read",
@@ -20,6 +22,8 @@ SCOPES: Final[dict[str, str | None]] = {
     "views_open": None,
     "views_update": None,
 }
+# A channel is asked about by its kind: `opsbot doctor` says in which the bot is missing.
+WHERE: Final = ("channels:read", "groups:read")
 # What Slack delivers needs scopes too.
 DELIVERED: Final = {"slash_commands": "commands", "app_mention": "app_mentions:read"}
 

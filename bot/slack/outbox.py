@@ -317,7 +317,7 @@ class Sender:
             self._postpone(letter, rule.why)
         else:
             log.error("letter %s (%s) to %s cannot be sent: %s", letter.id, letter.kind, letter.channel, rule.why)
-            self._outbox.dead(letter, f"{rule.why} ({code_of(error)})")
+            self._outbox.dead(letter, f"{rule.why} ({code_of(error)})", _unheard(letter, rule.why))
 
     def _postpone(self, letter: Letter, why: str, after: float = 0.0) -> None:
         with self._guard:
@@ -340,6 +340,14 @@ def _keep(kept: dict[K, V], key: K, value: V) -> None:
     kept[key] = value
     if len(kept) > REMEMBERED:
         kept.pop(next(iter(kept)))
+
+
+def _unheard(letter: Letter, why: str) -> str:
+    """What the person who asked is told when nothing of their run can be said where it belongs."""
+    if letter.run is None or letter.kind == "private":
+        return ""
+    run = letter.run.id
+    return f"I cannot post in <#{letter.channel}>: {why}. Run {run} goes on all the same; `show {run}` says how it is."
 
 
 def _run_key(letter: Letter) -> str:

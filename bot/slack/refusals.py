@@ -41,8 +41,8 @@ RULES: Final[Mapping[str, Rule]] = {
     "token_expired": Rule(LATER, "the bot's token has expired: set a new SLACK_BOT_TOKEN", _SETUP),
     "missing_scope": Rule(LATER, "the app lacks a scope: install it with `opsbot manifest`", _SETUP),
     # it can never be said there
-    "channel_not_found": Rule(DEAD, "there is no such channel, or the bot is not in it: invite @opsbot"),
-    "not_in_channel": Rule(DEAD, "the bot is not in the channel: invite @opsbot"),
+    "channel_not_found": Rule(DEAD, "there is no such channel, or the bot is not in it: type `/invite @opsbot` there"),
+    "not_in_channel": Rule(DEAD, "the bot is not in the channel: type `/invite @opsbot` there"),
     "is_archived": Rule(DEAD, "the channel is archived"),
     "restricted_action": Rule(DEAD, "the workspace does not let the bot post there"),
     "user_not_found": Rule(DEAD, "there is no such person"),

@@ -108,6 +108,7 @@ class FakeOutbox:
         self.kept: list[Kept] = []
         self.waits: list[tuple[int, float, str]] = []
         self.taken: set[str] = set()
+        self.words: list[str] = []  # for who asked, of letters that could not be sent
         self.guard = threading.Lock()
         self.written = threading.Event()
 
@@ -148,8 +149,9 @@ class FakeOutbox:
         kept = self._of(letter)
         kept.letter = replace(letter, tries=letter.tries + 1)
 
-    def dead(self, letter: Letter, why: str) -> None:
+    def dead(self, letter: Letter, why: str, word: str = "") -> None:
         self._of(letter).state, self._of(letter).why = "dead", why
+        self.words += [word] if word else []
 
     def wait(self, seconds: float) -> None:
         self.written.wait(min(seconds, 0.05))

@@ -12,7 +12,7 @@ import bot.slack
 from bot.core.errors import Permanent
 from bot.sandbox.slack import LocalSlack, example
 from bot.sandbox.slack.web_api import METHODS
-from bot.slack.manifest import DELIVERED, SCOPES, manifest
+from bot.slack.manifest import DELIVERED, SCOPES, WHERE, manifest
 
 SOURCES = sorted(Path(bot.slack.__file__).parent.glob("*.py"))
 
@@ -29,7 +29,7 @@ def test_every_method_that_is_called_has_its_scope_in_the_table() -> None:
 
 
 def test_the_file_asks_for_these_scopes_and_no_others() -> None:
-    wanted = {scope for scope in SCOPES.values() if scope} | set(DELIVERED.values())
+    wanted = {scope for scope in SCOPES.values() if scope} | set(DELIVERED.values()) | set(WHERE)
     asked = yaml.safe_load(manifest())["oauth_config"]["scopes"]["bot"]
     assert sorted(wanted) == asked
 

@@ -355,9 +355,27 @@ class TestRefusals:
     def test_says_what_to_do_about_a_channel_without_the_bot(
         self, slack: LocalSlack, outbox: FakeOutbox, sender: Sender
     ) -> None:
-        kept = outbox.put(letter(1, channel="C0GENERAL"))
+        kept = outbox.put(letter(1, channel="C0GENERAL", run=run()))
         sender.step()
-        assert kept.why == "the bot is not in the channel: invite @opsbot (not_in_channel)"
+        assert kept.why == "the bot is not in the channel: type `/invite @opsbot` there (not_in_channel)"
+        (word,) = outbox.words
+        assert word == (
+            "I cannot post in <#C0GENERAL>: the bot is not in the channel: type `/invite @opsbot` there. Run 12 goes "
+            "on all the same; `show 12` says how it is."
+        )
+        outbox.put(letter(2, "private", channel=ANA, user=ANA, body={"text": word}))
+        sender.step()
+        (told,) = slack.driver.messages("D0ANA")
+        assert "<#C0GENERAL>" in told.text
+
+    def test_nobody_is_told_of_a_private_word_that_could_not_be_said(
+        self, outbox: FakeOutbox, sender: Sender, slack: LocalSlack
+    ) -> None:
+        slack.driver.fault("chat.postMessage", error="user_disabled")
+        kept = outbox.put(letter(1, "private", channel=ANA, user=ANA, run=run()))
+        sender.step()
+        assert kept.state == "dead"
+        assert outbox.words == []
 
     def test_an_unheard_of_error_is_tried_a_few_times(
         self, slack: LocalSlack, outbox: FakeOutbox, sender: Sender, clock: Clock

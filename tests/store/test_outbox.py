@@ -13,7 +13,7 @@ from bot.adapters.store import Audit, Outbox, Pool, Store
 from bot.core.approval import Approval, Ask, Click, Kind, Verdict
 from bot.core.errors import Temporary
 from bot.core.outbox import Letter
-from bot.core.people import Place
+from bot.core.people import Actor, Place
 from bot.core.shown import Shown
 from tests.store.conftest import ANA, BOB
 
@@ -322,6 +322,25 @@ def test_dead_letters_are_kept_and_said(outbox: Outbox, begin: Begin, tell: Tell
         assert following is not None
         assert following.kind == "note"
     assert [(row["id"], row["why"]) for row in outbox.dead_letters()] == [(letter.id, "channel_not_found")]
+
+
+def test_who_asked_is_told_once_that_a_run_cannot_be_told_of(outbox: Outbox, begin: Begin, tell: Tell) -> None:
+    run = begin()
+    for text in ("one", "two"):
+        tell(run, "note", text=text)
+    schedule = begin(actor=Actor("T1", "schedule", "cli"))
+    tell(schedule, "note", text="three")
+    sender, dead = Sender(outbox), 0
+    while True:
+        with outbox.take() as letter:
+            if letter is None or letter.kind == "private":
+                break
+            outbox.dead(letter, "not_in_channel", "I cannot post there")
+            dead += 1
+    assert dead == 5, "two statuses and three notes"
+    (word,) = sender.send_all()
+    assert (word.kind, word.channel, word.user, word.thread) == ("private", "UANA", "UANA", None)
+    assert word.body == {"text": "I cannot post there"}
 
 
 def test_wait_ends_with_a_letter_from_another_process(outbox: Outbox, begin: Begin, tell: Tell) -> None:

@@ -9,6 +9,7 @@ from psycopg.rows import DictRow
 from bot.adapters.store import values
 from bot.adapters.store.queries import Queries
 from bot.core.people import Actor, Place
+from bot.core.run import Run
 from bot.core.shown import Shown
 
 SQL = Queries("outbox")
@@ -52,6 +53,13 @@ def private(connection: Connection[DictRow], actor: Actor, place: Place | None, 
         "body": values.json_text({"text": str(text)}),
     }
     _write(connection, "private", letter)
+
+
+def unheard(connection: Connection[DictRow], run: Run, word: str) -> None:
+    """To who asked, that their run cannot be told of where it belongs; once."""
+    if not run.order.actor.nobody:
+        letter = {"run": run.id, "user": run.order.actor.user, "body": values.json_text({"text": word})}
+        _write(connection, "unheard", letter)
 
 
 def _write(connection: Connection[DictRow], kind: str, letter: Mapping[str, Any]) -> None:

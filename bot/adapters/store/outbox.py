@@ -13,7 +13,7 @@ import psycopg
 from psycopg import Connection
 from psycopg.rows import DictRow
 
-from bot.adapters.store import values
+from bot.adapters.store import letters, values
 from bot.adapters.store.approvals import Approvals
 from bot.adapters.store.pool import Pool
 from bot.adapters.store.queries import Queries
@@ -63,9 +63,11 @@ class Outbox:
             connection.execute(SQL["later"], {"letter": letter.id, "why": values.text(why)})
             connection.execute(SQL["delay"], {"channel": letter.channel, "seconds": seconds})
 
-    def dead(self, letter: Letter, why: str) -> None:
+    def dead(self, letter: Letter, why: str, word: str = "") -> None:
         with self._pool.connection() as connection:
             connection.execute(SQL["dead"], {"letter": letter.id, "why": values.text(why)})
+            if word and letter.run:
+                letters.unheard(connection, letter.run, word)
 
     def wait(self, seconds: float) -> None:
         try:

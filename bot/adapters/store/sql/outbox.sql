@@ -34,6 +34,12 @@ INSERT INTO opsbot.outbox (channel, kind, body) VALUES (%(channel)s, 'note', %(b
 INSERT INTO opsbot.outbox (channel, kind, "user", thread, body)
 VALUES (%(channel)s, 'private', %(user)s, %(thread)s, %(body)s)
 
+-- name: unheard
+-- A user's id is a channel to Slack. Each letter of a run dies of the same; its person is told of the first.
+INSERT INTO opsbot.outbox (channel, kind, run_id, "user", body)
+SELECT %(user)s, 'private', %(run)s, %(user)s, %(body)s
+ WHERE NOT EXISTS (SELECT FROM opsbot.outbox WHERE kind = 'private' AND run_id = %(run)s AND channel = %(user)s)
+
 -- name: notify
 SELECT pg_notify('opsbot_outbox', '')
 
