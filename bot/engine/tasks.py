@@ -197,10 +197,13 @@ class Engine:
         barred = self.gate.barred(actor)
         with claim.commit() as tx:
             said = Said(barred) if barred else self._answered(tx, body, actor)
-            self.store.reply(tx, actor, place, self.redactor.show(said.text))
+            text = self.redactor.show(said.text)
+            self.store.reply(tx, actor, place, text)
             if place is not None:
                 self._post(tx, place, said.charts)
             claim.record(tx, "answered", True)
+            if barred:
+                self.store.audit(tx, "refused", actor, {"asked": body["request"]["ask"], "why": text})
 
     def _answered(self, tx: Tx, body: Mapping[str, Any], actor: Actor) -> Said:
         answers = Answers(self.store, self.durable, self.catalogue, self.policy, self.gate, self.diagnosers)

@@ -105,6 +105,17 @@ def test_nobody_decides_while_slack_cannot_say_who_people_are(lit: Room) -> None
     assert lit.outcome(run) is Outcome.FIXED  # the click was kept and counted when it could be checked
 
 
+@pytest.mark.parametrize("asked", [Request(Ask.HELP), Request(Ask.CANCEL, number=1)])
+def test_a_question_that_is_refused_is_on_record(lit: Room, asked: Request) -> None:
+    lit.people.guests = {"UGUS"}
+    run = lit.order()
+    ask = lit.asked(run)
+    lit.desk.file(asked, GUS, None, lit.key())
+    until(lambda: "refused" in audited(lit), 5, "the refusal is on record")
+    assert asked.ask.value in audited(lit)
+    assert lit.open_ask(run) == ask
+
+
 def test_declined_with_its_reason(lit: Room) -> None:
     run = lit.order()
     lit.click(lit.asked(run), BO, Verdict.DECLINE, "there is a party")
