@@ -508,6 +508,41 @@ def policy_of(settings: Settings, catalogue: Catalogue) -> Policy:
     return bound(settings.policy(), catalogue, fixes(settings.handlers))
 
 
+def check(settings: Settings) -> None:
+    """All that can be wrong with the configuration without asking anybody; raises Permanent with every sentence."""
+    wrong = [*_faults(settings)]
+    if wrong:
+        raise Permanent("\n".join(wrong))
+
+
+def _faults(settings: Settings) -> Iterator[str]:
+    yield from (f"{key}: {why}" for key, why in _unreadable(settings))
+    try:
+        catalogue = discover(settings.handlers)
+    except OpsbotError as why:
+        yield f"handlers: {why}"
+        return
+    machines = _machines({each.name: each for each in settings.sites()})
+    vocabulary = vocabulary_of(catalogue, settings.slack.command, machines)
+    looks = (partial(policy_of, settings, catalogue), partial(check_schedules, settings, vocabulary))
+    for look in (*looks, partial(_aws, settings)):
+        try:
+            look()
+        except OpsbotError as why:
+            yield str(why)
+
+
+def _unreadable(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Files that logging in needs, each once."""
+    for no, each in enumerate(settings.installations):
+        for name in ("key_file", "known_hosts"):
+            path = getattr(each.ssh, name)
+            try:
+                path.read_bytes()
+            except OSError as error:
+                yield f"installations[{no}].ssh.{name}", f"{path} cannot be read: {error.strerror}"
+
+
 def check_schedules(settings: Settings, vocabulary: Vocabulary) -> None:
     """Refuse to start with a schedule that nobody could say; raises Permanent with its path."""
     for no, each in enumerate(settings.schedules):
@@ -664,12 +699,9 @@ def _check_database(settings: Settings) -> str:
     return f"schema version {version}" + (f"; `opsbot serve` will bring it to {newest}" if version < newest else "")
 
 
-def _check_handlers(settings: Settings) -> str:
-    catalogue = discover(settings.handlers)
-    machines = _machines({site.name: site for site in settings.sites()})
-    check_schedules(settings, vocabulary_of(catalogue, settings.slack.command, machines))
-    policy_of(settings, catalogue)
-    return f"{len(catalogue.files)} found"
+def _check_configuration(settings: Settings) -> str:
+    check(settings)
+    return f"fine, with {len(discover(settings.handlers).files)} handlers"
 
 
 def _check_machines(settings: Settings) -> str:
@@ -753,7 +785,7 @@ def _check_backups(settings: Settings) -> str:
 
 
 CHECKS = {
-    "handlers": _check_handlers,
+    "configuration": _check_configuration,
     "database": _check_database,
     "machines": _check_machines,
     "their services": _check_services,

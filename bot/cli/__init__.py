@@ -345,11 +345,15 @@ def audit_export(context: typer.Context, config: Config = None) -> None:
 
 @config_app.command(name="check")
 def config_check(context: typer.Context, config: Config = None) -> None:
-    """Whether the configuration and the secrets can be used; says everything that is wrong."""
+    """Whether the configuration and the secrets can be used, as `serve` would; says everything that is wrong."""
+    from bot import wiring
     from bot.settings import load
 
     path = _config(context, config)
     settings = load(path, os.environ)
+    wiring.check(settings)
+    if settings.slack.connect and not settings.slack.channels.commands:
+        _complain(f"Beware: {wiring.NO_CHANNELS}.")
     machines = len(settings.ssh_hosts())
     _screen().say(
         f"{path} is fine: {_count(len(settings.installations), 'installation')}, {_count(machines, 'machine')}."

@@ -18,7 +18,8 @@ class Section(BaseModel):
 class Channels(Section):
     commands: tuple[fields.Channel, ...] = Field(
         default=(),
-        description="Channels in which opsbot may be asked. Default: none listed, then every channel it is in.",
+        description="Channels in which opsbot may be asked, and nowhere else. Default: none, then it is asked on the "
+        "command line only.",
     )
     approvals: fields.Channel | None = Field(
         default=None,

@@ -45,6 +45,8 @@ class Terminal:
         self.socket = folder / "run" / "opsbot.sock"
         (folder / "opsbot.yaml").write_text(f"{VALID}socket: {self.socket}\n")
         (folder / "opsbot.yaml").chmod(0o600)
+        for needed in ("id_ed25519", "known_hosts"):
+            (folder / needed).touch(0o600)
 
     def start(self, *words: str, **environment: str) -> "subprocess.Popen[str]":
         kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL") if name in os.environ}
@@ -338,6 +340,34 @@ def test_the_configuration_is_checked(terminal: Terminal, tmp_path: Path) -> Non
         "engine.lease: must be a time span with a unit, such as 10s, 30m, 26h or 1h30m",
         "polcy: unknown key (did you mean policy?)",
     ]
+
+
+WRONG = """\
+handlers: [nowhere]
+policy: [{action: worker.rebot, approvals: 2}]
+schedules: [{cron: "0 3 * * *", run: backup evrything}]
+"""
+
+
+def test_the_check_finds_what_would_stop_serve_or_fail_at_night(terminal: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "known_hosts").unlink()
+    (tmp_path / "opsbot.yaml").write_text(VALID + WRONG)
+    ran = terminal.run("config", "check", **TOKENS)
+    assert (ran.status, ran.out) == (2, "")
+    assert f"installations[0].ssh.known_hosts: {tmp_path}/known_hosts cannot be read: No such file" in ran.err
+    assert f"the handlers folder {tmp_path}/nowhere does not exist" in ran.err
+    (tmp_path / "opsbot.yaml").write_text(VALID + WRONG.replace("handlers: [nowhere]", "handlers: []"))
+    ran = terminal.run("config", "check", **TOKENS)
+    assert "policy[0].action: `worker.rebot` is no action, job or fix; did you mean `worker.reboot`?" in ran.err
+    assert "schedules[0].run: " in ran.err
+
+
+def test_the_check_warns_where_nobody_could_ask(terminal: Terminal, tmp_path: Path) -> None:
+    assert "Beware" in terminal.run("config", "check", **TOKENS).err
+    listed = "channels: {commands: [C012AB3CD], approvals: C012AB3CE}"
+    (tmp_path / "opsbot.yaml").write_text(VALID.replace("slack: {", f"slack: {{{listed}, "))
+    ran = terminal.run("config", "check", **TOKENS)
+    assert (ran.status, ran.err) == (0, "")
 
 
 def test_the_trail_of_no_database_is_an_error_and_makes_none(terminal: Terminal, tmp_path: Path) -> None:
