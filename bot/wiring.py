@@ -474,11 +474,11 @@ class Serving:
                 self._run_slot(Slot("", f"diagnose {OVERDUE_DIAGNOSIS}", site), f"{how}:{site}:{silence.last}")
 
     def stop(self) -> None:
-        """Take nothing new, finish the command under way, hand everything else over."""
+        """Take nothing new, hand everything over but the changes under way, and finish those."""
         if self.connection is not None:
             self.connection.close()
         self.console.close()
-        self.workers.stop(grace=timedelta(seconds=5))
+        self.workers.stop(changes=self.settings.engine.finish_within)
         self.stopping.set()
         if self.outbox is not None:
             self.outbox.close()
@@ -492,6 +492,10 @@ def serve(settings: Settings, simulator: str | None = None) -> int:
     sys.setswitchinterval(SWITCH)
     serving = Serving(settings, simulator)
     over = threading.Event()
+
+    def told(*_: object) -> None:
+        serving.workers.hurry() if over.is_set() else over.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: over.set())
     serving.start()

@@ -118,6 +118,12 @@ class Claim(Protocol):
 
     def commit(self) -> AbstractContextManager[Tx]: ...
 
+    def changing(self) -> AbstractContextManager[None]:
+        """Inside, a machine is being changed: a process that only has to stop sets `abort` when that has ended, or has
+        taken too long.
+        """
+        ...
+
     def recorded(self, step: str) -> tuple[Json] | None:
         """The recorded result of a step as a tuple of one, None when it has not finished."""
         ...

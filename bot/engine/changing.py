@@ -95,10 +95,12 @@ class Changing:
     def _send(self, no: int, ask: int, change: Change) -> Mapping[str, Any]:
         if change.needed is not None and not self._needed(change.needed):
             return self._conclude(no, ask, change, {"state": "not needed", "said": f"no longer true: {change.needed}"})
-        if not self._intend(no, ask, change):
-            return {"state": "in doubt"}
-        result = self._sent(no, ask, change)
-        return result if result["state"] == "in doubt" else self._conclude(no, ask, change, result)
+        with self.journal.claim.changing():
+            self.journal.heed_stop()  # the last moment to leave: from here on the process waits for its result
+            if not self._intend(no, ask, change):
+                return {"state": "in doubt"}
+            result = self._sent(no, ask, change)
+            return result if result["state"] == "in doubt" else self._conclude(no, ask, change, result)
 
     def _needed(self, fact: Fact[bool]) -> bool:
         try:

@@ -300,6 +300,12 @@ class Engine(Section):
         description="How often what is compared with an earlier look is looked at by itself, so that a stuck sync is "
         "known at once. Default: 5m.",
     )
+    finish_within: fields.Patience = Field(
+        default=timedelta(minutes=5),
+        description="How long a change that is under way may take to end when opsbot is told to stop; all else is "
+        "given back at once, and a second signal waits for nothing. Let whatever stops opsbot wait as long. "
+        "Default: 5m.",
+    )
     workers: Annotated[StrictInt, Field(ge=1, le=200)] = Field(
         default=16, description="How many runs are worked on at the same moment; waiting ones hold none. Default: 16."
     )

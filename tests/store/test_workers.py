@@ -478,6 +478,38 @@ def test_drain_lets_finish_what_is_nearly_done(crew: Crew) -> None:
     assert crew.states() == {"completed": 1, "pending": 1}, "it claims nothing more"
 
 
+@pytest.mark.parametrize("hurried", [False, True])
+def test_a_change_under_way_ends_before_its_process_does(crew: Crew, eventually: Eventually, hurried: bool) -> None:
+    """Looking stops at once; a change is waited for, unless somebody cannot wait."""
+    cut: dict[str, Any] = {}
+    going = threading.Barrier(3)
+    begun = 0.0
+
+    def work(claim: Claim) -> None:
+        going.wait(10)
+        if claim.params["no"] == 0:
+            assert claim.abort.wait(10)
+            cut["look"] = time.monotonic() - begun
+            raise LeaseLost("told to stop")
+        with claim.changing():
+            cut["change was cut"] = claim.abort.wait(1)
+        assert claim.abort.wait(10), "nothing after it is begun"
+        raise LeaseLost("told to stop")
+
+    leaving = crew.start(work)
+    crew.spawn(no=0)
+    crew.spawn(no=1)
+    going.wait(10)
+    begun = time.monotonic()
+    timer = threading.Timer(0.2, leaving.hurry)
+    if hurried:
+        timer.start()
+    leaving.drain(timedelta(), changes=timedelta(seconds=30))
+    assert cut["look"] < 0.5
+    assert cut["change was cut"] is hurried
+    assert time.monotonic() - begun < 5
+
+
 def test_drain_gives_back_what_hangs(crew: Crew, eventually: Eventually) -> None:
     started, hang, over = threading.Event(), threading.Event(), threading.Event()
     lost: list[str] = []

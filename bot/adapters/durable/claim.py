@@ -64,6 +64,9 @@ class Claim:
         self._steps: dict[str, Any] | None = None
         self._fresh: dict[str, Any] = {}
         self._ends = False
+        self._leave = threading.Lock()
+        self._leaving = False
+        self.is_changing = False
 
     def __str__(self) -> str:
         return f"{self.name} {self.task}"
@@ -90,6 +93,25 @@ class Claim:
         """Another process has it, or may have: whatever is done on machines in its name ends."""
         self.lost.set()
         self.abort.set()
+
+    def leave(self) -> None:
+        """This process has to stop: at once, or as soon as the change under way has ended."""
+        with self._leave:
+            self._leaving = True
+            if not self.is_changing:
+                self.abort.set()
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        with self._leave:
+            self.is_changing = True
+        try:
+            yield
+        finally:
+            with self._leave:
+                self.is_changing = False
+                if self._leaving:
+                    self.abort.set()
 
     def recorded(self, step: str) -> tuple[Any] | None:
         if step in self._fresh:

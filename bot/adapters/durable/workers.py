@@ -33,6 +33,7 @@ OnError = Callable[[Claim, Exception], timedelta | None]
 POLL = 1.0  # seconds; only for what no notification and no deadline announces
 SOONEST = 0.02  # when something is due that somebody else has locked
 AWAY = timedelta(seconds=1)  # before a task is tried again that the database failed
+NEARLY = 0.05  # seconds between two looks whether a change has ended
 HOPELESS = timedelta(minutes=1)  # ... or that nobody knows how to end
 
 
@@ -67,6 +68,7 @@ class Workers:
         self._claiming = True
         self._draining = False
         self._stopping = threading.Event()
+        self._hurried = threading.Event()
         self._poked, self._poker = socket.socketpair()  # ends a nap of the thread that claims
         self._poked.setblocking(False)
         self._poker.setblocking(False)
@@ -86,9 +88,15 @@ class Workers:
         """How many tasks this process carries now."""
         return len(self._claims)
 
-    def drain(self, grace: timedelta = timedelta(seconds=20), patience: timedelta = timedelta(seconds=10)) -> bool:
+    def drain(
+        self,
+        grace: timedelta = timedelta(seconds=20),
+        patience: timedelta = timedelta(seconds=10),
+        changes: timedelta = timedelta(),
+    ) -> bool:
         """Claim nothing more; let what runs end within `grace`, then abort it, and after `patience` give back what
-        still hangs. True when everything ended by itself.
+        still hangs. What is changing a machine at that moment gets `changes` to end it first: cut off, nobody would
+        know what became of it. True when everything ended by itself.
         """
         self._claiming = False
         self._poke()
@@ -98,15 +106,27 @@ class Workers:
             return True
         self._draining = True
         for claim in self._held():
+            claim.leave()
+        self._await_changes(changes)
+        for claim in self._held():
             claim.abort.set()
         idle = self._wait_until_idle(patience)
         for claim in self._held():
             self._give_back(claim)
         return idle
 
-    def stop(self, grace: timedelta = timedelta(), patience: timedelta = timedelta(seconds=10)) -> None:
+    def hurry(self) -> None:
+        """Wait for no change any more: a drain that goes on aborts them now."""
+        self._hurried.set()
+
+    def stop(
+        self,
+        grace: timedelta = timedelta(),
+        patience: timedelta = timedelta(seconds=10),
+        changes: timedelta = timedelta(),
+    ) -> None:
         """Drain, then end the threads of this object."""
-        self.drain(grace, patience)
+        self.drain(grace, patience, changes)
         self.abandon()
         for thread in self._own:
             thread.join(self._lease + 5)
@@ -274,6 +294,12 @@ class Workers:
     def _wait_until_idle(self, within: timedelta) -> bool:
         with self._guard:
             return self._guard.wait_for(lambda: not self._claims, within.total_seconds())
+
+    def _await_changes(self, within: timedelta) -> None:
+        ends = time.monotonic() + within.total_seconds()
+        while time.monotonic() < ends and any(claim.is_changing for claim in self._held()):
+            if self._hurried.wait(NEARLY):
+                return
 
     def _poke(self) -> None:
         with suppress(OSError):  # full: it is awake already; closed: it has ended
