@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 PATIENCE: Final = 3.0  # seconds after which Slack has told the person that the command failed
 WAITED: Final = "x-opsbot-waited"  # header: seconds between the socket and the listener, set by `app`
 LONGEST_ANSWER: Final = 8_000
-NOT_STARTED: Final = "Not accepted, nothing was started"
+PERHAPS: Final = "`runs` says whether it was taken at the last moment after all"
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Receipt:
 class Desk(Protocol):
     """Where everything is written down before it is acknowledged.
 
-    Each commits before it returns, does nothing the second time it gets the same key, and raises Temporary only when
-    it is certain that nothing was written.
+    Each commits before it returns, does nothing the second time it gets the same key, and raises Temporary when it
+    could not; only an answer that was lost on its way back may mean that it was written all the same.
     """
 
     def submit(self, request: Request, text: str, actor: Actor, place: Place, key: str) -> Receipt: ...
@@ -190,7 +190,7 @@ class _Listeners:
         except Temporary as error:
             if request.ask is Ask.HELP:  # it can be given when nothing else can
                 return f"{words.guide(vocabulary, request.subject)}\n(At the moment nothing can be started: {error})"
-            return f"{NOT_STARTED}: {error}"
+            return f"Not accepted: {str(error).rstrip('.')}. Ask again later; {PERHAPS}."
         except OpsbotError as error:
             return str(error)
         return receipt.text or on_it(request)

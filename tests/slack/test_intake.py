@@ -54,7 +54,10 @@ class TestCommands:
     def test_is_not_accepted_when_the_database_is_away(self, slack: LocalSlack, desk: FakeDesk) -> None:
         desk.broken = Temporary("the database does not answer")
         ack = slack.driver.person("ana").slash("/travis", "builds not starting")
-        assert ack.shown == "Not accepted, nothing was started: the database does not answer"
+        assert ack.shown == (
+            "Not accepted: the database does not answer. Ask again later; `runs` says whether it was taken at the last "
+            "moment after all."
+        )
         assert not desk.submitted
 
     def test_an_unexpected_error_is_slacks_own_error(self, slack: LocalSlack, desk: FakeDesk) -> None:
