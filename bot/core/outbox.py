@@ -56,8 +56,10 @@ class Outbox(Protocol):
         """
         ...
 
-    def later(self, letter: Letter, seconds: float, why: str) -> None:
-        """Not now (rate limit, Slack away); the whole channel waits, so that order is kept. Counts a try."""
+    def later(self, letter: Letter, seconds: float, why: str, tried: bool = True) -> None:
+        """Not now; the whole channel waits, in every process, so that order is kept. Counts a try, unless it was only
+        paced (`tried` is False): by us, by Slack's rate limit.
+        """
         ...
 
     def dead(self, letter: Letter, why: str, word: str = "") -> None:

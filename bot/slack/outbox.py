@@ -100,7 +100,7 @@ class Sender:
 
     def _serve(self, letter: Letter) -> None:
         if wait := self._turn(letter):
-            self._outbox.later(letter, wait, "Slack takes about one message a second")
+            self._outbox.later(letter, wait, "Slack takes about one message a second", tried=False)
             return
         try:
             said = self._say_somewhere(letter)
@@ -312,21 +312,21 @@ class Sender:
     def _refused(self, letter: Letter, error: SlackApiError) -> None:
         rule = rule_for(error)
         if rule.act == LATER:
-            self._postpone(letter, rule.why, retry_after(error) or rule.after)
+            self._postpone(letter, rule.why, retry_after(error) or rule.after, tried=not rule.paced)
         elif rule.act == "unknown" and letter.tries < MOST_TRIES:
             self._postpone(letter, rule.why)
         else:
             log.error("letter %s (%s) to %s cannot be sent: %s", letter.id, letter.kind, letter.channel, rule.why)
             self._outbox.dead(letter, f"{rule.why} ({code_of(error)})", _unheard(letter, rule.why))
 
-    def _postpone(self, letter: Letter, why: str, after: float = 0.0) -> None:
+    def _postpone(self, letter: Letter, why: str, after: float = 0.0, tried: bool = True) -> None:
         with self._guard:
             failures = self._failures[letter.channel] = self._failures.get(letter.channel, 0) + 1
             first, self._away = not self._away, True
         seconds = after or min(0.5 * 2 ** min(failures, 8), LONGEST_BACK_OFF)
         if first:
             log.warning("%s; letters wait and are sent later", why)
-        self._outbox.later(letter, seconds, why)
+        self._outbox.later(letter, seconds, why, tried)
 
     def _came_through(self, channel: str) -> None:
         with self._guard:

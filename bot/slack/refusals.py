@@ -15,6 +15,7 @@ class Rule:
     act: str  # `later`, `dead`, `post` (no message to edit), `unthread` (no thread), `file` (too long), `direct`
     why: str
     after: float = 0.0  # seconds; 0.0 backs off by itself
+    paced: bool = False  # nothing is wrong with the letter: Slack only asks for patience
 
 
 LATER, DEAD = "later", "dead"
@@ -25,9 +26,9 @@ _PRIVATE = Rule("direct", "that person is not in the channel")
 _SETUP = 60.0
 
 RULES: Final[Mapping[str, Rule]] = {
-    "ratelimited": Rule(LATER, "Slack asks to wait"),
-    "rate_limited": Rule(LATER, "Slack asks to wait"),
-    "message_limit_exceeded": Rule(LATER, "Slack asks to wait", _SETUP),
+    "ratelimited": Rule(LATER, "Slack asks to wait", paced=True),
+    "rate_limited": Rule(LATER, "Slack asks to wait", paced=True),
+    "message_limit_exceeded": Rule(LATER, "Slack asks to wait", _SETUP, paced=True),
     "internal_error": Rule(LATER, "Slack has trouble"),
     "fatal_error": Rule(LATER, "Slack has trouble"),
     "service_unavailable": Rule(LATER, "Slack has trouble"),

@@ -144,10 +144,10 @@ class FakeOutbox:
         kept = self._of(letter)
         kept.state, kept.ts, kept.posted = "sent", ts, letter.message is None
 
-    def later(self, letter: Letter, seconds: float, why: str) -> None:
+    def later(self, letter: Letter, seconds: float, why: str, tried: bool = True) -> None:
         self.waits.append((letter.id, seconds, why))
         kept = self._of(letter)
-        kept.letter = replace(letter, tries=letter.tries + 1)
+        kept.letter = replace(letter, tries=letter.tries + tried)
 
     def dead(self, letter: Letter, why: str, word: str = "") -> None:
         self._of(letter).state, self._of(letter).why = "dead", why

@@ -388,6 +388,18 @@ class TestRefusals:
         assert (kept.state, kept.why) == ("dead", "Slack answers cosmic_rays (cosmic_rays)")
         assert len(outbox.waits) == 12
 
+    def test_patience_that_slack_asks_for_is_no_try(
+        self, slack: LocalSlack, outbox: FakeOutbox, sender: Sender, clock: Clock
+    ) -> None:
+        slack.driver.fault("chat.postMessage", error="ratelimited", times=20)
+        kept = outbox.put(letter(1))
+        for _ in range(20):
+            sender.step()
+            clock.seconds += 1
+        assert (kept.state, kept.letter.tries, len(outbox.waits)) == ("waiting", 0, 20)
+        sender.step()
+        assert kept.state == "sent"
+
     def test_nothing_is_cut_off_silently(self, slack: LocalSlack, outbox: FakeOutbox, sender: Sender) -> None:
         slack.driver.fault("chat.postMessage", error="msg_blocks_too_long")
         outbox.put(letter(1, "approval", approval=approval(text="the whole plan\n" * 10)))

@@ -313,6 +313,28 @@ def test_later_holds_the_whole_channel_back(pool: Pool, outbox: Outbox, begin: B
         assert (again.id, again.tries) == (letter.id, 1)
 
 
+def test_being_paced_is_no_try(outbox: Outbox, begin: Begin, tell: Tell) -> None:
+    tell(begin())
+    for tried in (False, True, False):
+        with outbox.take() as letter:
+            assert letter is not None
+            outbox.later(letter, 0.0, "not now", tried)
+    with outbox.take() as letter:
+        assert letter is not None
+        assert letter.tries == 1
+
+
+@pytest.mark.parametrize(("waited", "first"), [("0 s", "status"), ("11 s", "private")])
+def test_an_answer_waits_for_news_but_does_not_starve(
+    pool: Pool, store: Store, sender: Sender, begin: Begin, tell: Tell, shown: Show, waited: str, first: str
+) -> None:
+    with pool.connection() as tx:
+        store.reply(tx, BOB, Place("C1"), shown("your decision did not count"))
+        tx.execute("UPDATE opsbot.outbox SET created_at = created_at - %s::interval", [waited])
+    tell(begin(), "note", text="news")
+    assert kinds(sender.send_all())[0] == first
+
+
 def test_dead_letters_are_kept_and_said(outbox: Outbox, begin: Begin, tell: Tell) -> None:
     tell(begin(), "note", text="hello")
     with outbox.take() as letter:

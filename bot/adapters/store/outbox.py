@@ -58,9 +58,9 @@ class Outbox:
                 _keep_post(connection, letter, ts)  # first: whoever tells a story locks the run, then its letter
             connection.execute(SQL["sent"], {"letter": letter.id, "version": version})
 
-    def later(self, letter: Letter, seconds: float, why: str) -> None:
+    def later(self, letter: Letter, seconds: float, why: str, tried: bool = True) -> None:
         with self._pool.connection() as connection:
-            connection.execute(SQL["later"], {"letter": letter.id, "why": values.text(why)})
+            connection.execute(SQL["later"], {"letter": letter.id, "why": values.text(why), "tried": int(tried)})
             connection.execute(SQL["delay"], {"channel": letter.channel, "seconds": seconds})
 
     def dead(self, letter: Letter, why: str, word: str = "") -> None:

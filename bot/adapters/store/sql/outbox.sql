@@ -66,7 +66,8 @@ SELECT o.*, r.thread AS run_thread, p.channel AS post_channel, p.ts AS post_ts
   LEFT JOIN opsbot.posts p ON p.kind = o.kind AND p.ref = CASE o.kind WHEN 'status' THEN o.run_id
                                                                       WHEN 'approval' THEN o.approval_id END
  WHERE o.channel = %(channel)s AND o.state = 'pending' AND coalesce(c.due_at, '-infinity') <= clock_timestamp()
- ORDER BY o.kind = 'private', o.id  -- a thousand answers to a thousand clicks do not keep the run's news waiting
+ -- A thousand answers to a thousand clicks do not keep the run's news waiting; nor does the news starve an answer.
+ ORDER BY o.kind = 'private' AND o.created_at > clock_timestamp() - interval '10 seconds', o.id
  LIMIT 1
 
 -- name: sent
@@ -84,7 +85,7 @@ ON CONFLICT (kind, ref) DO UPDATE SET channel = excluded.channel, ts = excluded.
 UPDATE opsbot.runs SET thread = %(ts)s WHERE id = %(run)s AND thread IS NULL AND channel = %(channel)s
 
 -- name: later
-UPDATE opsbot.outbox SET tries = tries + 1, why = %(why)s WHERE id = %(letter)s AND state = 'pending'
+UPDATE opsbot.outbox SET tries = tries + %(tried)s, why = %(why)s WHERE id = %(letter)s AND state = 'pending'
 
 -- name: delay
 INSERT INTO opsbot.channels (channel, due_at)
