@@ -102,8 +102,7 @@ def started(
 ) -> Iterator[Trial]:
     """Everything, up and answering; all of it ends with the context."""
     with ExitStack() as stack:
-        home = folder or Path(stack.enter_context(_scratch()))
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        home = _made(folder) if folder else Path(stack.enter_context(_scratch()))
         slack = _slack(stack, port)
         stack.callback(_stop_database, home)
         own = ("--folder", str(home / "machines"), "--speed", str(speed), "--database", _travis_database(home))
@@ -117,6 +116,14 @@ def started(
         serving = stack.enter_context(_child("serve", home, *words))
         slack.driver.wait_for_connection(READY_WITHIN)
         yield Trial(slack, installation, serving, home, config)
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise Permanent(f"`--folder` {folder} cannot be made ({error.strerror}); name another.") from error
+    return folder
 
 
 def _break(installation: Child, text: str) -> str:

@@ -8,7 +8,8 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -96,6 +97,7 @@ SWITCH = 0.001  # seconds that a busy thread may hold the interpreter: Slack wai
 HOUSEKEEPING = timedelta(hours=6)
 DATABASE_MAY_TAKE = timedelta(minutes=5)  # to come up beside us, before serve gives up
 DATABASE_SEEN_EVERY = 2.0  # seconds
+NAMES_KEPT = 600.0  # seconds
 BACKUPS_SEEN_EVERY = 60.0  # seconds
 LOST_AFTER = timedelta(days=7)  # what no manifest names stays that long, for a person who needs it
 REHEARSALS, STAGE = "rehearsals", Stage(embedded.start, embedded.remove, embedded.programs)  # of throw-away servers
@@ -219,6 +221,28 @@ def audit_key(settings: Settings, make: bool = True) -> bytes:
 
 def redactor_of(settings: Settings) -> Redactor:
     return Redactor(secret for secret in settings.secrets.values() if len(secret) >= SHORTEST_SECRET)
+
+
+class Names:
+    """What people are called, for terminals. Remembered for a while, and not asked for while nobody can say."""
+
+    def __init__(self, ask: Callable[[str], str], clock: Callable[[], float] = time.monotonic) -> None:
+        self._ask = ask
+        self._clock = clock
+        self._known: dict[str, tuple[float, str]] = {}
+        self._silent_until = 0.0
+
+    def __call__(self, user: str) -> str:
+        since, name = self._known.get(user, (-NAMES_KEPT, ""))
+        now = self._clock()
+        if now - since < NAMES_KEPT or now < self._silent_until:
+            return name
+        try:
+            self._known[user] = (now, self._ask(user))
+        except OpsbotError:
+            self._silent_until = self._clock() + NAMES_KEPT
+            return name
+        return self._known[user][1]
 
 
 class SlackDesk:
@@ -345,6 +369,7 @@ class Serving:
             events=self._events,
             run=self._run,
             may_decide=self._why_not_decide,
+            name=Names(self._called_by_others),
         )
 
     def _why_not_decide(self, actor: Actor) -> str:
@@ -354,6 +379,11 @@ class Serving:
         if self.gate.may_decide(actor, self.gate.deciders(actor.via)):
             return ""
         return "you are not one of the approvers"
+
+    def _called_by_others(self, user: str) -> str:
+        """What the workspace calls a person: foreign text, as everything that people choose."""
+        name = self.gate.name(Actor(self.settings.slack.team_id, user, "cli"))
+        return " ".join(self.redactor.show(name).split())
 
     def _read(self, text: str) -> Request:
         return words.read(text, self.vocabulary)
@@ -497,7 +527,7 @@ def serve(settings: Settings, simulator: str | None = None) -> int:
         serving.workers.hurry() if over.is_set() else over.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: over.set())
+        signal.signal(number, told)
     serving.start()
     log.info("opsbot serves %s", ", ".join(serving.sites))
     sys.stdout.write(json.dumps({"event": "serving", "socket": str(settings.socket), "pid": os.getpid()}) + "\n")

@@ -34,6 +34,12 @@ def test_a_part_that_ends_is_named_with_its_last_words(without_serve: tryout.Tri
         tryout._wait(without_serve)
 
 
+@pytest.mark.parametrize("folder", ["/proc/nobody-makes-this", "/dev/null"])
+def test_a_folder_that_cannot_be_made_is_a_sentence(folder: str) -> None:
+    with pytest.raises(Permanent, match=f"`--folder` {folder} cannot be made"):
+        tryout.run(False, 0, Path(folder), 20.0)
+
+
 def test_a_tour_shows_names_and_labels_instead_of_mark_up() -> None:
     marked = (
         "asked by <@U0ANA> <!date^1795322268^{date_short_pretty} {time}|2026-11-22 04:37 UTC>, for <!subteam^S0ONCALL>"

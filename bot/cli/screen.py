@@ -1,8 +1,9 @@
 """What people read in their terminal, and what scripts read: JSON lines, one for each event."""
 
 import json
+import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +32,7 @@ _STYLES: Final = {
     "CANCELLED": "bold yellow",
 }
 TROUBLE: Final = "bold red"
+_MENTION: Final = re.compile(r"<(?:@|!subteam\^)([A-Z0-9]+)>")
 
 
 class Screen:
@@ -48,7 +50,7 @@ class Screen:
         status = FINE
         for line in lines:
             self.run = line.get("run", self.run) if line["event"] in ("run", *KINDS) else self.run
-            self._json(line) if self.as_json else self._show(line)
+            self._json(line) if self.as_json else self._show(_named(line))
             status = exit_status(line, status)
         return status
 
@@ -111,7 +113,11 @@ class Screen:
 
     def _answer(self, line: Line) -> None:
         if line.get("runs"):
-            rows = ((str(run["run"]), run["order"], run["by"], run["outcome"] or run["state"]) for run in line["runs"])
+            people = line.get("people", {})
+            rows = (
+                (str(run["run"]), run["order"], people.get(run["by"], run["by"]), run["outcome"] or run["state"])
+                for run in line["runs"]
+            )
             self.table(("run", "what", "asked by", "outcome"), rows)
         elif "story" in line:
             self.say(line["text"].partition("\n")[0])
@@ -135,10 +141,25 @@ def story(line: Line) -> Iterator[str]:
         yield from (f"    {each}" for each in below(line) if each)
 
 
+def _named(line: Line) -> Line:
+    """With names for ids, but for a plan: that is shown as it would run."""
+    return line if line["event"] == "plan" else dict(_plain(line, line.get("people", {})))
+
+
+def _plain(value: Any, people: Mapping[str, str]) -> Any:
+    """The same with names where Slack's mark-up mentions people and groups: a terminal shows it as it is."""
+    if isinstance(value, str):
+        return _MENTION.sub(lambda found: f"@{people.get(found[1], found[1])}", value)
+    if isinstance(value, dict):
+        return {key: _plain(each, people) for key, each in value.items()}
+    return [_plain(each, people) for each in value] if isinstance(value, list) else value
+
+
 def _told(line: Line) -> str:
     if line["event"] not in KINDS:
         return str(line.get("text", line["event"]))
-    return event_line(Event(line.get("run", 0), line.get("seq", 0), line["event"], line, datetime.now(UTC)))
+    event = Event(line.get("run", 0), line.get("seq", 0), line["event"], line, datetime.now(UTC))
+    return str(_named({**line, "said": event_line(event)})["said"])
 
 
 def _plan_whole(line: Line) -> Iterator[str]:

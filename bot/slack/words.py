@@ -261,7 +261,8 @@ def _can(sentence: _Sentence) -> Request:
     person = re.fullmatch(r"<@([UW][A-Z0-9]+)>|@?([UW][A-Z0-9]{2,30})", who)
     if not person and who.lower() not in ("i", "me"):
         raise NotUnderstood(
-            f"I do not know who {echo(who)} is: type @ and choose the person, so that Slack says it. {example}"
+            f"I do not know who {echo(who)} is: in Slack type @ and choose the person; in a terminal say their id, "
+            f"such as U012AB3CD (in Slack: their profile, Copy member ID). {example}"
         )
     wish = _order(replace(sentence, words=sentence.words[2:]), needs_reason=False)
     return replace(wish, ask=Ask.CAN, who=(person[1] or person[2]) if person else "")

@@ -235,7 +235,7 @@ def test_a_run_is_shown_whole(served: Terminal, desk: FakeDesk) -> None:
 def test_a_plan_is_approved_and_declined(served: Terminal, desk: FakeDesk) -> None:
     desk.begin(Actor(TEAM, BO))
     ran = served.run("approve", "1")
-    assert (ran.status, ran.out) == (0, f"approve by <@{ANA}>\n")
+    assert (ran.status, ran.out) == (0, f"approve by @{ANA}\n")
     desk.begin(Actor(TEAM, BO))
     ran = served.run("decline", "2", "--because", "not at night", "--json")
     assert (ran.status, ran.lines[0]["verdict"]) == (0, "decline")

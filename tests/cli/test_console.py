@@ -192,6 +192,17 @@ def test_an_approver_may_approve_the_next_plan_of_a_run_too(stage: Console, desk
     assert [say(path, "approve 1")[0]["event"] for _ in range(2)] == ["decision", "decision"]
 
 
+def test_people_are_named_where_somebody_knows_them(desk: FakeDesk, path: Path) -> None:
+    names = {ANA: "ana", BO: "bo"}
+    with serving(desk, path, {ME: ANA}, name=lambda user: names.get(user, "")):
+        desk.begin(Actor(TEAM, BO))
+        (line,) = say(path, "approve 1")
+        assert line["people"] == {ANA: "ana"}
+        (runs,) = say(path, "runs")
+    assert runs["people"] == {ANA: "ana"}
+    assert runs["runs"][0]["by"] == ANA, "ids stay what they are"
+
+
 def test_nobody_may_play_two_people_to_try_things_out(desk: FakeDesk, path: Path) -> None:
     with serving(desk, path, {}, impersonate=True):
         say(path, "restart worker-1 because it hangs", **{"as": ANA})

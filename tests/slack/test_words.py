@@ -103,7 +103,7 @@ NOT_UNDERSTOOD = [
     ("decline 7 3f2a91 because no", "Which run? Say its number"),
     ("decline 7", "Say why, since the requester reads it: `decline 7 because …`."),
     ("can", 'Say who, and what: `/travis can @ana "restart worker-1"`.'),
-    ("can @ana restart worker-2", "I do not know who `@ana` is: type @ and choose the person"),
+    ("can @ana restart worker-2", "`@ana` is: in Slack type @ and choose the person; in a terminal say their id"),
     ("can <@U0ANA> fly", "I did not understand `fly`."),
 ]  # fmt: skip
 

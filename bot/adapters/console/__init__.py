@@ -74,7 +74,8 @@ class Console:
     """Serves the socket until it is closed; a thread for each peer.
 
     `read` understands a sentence, `events(run, after)` and `run(number)` read what is stored, `may_decide(actor)` says
-    beforehand why a decision would not count (the row decides all the same).
+    beforehand why a decision would not count (the row decides all the same). `name(id)` is what a person is called,
+    empty when nobody can say: each line brings the names of whom it mentions along, as `people`.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Console:
         events: Callable[[int, int], Sequence[Event]],
         run: Callable[[int], Run | None],
         may_decide: Callable[[Actor], str] = lambda _: "",
+        name: Callable[[str], str] = lambda _: "",
         pace: float = 0.3,
     ) -> None:
         self.path = path
@@ -100,6 +102,7 @@ class Console:
         self.events = events
         self.run = run
         self.may_decide = may_decide
+        self.name = name
         self.pace = pace
         self.stopping = threading.Event()
         self._server: Server | None = None
@@ -121,11 +124,19 @@ class Console:
 
     def answer(self, request: Line, uid: int, gone: Gone) -> Iterator[Line]:
         """The lines that answer a request; raises OpsbotError with a sentence."""
+        return map(self._named, self._answer(request, uid, gone))
+
+    def _answer(self, request: Line, uid: int, gone: Gone) -> Iterator[Line]:
         if request.get("verb") == "watch":
             return self._watch(_number(request, "run"), _number(request, "after"), gone)
         if request.get("verb") != "say" or not isinstance(request.get("text"), str):
             raise NotUnderstood('a request is {"verb": "say", "text": …} or {"verb": "watch", "run": …, "after": 0}')
         return self._say(request, self._peer(uid, request.get("as")), gone)
+
+    def _named(self, line: Line) -> Line:
+        mentioned = sorted({*_MENTION.findall(repr(line)), *_ids(line)})
+        people = {user: name for user in mentioned if (name := self.name(user))}
+        return {**line, "people": people} if people else line
 
     def _peer(self, uid: int, played: Any) -> Peer:
         peer = Peer(uid, self._person(uid))
@@ -261,6 +272,14 @@ class Console:
                 return
             if gone.wait(self.pace):
                 return
+
+
+_MENTION: Final = re.compile(r"<@([UW][A-Z0-9]+)>")
+
+
+def _ids(line: Line) -> Iterator[str]:
+    """Whom a line names without a mention."""
+    yield from (str(each["by"]) for each in (line, *line.get("runs", ())) if each.get("by"))
 
 
 def _line(event: Event) -> Line:
