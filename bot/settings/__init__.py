@@ -27,8 +27,8 @@ __all__ = [
     "Settings",
     "load",
     "load_file",
-    "state_folder",
     "load_own",
+    "state_folder",
 ]
 
 EMBEDDED: Final = "embedded"

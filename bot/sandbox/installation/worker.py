@@ -193,7 +193,7 @@ class TravisWorker(Service):
     def _connect(self) -> None:
         settings = self.settings()
         if not settings.get("DOCKER_ENDPOINT", ""):
-            self._say_log("error", "couldn't create backend provider", 'err="expected config key endpoint" self=cli')
+            self.say("error", "couldn't create backend provider", 'err="expected config key endpoint" self=cli')
             self.restarted()
             return
         user, password, host, port, vhost = _amqp(settings.get("AMQP_URI", "amqp://"))
