@@ -14,6 +14,7 @@ from bot.adapters.store import Audit, Pool, Store, migrate, versions
 from bot.core.errors import Permanent, Temporary
 from bot.core.shown import Redactor
 from bot.settings import Settings, load, load_own
+from bot.wiring import foundation
 from tests.rigs import postgres, redis
 
 
@@ -26,8 +27,8 @@ def test_serve_waits_for_a_database_that_comes_up(monkeypatch: pytest.MonkeyPatc
             raise Temporary("nothing listens there")
         return "laid"
 
-    monkeypatch.setattr(wiring, "lay", lay)
-    assert wiring.patiently("settings") == "laid"  # type: ignore[arg-type, comparison-overlap]
+    monkeypatch.setattr(foundation, "lay", lay)
+    assert foundation.patiently("settings") == "laid"  # type: ignore[arg-type, comparison-overlap]
     assert tries == ["settings"] * 3
 
 
@@ -35,9 +36,9 @@ def test_serve_does_not_wait_for_a_wrong_password(monkeypatch: pytest.MonkeyPatc
     def lay(settings: Any) -> str:
         raise Permanent("it refuses the user or the password")
 
-    monkeypatch.setattr(wiring, "lay", lay)
+    monkeypatch.setattr(foundation, "lay", lay)
     with pytest.raises(Permanent, match="refuses"):
-        wiring.patiently("settings")  # type: ignore[arg-type]
+        foundation.patiently("settings")  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------- the installations' services

@@ -29,14 +29,14 @@ def settings(folder: Path, store: str) -> Any:
 
 
 def test_doctor_reads_the_store(tmp_path: Path) -> None:
-    assert wiring._check_backups(settings(tmp_path, f"file://{tmp_path}/store")).endswith("can be read, and has 0")
-    assert wiring._check_backups(load(valid(tmp_path), TOKENS)) == "none are configured"
+    assert wiring.CHECKS["backups"](settings(tmp_path, f"file://{tmp_path}/store")).endswith("can be read, and has 0")
+    assert wiring.CHECKS["backups"](load(valid(tmp_path), TOKENS)) == "none are configured"
 
 
 def test_doctor_says_that_a_store_cannot_be_reached(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(OpsbotError):
-        wiring._check_backups(settings(tmp_path, f"file://{tmp_path}/file"))
+        wiring.CHECKS["backups"](settings(tmp_path, f"file://{tmp_path}/file"))
 
 
 @pytest.mark.parametrize("postgres_server", ["18"], indirect=True)

@@ -250,11 +250,11 @@ def test_after_kill_9_the_next_start_recovers_what_was_committed(ordinary: Perso
 KEEP = """
 import threading
 from types import SimpleNamespace
-from bot import wiring
-wiring.DATABASE_SEEN_EVERY = .05
-settings = SimpleNamespace(database_url=wiring.EMBEDDED, state_dir=folder.parent)
-dsn, over = wiring.database(settings), threading.Event()
-keeping = threading.Thread(target=wiring.keep_database, args=[settings, over]); keeping.start()
+from bot.wiring import foundation
+foundation.DATABASE_SEEN_EVERY = .05
+settings = SimpleNamespace(database_url=foundation.EMBEDDED, state_dir=folder.parent)
+dsn, over = foundation.database(settings), threading.Event()
+keeping = threading.Thread(target=foundation.keep_database, args=[settings, over]); keeping.start()
 """
 WAIT = """
 deadline = time.monotonic() + 30
