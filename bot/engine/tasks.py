@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
+from threading import Lock
 from typing import Any, TypeVar
 
 from bot.core.approval import Verdict
@@ -55,6 +56,8 @@ class Engine:
     clock: Clock
     terms: Terms
     shelters: Mapping[str, Shelter] = field(default_factory=dict)
+    # One question is answered at a time: a burst of them must not keep Slack's acknowledgements from being written.
+    answering: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def carry(self, claim: Claim) -> None:
         """Do the task of this claim, or go on with it; Suspended and LeaseLost pass through."""
@@ -195,7 +198,7 @@ class Engine:
             body = self.store.request(tx, claim.params["request"])
         actor, place = actor_from_json(body["actor"]), place_from_json(body["place"])
         barred = self.gate.barred(actor)
-        with claim.commit() as tx:
+        with self.answering, claim.commit() as tx:
             said = Said(barred) if barred else self._answered(tx, body, actor)
             text = self.redactor.show(said.text)
             self.store.reply(tx, actor, place, text)
