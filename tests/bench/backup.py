@@ -35,7 +35,7 @@ from tests.rigs.sshd import HostSpec, Rig, sshd
 
 GIB = 1 << 30
 MIB = 1 << 20
-TURNS = 3
+TURNS = 5
 FILES = 25_000
 STREAMS = 20
 SFTP = "Subsystem sftp internal-sftp\n"
@@ -190,7 +190,7 @@ def tree(scale: float) -> list[Figure]:
 
 
 def plant(folder: Path, files: int) -> int:
-    """Texts, logs and what cannot be packed, as below /var: 544 MB in 25,000 files."""
+    """Texts, a log of 2.5 million lines and what cannot be packed, as below /var: half a gigabyte in 25,000 files."""
     chance, size = Random(1), 0
     words = [chance.randbytes(chance.randint(2, 9)).hex() for _ in range(4000)]
     for no in range(files):
@@ -199,7 +199,7 @@ def plant(folder: Path, files: int) -> int:
         size += place.write_text(" ".join(chance.choices(words, k=chance.randint(20, 1000))))
     share = files / FILES
     with (folder / "travis.log").open("w") as log:
-        for no in range(int(1_500_000 * share)):
+        for no in range(int(2_500_000 * share)):
             size += log.write(f"2026-11-03T03:00:00 app[{no % 977}]: TID={no:x} level=info msg=job state=started\n")
     with (folder / "images").open("wb") as images:
         for _ in range(int(150 * share)):
