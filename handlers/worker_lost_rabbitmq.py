@@ -4,6 +4,7 @@ The broker decides, not the worker: its process may linger for ever after the co
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 
 from bot.core.errors import Refused, Unknown
@@ -103,7 +104,7 @@ def restart(look: Look, machine: Target) -> Fix:
     """One that is stopped is started: upstart refuses to restart it (`Unknown instance`)."""
     now = worker.service(look, machine)
     if not now.running and not now.turning:
-        return worker.start_stopped(look, machine)
+        return replace(worker.start_stopped(look, machine), id="worker.restart")
     return worker.restart(worker.handle(look, machine))
 
 

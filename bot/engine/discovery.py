@@ -38,8 +38,9 @@ def fixes(folders: Iterable[Path] = ()) -> tuple[str, ...]:
 
 def _fixes(source: ast.AST) -> Iterator[str]:
     for call in ast.walk(source):
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Fix":
-            words = [*call.args[:1], *(each.value for each in call.keywords if each.arg == "id")]
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in ("Fix", "replace"):
+            first = call.args[:1] if call.func.id == "Fix" else ()  # of `replace`, a fix that has an id already
+            words = [*first, *(each.value for each in call.keywords if each.arg == "id")]
             yield from (said for word in words[:1] if (said := _literal(word)).strip("*"))
 
 

@@ -58,7 +58,8 @@ def reading(settings: Settings) -> Audit:
     dsn = standing(settings)
     if versions(dsn)[0] == 0:
         raise Permanent("there is no audit trail in that database: no `opsbot serve` has used it yet")
-    return Audit(Pool(dsn), audit_key(settings, make=False))
+    key = audit_key(settings, make=False)
+    return Audit(Pool(dsn), key)
 
 
 def standing(settings: Settings) -> str:

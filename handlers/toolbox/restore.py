@@ -6,7 +6,7 @@ docs/backups.md, whose steps these are.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from bot.core.errors import Refused, Unknown
@@ -23,12 +23,10 @@ KEY = "KEY.txt"  # how the steps call the file with the secret age key
 _TITLE = "Restore backup {} step by step"
 STEPS_WITH_APP = ("databases", "redis", "rabbitmq")  # loaded into servers that run, so before the app is stopped
 
-# Counted without failing where a table is not there yet: a platform that was never started has none.
+# What is on disk, since a platform that was never started has no table to count; deleted rows are there for a while.
 INHABITANTS = """
-SELECT name, CASE WHEN to_regclass(name) IS NULL THEN 0 ELSE
-       (xpath('/row/n/text()', query_to_xml('SELECT count(*) AS n FROM ' || name, false, true, '')))[1]::text::bigint
-       END AS rows
-  FROM unnest(ARRAY['users', 'repositories', 'builds']) AS name
+SELECT c.relname AS name, pg_relation_size(c.oid) AS bytes FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = 'public' AND c.relname IN ('users', 'repositories', 'builds') ORDER BY 1
 """
 
 
@@ -57,12 +55,12 @@ def _pieces(said: Rows) -> tuple[Piece, ...]:
 
 @fact
 def inhabitants() -> Fact[tuple[tuple[str, int], ...]]:
-    """How many users, repositories and builds the database has now."""
+    """Users, repositories and builds of the database, with the bytes that they take; nothing before its first start."""
     return Fact("What is in the platform's database now?", Role.PLATFORM, Query(INHABITANTS), _inhabitants)
 
 
 def _inhabitants(said: Rows) -> tuple[tuple[str, int], ...]:
-    return tuple((str(row["name"]), int(str(row["rows"]))) for row in said.rows)
+    return tuple((str(row["name"]), int(str(row["bytes"]))) for row in said.rows)
 
 
 def onto_nothing(look: Look, machine: Target, number: str) -> Fix:
@@ -72,7 +70,7 @@ def onto_nothing(look: Look, machine: Target, number: str) -> Fix:
             f"{machine} has {found}, and `restore {number}` would overwrite them. When that is meant, say so: "
             f"`restore over {number} because …`; it takes a backup of them first"
         )
-    return _fix(look, machine, "platform.restore", number, _TITLE.format(number), ())
+    return _fix(look, machine, number, _TITLE.format(number), ())
 
 
 def over_what_is_there(look: Look, machine: Target, number: str) -> Fix:
@@ -80,21 +78,21 @@ def over_what_is_there(look: Look, machine: Target, number: str) -> Fix:
     found = _there(look)
     title = f"Restore backup {number} step by step, OVER the {found} that are there" if found else _TITLE.format(number)
     first = (TakeBackup("databases"),) if found else ()
-    return _fix(look, machine, "platform.restore-over", number, title, first)
+    return replace(_fix(look, machine, number, title, first), id="platform.restore-over")
 
 
 def _there(look: Look) -> str:
     """What there is, not how much: a plan must stay the same while builds go on."""
     found = look(inhabitants())
-    return ", ".join(name for name, count in found if count)
+    return ", ".join(name for name, size in found if size)
 
 
-def _fix(look: Look, machine: Target, makes: str, number: str, title: str, first: tuple[Step, ...]) -> Fix:
+def _fix(look: Look, machine: Target, number: str, title: str, first: tuple[Step, ...]) -> Fix:
     held = _held(look, number)
     steps = (*first, *_by_hand(look, machine, held))
     undo = "`restore over` the backup that is taken first" if first else "nothing was there before"
     return Fix(
-        id=makes,
+        id="platform.restore",
         title=title,
         target=machine,
         steps=steps,

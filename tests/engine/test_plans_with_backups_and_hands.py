@@ -12,7 +12,7 @@ from bot.core.backup import BackupFailed, Progress, Source
 from bot.core.command import sh
 from bot.core.errors import Refused
 from bot.core.fix import ByHand, Change, Fix, Risk, Step, TakeBackup
-from bot.core.handler import Action
+from bot.core.handler import Action, ActionFunction
 from bot.core.look import Look
 from bot.core.outcome import Outcome
 from bot.core.plan import Plan, plan_from_json
@@ -31,13 +31,20 @@ def fix(machine: Target, *between: Step) -> Fix:
     return Fix("lamp.dark-copy", "Copy in the dark", machine, (OFF, *between, ON), Risk.INTERRUPTS, ensure=(ON,))
 
 
+def add(home: Sheltered, name: str, plan: ActionFunction) -> None:
+    action = Action(name, Role.WORKER, "In the dark", Risk.INTERRUPTS, plan, makes="lamp.dark-copy")
+    home.engine.catalogue.add(action, name)
+
+
 @pytest.fixture
 def idle(database: str) -> Iterator[Sheltered]:
     with sheltered(database) as made:
         steps = {"copy dark": TakeBackup("data"), "read dark": READ, "copy nothing": TakeBackup("moon")}
         for name, step in steps.items():
             plan = lambda _look, machine, step=step: fix(machine, step)  # noqa: E731  # an action's own function
-            made.engine.catalogue.add(Action(name, Role.WORKER, "In the dark", Risk.INTERRUPTS, plan), name)
+            made.engine.catalogue.add(
+                Action(name, Role.WORKER, "In the dark", Risk.INTERRUPTS, plan, makes="lamp.dark-copy"), name
+            )
         yield made
 
 
@@ -167,9 +174,11 @@ def test_what_a_person_did_is_no_reason_to_look_again(idle: Sheltered) -> None:
     def plan(look: Look, machine: Target) -> Fix:
         if look(lamp(machine)) == "bright":
             raise Refused(f"{machine} is bright already")
-        return Fix("lamp.by-hand", "By hand", machine, (READ, ON), Risk.INTERRUPTS)
+        return Fix("lamp.dark-copy", "By hand", machine, (READ, ON), Risk.INTERRUPTS)
 
-    idle.engine.catalogue.add(Action("hand", Role.WORKER, "By hand", Risk.INTERRUPTS, plan), "hand")
+    idle.engine.catalogue.add(
+        Action("hand", Role.WORKER, "By hand", Risk.INTERRUPTS, plan, makes="lamp.by-hand"), "hand"
+    )
     idle.set_to_work()
     run = begun(idle, "hand")
     asked = by_hand(idle, run)
@@ -195,7 +204,9 @@ def test_there_is_nothing_to_send_again(home: Sheltered) -> None:
 def test_silence_ends_it(idle: Sheltered) -> None:
     brief = replace(READ, within=timedelta(seconds=1))
     plan = lambda _look, machine: fix(machine, brief)  # noqa: E731
-    idle.engine.catalogue.add(Action("brief", Role.WORKER, "Quick", Risk.INTERRUPTS, plan), "brief")
+    idle.engine.catalogue.add(
+        Action("brief", Role.WORKER, "Quick", Risk.INTERRUPTS, plan, makes="lamp.dark-copy"), "brief"
+    )
     idle.set_to_work()
     run = begun(idle, "brief")
     assert idle.outcome(run) is Outcome.UNFIXED

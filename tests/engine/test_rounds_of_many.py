@@ -173,7 +173,7 @@ def test_an_action_asks_the_platform_that_it_is_for() -> None:
         return replace(rest_of(machine), title=f"Rest at {look(load())}")
 
     machines = Machines({"one": {"load": "9"}, "two": {"load": "5"}})
-    fix = diagnoser(machines).fix(Action("rest", Role.PLATFORM, "", Risk.NONE, rest), TWO, "", Event())
+    fix = diagnoser(machines).fix(Action("rest", Role.PLATFORM, "", Risk.NONE, rest, makes="a.b"), TWO, "", Event())
     assert fix.title == "Rest at 5"
     assert [step.fact.on for step in fix.steps if isinstance(step, Wait)] == [TWO]
     assert [asked for asked in machines.asked if asked[0] == "one"] == []

@@ -18,8 +18,8 @@ from tests.engine.machines import Machines, Said
 
 PLATFORM = Target("platform-1", Role.PLATFORM, "prod", "10.0.0.10")
 SITE = Site("prod", "travis.example.com", "2.2", (PLATFORM,))
-EMPTY = (("users", 0), ("repositories", 0), ("builds", 0))
-LIVED_IN = (("users", 3), ("repositories", 12), ("builds", 0))
+EMPTY = (("builds", 0), ("repositories", 0), ("users", 0))
+LIVED_IN = (("builds", 0), ("repositories", 8192), ("users", 8192))
 KINDS = ("data", "databases", "key", "redis", "rabbitmq", "settings")
 ENDINGS = {"data": "tar.zst", "databases": "dump", "key": "bin", "redis": "rdb", "rabbitmq": "json", "settings": "json"}
 
@@ -41,7 +41,7 @@ def planned(
     container = platform.container_of(PLATFORM).question
     answers: dict[str, Said] = {
         str(StoredBackup("12")): Rows(tuple(held)),
-        str(Query(restore.INHABITANTS)): Rows(tuple({"name": name, "rows": rows} for name, rows in there)),
+        str(Query(restore.INHABITANTS)): Rows(tuple({"name": name, "bytes": size} for name, size in there)),
         str(KeyFingerprint()): Rows(({"fingerprint": key},)),
         str(container): Output(0, "c0ffee\tquay.io/travisci/te-main:v2.2.26\tsleepy_dewdney\n"),
     }
@@ -55,13 +55,13 @@ def by_hand(fix: Fix) -> list[ByHand]:
 
 
 def test_a_platform_with_data_is_not_overwritten_unsaid() -> None:
-    with pytest.raises(Refused, match=r"platform-1 has users, repositories, .*`restore over 12 because …`"):
+    with pytest.raises(Refused, match=r"platform-1 has repositories, users, .*`restore over 12 because …`"):
         planned("restore", LIVED_IN)
 
 
 def test_said_in_words_it_is_overwritten_after_a_backup_of_it() -> None:
     fix = planned("restore over", LIVED_IN)
-    assert "OVER the users, repositories that are there" in fix.title
+    assert "OVER the repositories, users that are there" in fix.title
     assert fix.steps[0] == TakeBackup("databases")
     assert fix.risk is Risk.DATA
 

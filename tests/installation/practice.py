@@ -24,7 +24,7 @@ from bot.core import unit
 from bot.core.command import Command
 from bot.core.errors import Unknown
 from bot.core.finding import Finding
-from bot.core.fix import Change, Fix, Step, Wait
+from bot.core.fix import Change, Fix, Step, TakeBackup, Wait
 from bot.core.ports import Asker, NotSent, Unreached
 from bot.core.question import (
     Answer,
@@ -231,7 +231,9 @@ class Practice:
     def _step(self, step: Step) -> bool:
         if isinstance(step, Wait):
             return self._wait(step)
-        assert isinstance(step, Change), f"{step}: needs an engine, or a person"
+        if isinstance(step, TakeBackup):
+            return True  # the engine's own work
+        assert isinstance(step, Change), f"{step}: needs a person"
         return self._change(step)
 
     def _change(self, change: Change) -> bool:
