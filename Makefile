@@ -4,8 +4,8 @@ PYTHON ?= python3
 BIN    := .venv/bin
 ARGS   ?=
 
-# Tests wait for servers more than they compute: two processes take half of the time of one, also on two cores.
-PROCESSES ?= 2
+# Tests wait for servers more than they compute: three processes keep two cores busy.
+PROCESSES ?= 3
 
 # What the tests start for real; scripts/debian-packages installs what is missing.
 DEBIAN := openssh-server rabbitmq-server postgresql redis-server redis-tools curl openssl sudo chromium iproute2 \

@@ -176,9 +176,7 @@ def test_what_a_person_did_is_no_reason_to_look_again(idle: Sheltered) -> None:
             raise Refused(f"{machine} is bright already")
         return Fix("lamp.dark-copy", "By hand", machine, (READ, ON), Risk.INTERRUPTS)
 
-    idle.engine.catalogue.add(
-        Action("hand", Role.WORKER, "By hand", Risk.INTERRUPTS, plan, makes="lamp.by-hand"), "hand"
-    )
+    add(idle, "hand", plan)
     idle.set_to_work()
     run = begun(idle, "hand")
     asked = by_hand(idle, run)
@@ -204,9 +202,7 @@ def test_there_is_nothing_to_send_again(home: Sheltered) -> None:
 def test_silence_ends_it(idle: Sheltered) -> None:
     brief = replace(READ, within=timedelta(seconds=1))
     plan = lambda _look, machine: fix(machine, brief)  # noqa: E731
-    idle.engine.catalogue.add(
-        Action("brief", Role.WORKER, "Quick", Risk.INTERRUPTS, plan, makes="lamp.dark-copy"), "brief"
-    )
+    add(idle, "brief", plan)
     idle.set_to_work()
     run = begun(idle, "brief")
     assert idle.outcome(run) is Outcome.UNFIXED
