@@ -148,7 +148,7 @@ def _loaded(look: Look, machine: Target, piece: Piece) -> Step:
     if piece.kind == "databases":
         return ByHand(f"Load {piece.name} into PostgreSQL", _pg_restore(look, machine, piece), HOURS)
     if piece.kind == "rabbitmq":
-        into = _inside(look, machine, "rabbitmqctl", "import_definitions", "-")
+        into = _inside(look, machine, "rabbitmqctl", "import_definitions")  # `-` is refused, whatever its usage says
         return ByHand(f"Load {piece.name} into RabbitMQ", f"{_decrypted(piece)} | {into}", HOURS)
     return ByHand(
         "Put redis' copy back, when background jobs that waited then shall run again",

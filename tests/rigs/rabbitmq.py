@@ -136,11 +136,11 @@ class Broker:
         words = (*NAMESPACES, *ORDINARY, "sh", "-c", KEPT.format(program=program))
         return subprocess.Popen(words, stdin=subprocess.PIPE, cwd=self.folder, env=self.env)
 
-    def ctl(self, *words: str) -> str:
-        """What the real `rabbitmqctl` says to these words."""
+    def ctl(self, *words: str, says: str = "") -> str:
+        """What the real `rabbitmqctl` says to these words, with `says` on its standard input."""
         done = subprocess.run(
             [str(PROGRAMS / "rabbitmqctl"), *words],
-            env=self.env, cwd=self.folder, capture_output=True, text=True, timeout=CTL_SECONDS, check=False,
+            input=says, env=self.env, cwd=self.folder, capture_output=True, text=True, timeout=CTL_SECONDS, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"rabbitmqctl {' '.join(words)}: {done.stdout}{done.stderr}"
         return done.stdout
