@@ -158,13 +158,13 @@ def _loaded(look: Look, machine: Target, piece: Piece) -> Step:
 
 
 def _pg_restore(look: Look, machine: Target, piece: Piece) -> str:
-    section = "logs_database" if piece.name.endswith("-logs") else "database"
-    name = look.site.option(f"{section}.name", "travis_production")
+    section = backup.SECTIONS[piece.name.removeprefix("database-")]
+    name = look.site.option(f"{section}.name", backup.NAME)
     options = ("--clean", "--if-exists", "--no-owner", "--exit-on-error", "--single-transaction")
     if (via := look.site.option(f"{section}.via", "container")) != "container":
         into = f"pg_restore {' '.join(options)} -d 'postgresql://…/{name}'"
         return f"{_decrypted(piece)} | {into} (opsbot reaches the server {via})"
-    user = look.site.option(f"{section}.user", "travis")
+    user = look.site.option(f"{section}.user", backup.USER)
     into = _inside(look, machine, "pg_restore", *options, "-h", "127.0.0.1", "-U", user, "-d", name)
     return f"{_decrypted(piece)} | {into}"
 
