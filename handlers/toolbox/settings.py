@@ -22,6 +22,7 @@ from handlers.toolbox.worker import SERVICE, UPSTART
 ENTERPRISE: Final = "/etc/default/travis-enterprise"
 MAIN: Final = "/etc/default/travis-worker"
 LOCAL: Final = "/etc/default/travis-worker-local"
+SNAP: Final = worker.SNAP
 FILES: Final = (  # in the order in which they are read; what is said last wins
     ENTERPRISE,
     "/etc/default/travis-worker-chef",
@@ -32,7 +33,6 @@ FILES: Final = (  # in the order in which they are read; what is said last wins
 SOURCED: Final = (ENTERPRISE, MAIN, LOCAL)  # those that 14.04 reads
 RUN_DIR: Final = "/var/tmp/travis-run.d"
 EFFECTIVE: Final = f"{RUN_DIR}/travis-worker"  # written at each start; on 14.04 a copy of the program itself
-SNAP: Final = "/var/snap/travis-worker/common/worker.env"
 PREFIX: Final = "TRAVIS_WORKER_"  # each setting is read under this name first
 AMQP, BUILD_API, QUEUE = "AMQP_URI", "BUILD_API_URI", "QUEUE_NAME"
 HOST, TOKEN, ENDPOINT = (f"TRAVIS_ENTERPRISE_{name}" for name in ("HOST", "SECURITY_TOKEN", "BUILD_ENDPOINT"))

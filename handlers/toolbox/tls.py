@@ -18,7 +18,7 @@ from bot.core.fact import Fact, fact
 from bot.core.fix import Change, Fix, Risk, Wait, equals
 from bot.core.question import Output
 from bot.core.target import Role, Target
-from handlers.toolbox import replicated
+from handlers.toolbox import replicated, settings
 
 HTTPS, AMQPS = 443, 4567  # RabbitMQ's port for TLS is the vendor's own choice, not 5671
 IMAGE = "travis:default"  # every worker has it: the image of builds that name no language
@@ -254,14 +254,6 @@ class AmqpTls:
     own_ca: bool
 
 
-SNAP = "/var/snap/travis-worker/common/worker.env"
-SETTINGS = (
-    "travis-enterprise",
-    "travis-worker-chef",
-    "travis-worker",
-    "travis-worker-cloud-init",
-    "travis-worker-local",
-)
 # Only how the address begins is read, so that no password ever leaves the machine.
 _WANTED = (
     r"^(export +)?(TRAVIS_WORKER_)?(AMQP_URI=[\"']?amqps?:|AMQP_INSECURE=[\"']?[A-Za-z0-9]+|AMQP_TLS_CERT(_PATH)?=.)"
@@ -271,8 +263,7 @@ _WANTED = (
 @fact
 def amqp_tls() -> Fact[AmqpTls]:
     """What the settings of a worker say about TLS; the last file wins, and names with the prefix win over others."""
-    files = (*(f"/etc/default/{name}" for name in SETTINGS), SNAP)
-    question = sh("grep", "-h", "-o", "-s", "-E", _WANTED, *files).sudo()
+    question = sh("grep", "-h", "-o", "-s", "-E", _WANTED, *settings.FILES, settings.SNAP).sudo()
     return Fact("Do workers speak to RabbitMQ with TLS?", Role.WORKER, question, _amqp_tls)
 
 

@@ -31,9 +31,8 @@ BROKER_PORTS = "( dport = :5672 or dport = :4567 or dport = :5671 )"
 DOWN_AFTER = "travis-worker does not start at boot, and would stay down"
 LOG = f"/var/log/upstart/{SERVICE}.log"  # of Ubuntu 14.04, which puts it away every night
 ROTATED = (*(f"{LOG}.{night}.gz" for night in range(7, 0, -1)), f"{LOG}.1")
-SNAP = (
-    f"/var/snap/{SERVICE}/common/worker.env"  # of a worker whose builds run in LXD: a program of its own, no container
-)
+# Of a worker whose builds run in LXD: a program of its own, no container.
+SNAP = f"/var/snap/{SERVICE}/common/worker.env"
 SETTINGS = (f"/etc/default/{SERVICE}", SNAP)  # one of them makes a machine a worker's
 PLATFORM = ("/etc/replicated.conf", "/etc/replicated.alias", "/var/lib/replicated", "/etc/kubernetes")
 ORDERS = "worker started|SIG(USR2|INT) received"
