@@ -51,16 +51,13 @@ def capacities(look: Look) -> tuple[Capacity, ...]:
     at = rabbitmq.broker(look)
     queues, consumers = rabbitmq.queues(at.place, at.vhost), rabbitmq.consumers(at.place, at.vhost)
     look.together(queues, consumers, rabbitmq.channels(at.place, at.vhost))
-    peers, names = (
-        look(rabbitmq.channels(at.place, at.vhost)),
-        {each.address: each.name for each in look.site.of(Role.WORKER)},
-    )
+    peers = look(rabbitmq.channels(at.place, at.vhost))
+    names = {each.address: each.name for each in look.site.of(Role.WORKER)}
     found = []
-    for queue in look(queues):
-        if queue.name.startswith(rabbitmq.BUILDS):
-            mine = [peers.get(each.channel, "") for each in look(consumers) if each.queue == queue.name]
-            machines = tuple(sorted({names.get(address, address or "unknown") for address in mine}))
-            found.append(Capacity(queue.name, len(mine), machines, queue.unacked, queue.ready))
+    for queue in rabbitmq.build_queues(look(queues), look(consumers)):
+        mine = [peers.get(each.channel, "") for each in look(consumers) if each.queue == queue.name]
+        machines = tuple(sorted({names.get(address, address or "unknown") for address in mine}))
+        found.append(Capacity(queue.name, len(mine), machines, queue.unacked, queue.ready))
     return tuple(sorted(found, key=lambda each: each.queue))
 
 

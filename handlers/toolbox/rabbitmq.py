@@ -27,8 +27,10 @@ from bot.core.target import Role
 from handlers.toolbox import platform
 
 _PEER = re.compile(r"^\[?([0-9A-Fa-f.:]+?)\]?:(\d+) -> ")
-BUILDS = "builds."
+BUILDS = "builds."  # how the vendor's build queues begin; an installation may have others, under any name
 CANCELS = "amq.gen-"  # each connected worker has one such queue, for the cancel button
+REPORTS = "reporting."  # of what workers report; the platform's own services take that
+BUILD_TAG = "build-job-consumer"  # as a worker calls each of its places for a build
 AWAY = "rabbitmq-unreachable"  # why the management API could not be asked: it gives no answer
 SPOILS = ("broker.down", "broker.partition", "broker.node-down@BROKEN")  # then what it sees of workers says little
 HOST, API = "", "http"  # the places of a broker that is in no container; a container's id is neither
@@ -58,10 +60,17 @@ class Broker:
 
 @dataclass(frozen=True)
 class Consumer:
-    """One consumer: its queue, and the channel it came by: its pid, or its name where the API says it."""
+    """One consumer: its queue, the channel it came by (its pid, or its name where the API says it), and its tag."""
 
     queue: str
     channel: str
+    tag: str = ""
+
+    @property
+    def takes_builds(self) -> bool:
+        """Is it a worker's place for a build? Its queue may be called anything."""
+        own = self.tag == BUILD_TAG and not self.queue.startswith((CANCELS, REPORTS))
+        return own or self.queue.startswith(BUILDS)
 
 
 @dataclass(frozen=True)
@@ -176,7 +185,7 @@ def _consumption(place: str, vhost: str) -> Question:
 
 
 def _consumers(said: Output | Response) -> tuple[Consumer, ...]:
-    return tuple(Consumer(row[0], row[1]) for row in _rows(said, CONSUMERS) if row[0] != "queue_name")
+    return tuple(Consumer(*row[:3]) for row in _rows(said, CONSUMERS) if row[0] != "queue_name")
 
 
 def _peers(said: Response) -> Mapping[str, str]:
@@ -268,9 +277,15 @@ def presences(look: Look, at: Broker) -> Mapping[str, Presence]:
 
 def _is_behind(every: tuple[Consumer, ...], listed: tuple[Queue, ...]) -> bool:
     """The API tells what it has counted: seconds after it was started it knows of no consumer, whoever is connected."""
-    builds = [queue for queue in listed if queue.name.startswith(BUILDS)]
-    seen = sum(consumer.queue.startswith(BUILDS) for consumer in every)
-    return seen < sum(queue.consumers for queue in builds) or not all(queue.up for queue in builds)
+    counted = sum(queue.consumers for queue in listed if not queue.name.startswith(REPORTS))
+    seen = sum(not consumer.queue.startswith(REPORTS) for consumer in every)
+    return seen < counted or not all(queue.up for queue in build_queues(listed, every))
+
+
+def build_queues(listed: tuple[Queue, ...], every: tuple[Consumer, ...]) -> tuple[Queue, ...]:
+    """Those that workers take builds from, or that are called as the vendor calls them."""
+    taken = {consumer.queue for consumer in every if consumer.takes_builds}
+    return tuple(queue for queue in listed if queue.name in taken or queue.name.startswith(BUILDS))
 
 
 @lru_cache(maxsize=4)  # every worker asks for the same
@@ -280,7 +295,7 @@ def _presences(every: tuple[Consumer, ...], peers: tuple[tuple[str, str], ...]) 
     for consumer in every:
         address = places.get(consumer.channel, "")
         before = seen.get(address, Presence())
-        if consumer.queue.startswith(BUILDS):
+        if consumer.takes_builds:
             seen[address] = Presence(before.builds + 1, before.cancels)
         elif consumer.queue.startswith(CANCELS):
             seen[address] = Presence(before.builds, before.cancels + 1)

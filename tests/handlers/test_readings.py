@@ -115,7 +115,8 @@ def test_a_broker_says_the_same_by_its_command_and_by_its_api() -> None:
         "counted": "name\tvhost\tconsumer_count\n10.0.0.11:41234 -> 10.0.0.20:5672 (1)\ttravis\t1\n",
     }
     name = "10.0.0.11:41234 -> 10.0.0.20:5672 (1)"
-    consumer = f'{{"channel_details":{{"name":"{name}"}},"consumer_tag":"b","queue":{{"name":"builds.xenial"}}}}'
+    tagged = '"consumer_tag":"build-job-consumer","queue":{"name":"builds.xenial"}'
+    consumer = f'{{"channel_details":{{"name":"{name}"}},{tagged}}}'
     queue = '{"consumers":1,"messages_ready":3,"messages_unacknowledged":1,"name":"builds.xenial","state":"running"}'
     lists = {
         "consumers": f"[{consumer}]",
@@ -127,7 +128,7 @@ def test_a_broker_says_the_same_by_its_command_and_by_its_api() -> None:
     api = {what: Response(200, text) for what, text in lists.items()}
     for place, said, channel in ((HOST, ctl, "<a@b.1.30.0>"), (API, api, name)):
         assert rabbitmq.consumers(place, "travis").parse(said["consumers"]) == (
-            rabbitmq.Consumer("builds.xenial", channel),
+            rabbitmq.Consumer("builds.xenial", channel, rabbitmq.BUILD_TAG),
         )
         assert rabbitmq.channels(place, "travis").parse(said["channels"]) == {channel: "10.0.0.11"}
         assert rabbitmq.queues(place, "travis").parse(said["queues"]) == (
