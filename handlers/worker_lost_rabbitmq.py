@@ -3,7 +3,7 @@
 The broker decides, not the worker: its process may linger for ever after the connection was closed cleanly.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -37,8 +37,8 @@ def worker_lost_rabbitmq(look: Look, machine: Target) -> Iterator[Finding]:
         return
     if now.since is not None and now.since < JUST_STARTED:
         raise Unknown(f"travis-worker is up for only {readable(now.since)} and not connected yet; look again in 2 min")
-    if any(each.cancels for each in mine) and look(worker.paused(machine, look(worker.init_system(machine)))):
-        yield _paused(machine)
+    if _rests(look, machine, mine):
+        yield _paused(machine, mine)
         return
     if not _surely_lost(look, machine, seen):
         return
@@ -53,14 +53,31 @@ def worker_lost_rabbitmq(look: Look, machine: Target) -> Iterator[Finding]:
     )
 
 
-def _paused(machine: Target) -> Finding:
+def _rests(look: Look, machine: Target, mine: Sequence[rabbitmq.Presence]) -> bool:
+    """Whether it takes no builds because it was told so, and is still connected.
+
+    Its cancel queue shows the connection. Where that is gone too, as from a worker that lost its canceller and was
+    paused then, its own socket does; a log that does not go back far enough must not hide a worker that is lost.
+    """
+    init = look(worker.init_system(machine))
+    if any(each.cancels for each in mine):
+        return look(worker.paused(machine, init))
+    look.together(worker.paused(machine, init), *worker.wanted_by_fixes(machine))
+    try:
+        return look(worker.paused(machine, init)) and worker.sockets(look, machine, init) > 0
+    except Unknown:
+        return False
+
+
+def _paused(machine: Target, mine: Sequence[rabbitmq.Presence]) -> Finding:
     """Connected, but told to take no builds: somebody's maintenance, which is not ours to end."""
+    connected = "RabbitMQ sees its cancel queue" if any(each.cancels for each in mine) else "it holds a connection"
     return Finding(
         "worker.paused",
         Severity.WARN,
         machine,
         f"{machine} is connected but takes no builds: it was told to drain and pause",
-        evidence="RabbitMQ sees its cancel queue; its log says that SIGUSR2 was received",
+        evidence=f"{connected}; its log says that SIGUSR2 was received",
         person=f"Ask who paused it; when it may work again, `restart {machine} because maintenance is over`.",
     )
 

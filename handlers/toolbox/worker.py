@@ -444,10 +444,15 @@ def handle(look: Look, machine: Target) -> Handle:
     """Read what the fixes of a running worker need."""
     init = look(init_system(machine))
     now = service(look, machine)
-    look.together(boot_id(machine), not_to_reboot(machine), addresses(machine))
+    look.together(*wanted_by_fixes(machine), addresses(machine))
     stays = look(not_to_reboot(machine)) or ("" if now.at_boot else DOWN_AFTER)
     back = Wait(connected(look, machine), at_least(1), BACK_WITHIN)
     return Handle(machine, init, now.pid, look(boot_id(machine)), stays, back, look(is_snap(machine)))
+
+
+def wanted_by_fixes(machine: Target) -> tuple[Fact[Any], ...]:
+    """What is asked only once a worker is found ill, so that a diagnosis can ask it in the round of its last doubt."""
+    return boot_id(machine), not_to_reboot(machine)
 
 
 def connected(look: Look, machine: Target) -> Fact[int]:
