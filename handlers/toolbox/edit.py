@@ -50,7 +50,7 @@ class Edit:
         """What sed is told; it names no line, since lines may have moved."""
         key, value = self.key, self.value
         return {
-            Way.HOST: rf"s|^(\s*(export\s+)?{key}=.?[a-z]+://(.*@)?)[A-Za-z0-9._-]+|\1{value}|",
+            Way.HOST: rf"s|^(\s*(export\s+)?{key}=.?[a-z]+://([^/?#]*@)?)[A-Za-z0-9._-]+|\1{value}|",
             Way.VALUE: rf"s|^(\s*(export\s+)?{key}=).*|\1{value}|",
             Way.UNCOMMENT: rf"s,^\s*#(#|\s)*(export\s+)?{key}=.*,export {key}={value},",
             Way.APPEND: f"$a {self.after}",
@@ -64,7 +64,7 @@ class Edit:
     @property
     def after(self) -> str:
         if self.way is Way.HOST:
-            return re.sub(r"(://(?:.*@)?)[A-Za-z0-9._-]+", rf"\g<1>{self.value}", self.before, count=1)
+            return re.sub(r"(://(?:[^/?#]*@)?)[A-Za-z0-9._-]+", rf"\g<1>{self.value}", self.before, count=1)
         new = self.way in (Way.UNCOMMENT, Way.APPEND) and self.file != settings.SNAP
         return f"{'export ' if new else ''}{self.key}={self.value}"
 
@@ -73,8 +73,11 @@ class Edit:
 
 
 def host(entry: Entry, domain: str) -> Edit | None:
-    """The host of the address that an entry holds; None when that cannot be done by one expression."""
-    whole = re.fullmatch(r".?[a-z]+://(?:.*@)?[A-Za-z0-9._-]+(?:[:/].*)?", entry.text)
+    """The host of the address that an entry holds; None when that cannot be done by one expression.
+
+    A `/`, `?` or `#` ends the host (RFC 3986, 3.2), even where somebody's password goes on behind it.
+    """
+    whole = re.fullmatch(r".?[a-z]+://(?:[^/?#]*@)?[A-Za-z0-9._-]+(?::[0-9]*)?(?:[/'\"].*)?", entry.text)
     return _edit(entry, domain, Way.HOST) if whole and "$" not in entry.text else None
 
 

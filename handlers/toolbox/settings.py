@@ -48,7 +48,7 @@ ENDS_BY: Final = (  # causes that keep a worker from starting or from connecting
 
 _KEYS: Final = f"{AMQP}|{BUILD_API}|{QUEUE}|POOL_SIZE|{HOST}|{ENDPOINT}|SECURITY_TOKEN"
 _ENTRY: Final = re.compile(r"(/[^:]+):(\d+):\s*(#[#\s]*)?(?:export\s+)?([A-Za-z_]\w*)=(.*)")
-_HOST: Final = re.compile(r"[a-z]+://(?:.*@)?([A-Za-z0-9][A-Za-z0-9._-]*)(?::\d+)?(/.*)?")
+_HOST: Final = re.compile(r"[a-z]+://(?:[^/?#]*@)?([A-Za-z0-9][A-Za-z0-9._-]*)(?::\d+)?(/.*)?")
 _BREAKS: Final = "[:space:]\"'&;|<>()`$\\\\#"  # what a shell does not take for a plain character, as a class of sed
 _UNSAFE: Final = frozenset("&;|<>()`")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
@@ -308,6 +308,9 @@ def test_no_value_means_anything_else_to_sed_or_a_shell(wanted: str) -> None:
 
 
 @FEW
+@example("a/@.:")
+@example("b/a@a")
+@example("b:a/a@a")
 @given(st.text("ab:/@.[]-$'\"", max_size=20))
 def test_an_address_is_edited_only_where_its_host_is_sure(text: str) -> None:
     made = edit.host(Entry(MAIN, 1, AMQP, f"amqp://{text}"), DOMAIN)
