@@ -161,9 +161,12 @@ class Applying:
 
     def _has_begun(self) -> bool:
         """Whether a change may have been sent, or a person told to do something: from then on the way leads forward."""
-        handed = (no for no, step in enumerate(self.fix.steps) if isinstance(step, ByHand))
-        told = any(self.journal.recorded(f"{self._hand(no)}.put") for no in handed)
-        return told or any(self.changing.row(no) for no, _ in self._numbered())
+        return self._handed_over() or any(self.changing.row(no) for no, _ in self._numbered())
+
+    def _handed_over(self) -> bool:
+        """Whether people were told to do a step; they may have begun, whatever they say of it in the end."""
+        steps = (no for no, step in enumerate(self.fix.steps) if isinstance(step, ByHand))
+        return any(self.journal.recorded(f"{self._hand(no)}.put") for no in steps)
 
     def _hand(self, no: int) -> str:
         return f"{self.key}.hand.{no}"
@@ -175,9 +178,9 @@ class Applying:
                 yield self.change_no(no), step
 
     def touched(self) -> bool:
-        """Whether anything may have been sent; a change that surely was not does not count."""
+        """Whether anything may have been sent, or done by hand; a change that surely was not sent does not count."""
         rows = (self.changing.row(no) for no, _ in self._numbered())
-        return any(row is not None and may_be_sent(row) for row in rows)
+        return self._handed_over() or any(row is not None and may_be_sent(row) for row in rows)
 
     def _unresolved(self) -> bool:
         rows = (self.changing.row(no) for no, _ in self._numbered())

@@ -186,6 +186,21 @@ def test_what_a_person_did_is_no_reason_to_look_again(idle: Sheltered) -> None:
     assert idle.sent() == ["on"]
 
 
+def test_who_stops_at_the_first_step_by_hand_is_not_asked_for_another_plan(idle: Sheltered) -> None:
+    """Nothing was sent, but nobody knows how far the person came: it must not be called untouched, nor begun anew."""
+    plan = lambda _look, machine: Fix("lamp.dark-copy", "By hand", machine, (READ, ON), Risk.INTERRUPTS)  # noqa: E731
+    add(idle, "hand", plan)
+    idle.set_to_work()
+    run = begun(idle, "hand")
+    idle.click(by_hand(idle, run), BO, Verdict.STOP)
+    ended = idle.ended(run)
+    assert ended.outcome is Outcome.UNFIXED
+    assert "Nothing was changed" not in ended.summary
+    assert "Tried without success: hall: By hand" in ended.summary
+    assert len(idle.story(run, "plan")) == 1
+    assert idle.sent() == []
+
+
 def test_there_is_nothing_to_send_again(home: Sheltered) -> None:
     run = begun(home, "read dark")
     asked = by_hand(home, run)
