@@ -1,6 +1,6 @@
 """Taking backups, proving them, throwing old ones away: what a job's `steps.backup` and the housekeeping do."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from threading import Event as Flag
@@ -350,14 +350,24 @@ def _verified(journal: Journal, shelter: Shelter, backup: Backup, piece: Piece) 
 
 def _stored(vault: Vault, backup: Backup, piece: Piece) -> Stored:
     """The piece as the manifest in the store has it: that is what a person would restore by."""
-    where = apart(backup.site) if piece.kind == "key" else backup.site
+    where = place_of(backup, piece)
     found = (each for manifest in vault.manifests(where) if manifest.set == backup.folder for each in manifest.objects)
-    stored = next((each for each in found if each.key == piece.key), None)
+    return as_named(found, piece)
+
+
+def as_named(objects: Iterable[Stored], piece: Piece) -> Stored:
+    """The piece as the manifest in the store names it; raises BackupFailed when it names none, or another."""
+    stored = next((each for each in objects if each.key == piece.key), None)
     if stored is None:
         raise BackupFailed(f"No manifest in the store names {piece.key} any more.")
     if stored.sha256 != piece.sha256:
         raise BackupFailed(f"The manifest in the store says another SHA-256 of {piece.key} than opsbot recorded.")
     return stored
+
+
+def place_of(backup: Backup, piece: Piece) -> str:
+    """Below which name of the store its manifest is."""
+    return apart(backup.site) if piece.kind == "key" else backup.site
 
 
 # ---------------------------------------------------------------- throwing away

@@ -15,7 +15,7 @@ from bot.core.keeping import Backup, Piece, Proof
 from bot.core.people import Actor
 from bot.core.ports import Store, Tx
 from bot.core.shown import Redactor
-from bot.engine.backups import apart
+from bot.engine.backups import apart, as_named, place_of
 from bot.engine.words import listed, size
 
 ORDER: Final = ("databases", "key", "redis", "rabbitmq", "settings", "data")  # the key is tried on the databases
@@ -62,31 +62,16 @@ def chosen(store: Store, tx: Tx, sites: Sequence[str], number: int | None) -> Ba
 
 def tasks(shelf: Shelf, backup: Backup) -> list[Task]:
     """The pieces of a recorded backup; what they should be is what the manifests in the store say."""
-    said = cache(lambda site: _manifest(shelf, site, backup.folder))
-    stored = ((piece, _stored(said(_place(backup, piece)), piece)) for piece in backup.pieces)
-    return _ordered(Task(piece.kind, piece.name, found, piece.fingerprint, piece.id) for piece, found in stored)
+    manifest = cache(lambda site: shelf.manifest(site, backup.folder))
+    return _ordered(_task(manifest, backup, each) for each in backup.pieces)
 
 
-def _place(backup: Backup, piece: Piece) -> str:
-    return apart(backup.site) if piece.kind == "key" else backup.site
-
-
-def _manifest(shelf: Shelf, site: str, folder: str) -> Manifest | str:
+def _task(manifest: Callable[[str], Manifest], backup: Backup, piece: Piece) -> Task:
     try:
-        return shelf.manifest(site, folder)
+        stored: Stored | str = as_named(manifest(place_of(backup, piece)).objects, piece)
     except BackupFailed as why:
-        return str(why)
-
-
-def _stored(manifest: Manifest | str, piece: Piece) -> Stored | str:
-    if isinstance(manifest, str):
-        return manifest
-    stored = next((each for each in manifest.objects if each.key == piece.key), None)
-    if stored is None:
-        return f"No manifest in the store names {piece.key} any more."
-    if stored.sha256 != piece.sha256:
-        return f"The manifest in the store says another SHA-256 of {piece.key} than opsbot recorded."
-    return stored
+        stored = str(why)
+    return Task(piece.kind, piece.name, stored, piece.fingerprint, piece.id)
 
 
 def tasks_in_store(shelf: Shelf, site: str, folder: str) -> tuple[str, list[Task], str]:
