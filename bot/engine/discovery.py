@@ -9,7 +9,9 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
+from typing import Final
 
 from bot.core.errors import Permanent
 from bot.core.handler import PENDING, Catalogue
@@ -29,11 +31,15 @@ def discover(folders: Iterable[Path] = ()) -> Catalogue:
     return catalogue
 
 
+PARSING: Final = Lock()  # two threads that parse at once make Python 3.11 raise SystemError
+
+
 def fixes(folders: Iterable[Path] = ()) -> tuple[str, ...]:
     """The ids of the fixes that handlers can make, read from their source; `*` for a part that is computed."""
     ours = (Path(each) for each in importlib.import_module(OURS).__path__)
     files = sorted(file for folder in (*ours, *folders) for file in folder.rglob("*.py"))
-    return tuple(sorted({each for file in files for each in _fixes(ast.parse(file.read_text(encoding="utf-8")))}))
+    with PARSING:
+        return tuple(sorted({each for file in files for each in _fixes(ast.parse(file.read_text(encoding="utf-8")))}))
 
 
 def _fixes(source: ast.AST) -> Iterator[str]:

@@ -2,8 +2,9 @@
 
 import difflib
 import fnmatch
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from bot.core.errors import Permanent
 from bot.core.fix import Fix, Risk
@@ -79,13 +80,14 @@ class Policy:
         return max(rules, key=lambda rule: float("inf") if rule.approvals is None else rule.approvals)
 
 
-def bound(policy: Policy, catalogue: Catalogue, fixes: Collection[str]) -> Policy:
+def bound(policy: Policy, catalogue: Catalogue, fixes: Callable[[], Collection[str]]) -> Policy:
     """The policy with every name understood: an action's means the fix that it orders, wherever that is offered.
 
-    `fixes` are the ids that handlers can make, `*` standing for what is known only when one is made. Raises Permanent
-    with a sentence for each rule that nothing could ever meet: it would protect nothing, silently.
+    `fixes` tells the ids that handlers can make, `*` standing for what is known only when one is made; it is asked only
+    for names that no action and no job has. Raises Permanent with a sentence for each rule that nothing could ever
+    meet: it would protect nothing, silently.
     """
-    if wrong := [*_faults(policy, catalogue, fixes)]:
+    if wrong := [*_faults(policy, catalogue, cache(fixes))]:
         raise Permanent("; ".join(wrong))
     return replace(policy, rules=tuple(_bound(rule, catalogue) for rule in policy.rules))
 
@@ -97,7 +99,8 @@ def _bound(rule: Rule, catalogue: Catalogue) -> Rule:
     return rule if action is None else replace(rule, action=action.fix_id)
 
 
-def _faults(policy: Policy, catalogue: Catalogue, fixes: Collection[str]) -> Iterator[str]:
+def _faults(policy: Policy, catalogue: Catalogue, fixes: Callable[[], Collection[str]]) -> Iterator[str]:
+    ordered = [action.fix_id for action in catalogue.actions.values()]
     for rule in policy.rules:
         place = f"{rule.name.partition(' ')[0]}.action: `{rule.action}`"
         if rule.action in catalogue.jobs:
@@ -106,8 +109,10 @@ def _faults(policy: Policy, catalogue: Catalogue, fixes: Collection[str]) -> Ite
                     f"{place} is a job: it changes no machine and has no plan to approve, so the rule can only say "
                     "`approvals: forbidden` or 0, for any role and risk"
                 )
-        elif rule.action and rule.action not in catalogue.actions and not _made(rule.action, fixes):
-            known = [*catalogue.actions, *catalogue.jobs, *fixes]
+        elif not rule.action or rule.action in catalogue.actions or _made(rule.action, ordered):
+            continue
+        elif not _made(rule.action, fixes()):
+            known = [*catalogue.actions, *catalogue.jobs, *fixes()]
             near = difflib.get_close_matches(rule.action, known, 1)
             yield f"{place} is no action, job or fix{f'; did you mean `{near[0]}`?' if near else ''}"
 

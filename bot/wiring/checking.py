@@ -41,7 +41,7 @@ NO_CHANNELS = "slack.channels.commands: no channel is listed, so in Slack opsbot
 
 def policy_of(settings: Settings, catalogue: Catalogue) -> Policy:
     """The configured rules; raises Permanent with the path of each that nothing could ever meet."""
-    return bound(settings.policy(), catalogue, fixes(settings.handlers))
+    return bound(settings.policy(), catalogue, partial(fixes, settings.handlers))
 
 
 def check(settings: Settings) -> None:

@@ -24,7 +24,7 @@ EXAMPLE = Path(__file__).parents[2] / "config" / "opsbot.example.yaml"
 
 
 def of(*rules: Rule) -> Policy:
-    return bound(Policy(rules), lamps(), MADE)
+    return bound(Policy(rules), lamps(), lambda: MADE)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_an_order_by_name_meets_the_rule_of_its_fix() -> None:
 def test_can_names_the_rule_that_decides_in_the_example() -> None:
     catalogue = discover()
     settings = load_file(EXAMPLE, {})
-    policy = bound(settings.policy(), catalogue, fixes())
+    policy = bound(settings.policy(), catalogue, fixes)
     (site,) = settings.sites()
     rule = policy.rule_for_action(catalogue.actions["reboot"], site.of(Role.WORKER)[0])
     assert (rule.name.partition(" ")[0], rule.approvals) == ("policy[0]", 2)
@@ -73,7 +73,7 @@ def test_can_names_the_rule_that_decides_in_the_example() -> None:
 def test_every_action_can_be_forbidden_by_its_name(name: str) -> None:
     catalogue = discover()
     action = catalogue.actions[name]
-    policy = bound(Policy((Rule(f"policy[0] action={name}", None, action=name),)), catalogue, fixes())
+    policy = bound(Policy((Rule(f"policy[0] action={name}", None, action=name),)), catalogue, fixes)
     made = Fix(action.fix_id, "as its plan makes it", Target("x", action.each, "prod", ""), (), action.risk)
     assert action.fix_id in fixes(), "a fix that some handler makes"
     assert policy.rule_for(made).approvals is None
@@ -103,6 +103,17 @@ def test_a_rule_that_nothing_could_meet_is_refused_with_the_nearest_name() -> No
         "policy[0].action: `scrw` is no action, job or fix; did you mean `screw`?; "
         "policy[1].action: `lamp.tip` is no action, job or fix; did you mean `lamp.tap`?"
     )
+
+
+def test_no_source_is_read_for_names_that_actions_and_jobs_have() -> None:
+    """`serve` would be slower to start and larger by it, at each start."""
+
+    def unwanted() -> tuple[str, ...]:
+        raise AssertionError("the source was read")
+
+    names = ("screw", "lamp.screw", "count", "")
+    rules = tuple(Rule(f"policy[{no}] x", None, action=name) for no, name in enumerate(names))
+    bound(Policy(rules), lamps(), unwanted)
 
 
 def test_the_fixes_of_a_folder_are_read_from_its_source(tmp_path: Path) -> None:
