@@ -192,10 +192,11 @@ class Engine:
         log.info("click on approval %s: %s", click.approval, decided.text)
 
     def _ask(self, claim: Claim) -> None:
-        if claim.recorded("answered") is not None:
-            return
-        with claim.commit() as tx:
-            body = self.store.request(tx, claim.params["request"])
+        with self.answering:
+            if claim.recorded("answered") is not None:
+                return
+            with claim.commit() as tx:
+                body = self.store.request(tx, claim.params["request"])
         actor, place = actor_from_json(body["actor"]), place_from_json(body["place"])
         barred = self.gate.barred(actor)
         with self.answering, claim.commit() as tx:
