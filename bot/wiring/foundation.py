@@ -21,6 +21,7 @@ from bot.settings import EMBEDDED, Settings
 log = logging.getLogger("opsbot")
 DATABASE_MAY_TAKE = timedelta(minutes=5)  # to come up beside us, before serve gives up
 DATABASE_SEEN_EVERY = 2.0  # seconds
+READY = 8  # connections open beforehand: the first of many commands at once need not wait until they are made
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def lay(settings: Settings) -> Foundation:
     """Start or reach the database, bring its schema up to date. Raises Permanent or Temporary with a sentence."""
     dsn = database(settings)
     migrate(dsn)
-    pool = Pool(dsn)
+    pool = Pool(dsn, ready=READY)
     audit = Audit(pool, audit_key(settings))
     store = Store(audit, settings.slack.channels.approvals, notices(settings))
     return Foundation(pool, audit, store, Durable(pool))

@@ -60,13 +60,15 @@ _SOON = (
 
 
 class Pool(ConnectionPool[Connection[DictRow]]):
-    """See above. `apart()` is a connection outside of the pool, for whoever listens or must not wait for others."""
+    """See above. `ready` connections are opened beforehand; `apart()` is one outside of the pool, for whoever listens
+    or must not wait for others.
+    """
 
-    def __init__(self, dsn: str, size: int = 32) -> None:
+    def __init__(self, dsn: str, size: int = 32, ready: int = 1) -> None:
         self.dsn = dsn
         super().__init__(
             dsn,
-            min_size=1,
+            min_size=ready,
             max_size=size,
             kwargs=_options(dsn),
             timeout=5.0,
