@@ -12,7 +12,6 @@ from bot.core.look import Look
 from bot.core.target import Role, Target
 from handlers.toolbox import broker, rabbitmq
 
-USED = (rabbitmq.BUILDS, "reporting.")
 MOST = 5  # queues that are named
 
 
@@ -30,7 +29,7 @@ def broker_node_down(look: Look, machine: Target) -> Iterator[Finding]:
     now = look(broker.cluster(at.place))
     if not now.away:
         return
-    lost = [each.name for each in look(rabbitmq.queues(at.place, at.vhost)) if not each.up and _used(each)]
+    lost = [each.name for each in look(rabbitmq.queues(at.place, at.vhost)) if not each.up and _lasts(each)]
     away = " and ".join(now.away)
     yield Finding(
         "broker.node-down",
@@ -46,5 +45,6 @@ def broker_node_down(look: Look, machine: Target) -> Iterator[Finding]:
     )
 
 
-def _used(queue: rabbitmq.Queue) -> bool:
-    return queue.name.startswith(USED)
+def _lasts(queue: rabbitmq.Queue) -> bool:
+    """The vhost is Travis' own, and its build queues may be called anything; those for cancelling go with a worker."""
+    return not queue.name.startswith(rabbitmq.CANCELS)

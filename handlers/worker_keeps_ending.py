@@ -13,7 +13,7 @@ from bot.core.finding import Finding, Severity
 from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
-from handlers.toolbox import settings, worker
+from handlers.toolbox import rabbitmq, settings, worker
 
 SHORT_LIFE = timedelta(minutes=2)  # one that ends sooner after its start was hardly stopped by somebody
 
@@ -32,7 +32,7 @@ REMEDIES: Final = {  # what the error says -> what a person has to do
     of="builds not starting",
     each=Role.WORKER,
     says="Does travis-worker stay up?",
-    unless=("broker.down", "net.*", "tls.*@BROKEN", "docker.hung", *settings.ENDS_BY),
+    unless=(*rabbitmq.SPOILS, "net.*", "tls.*@BROKEN", "docker.hung", *settings.ENDS_BY),
     runbook="https://docs.travis-ci.com/user/enterprise/worker-cli-commands/",
 )
 def worker_keeps_ending(look: Look, machine: Target) -> Iterator[Finding]:
