@@ -11,14 +11,15 @@ from bot.core.errors import Refused, Unknown
 from bot.core.finding import Finding, Severity
 from bot.core.fix import Fix, Risk
 from bot.core.handler import action, diagnosis
-from bot.core.look import Look
+from bot.core.look import CannotLook, Look
 from bot.core.target import Role, Target
-from handlers.toolbox import jobs, rabbitmq
+from handlers.toolbox import edit, jobs, rabbitmq, sidekiq
 from handlers.toolbox.jobs import Job, Waiting
 
 APART = timedelta(minutes=4)  # samples are taken every five
 AGAIN = timedelta(minutes=5)
 REPORTS = "reporting.jobs.builds"  # what workers report comes in here
+HUB = tuple(sidekiq.depth(under, "hub") for under in (sidekiq.PREFIX, ""))  # and waits here until it is written down
 
 
 @diagnosis(
@@ -54,16 +55,32 @@ def jobs_lost(look: Look, machine: Target) -> Iterator[Finding]:
 
 def _in_idle_queues(look: Look, long: Sequence[Job]) -> list[Job]:
     """Those whose queue is empty and has workers with nothing to do; raises Unknown where they may run unreported."""
+    look.together(*edit.ahead(look), *HUB)
     idle = {each.name for each in jobs.waiting(look) if _idle(each)}
     lost = [job for job in long if job.queue in idle]
     at = rabbitmq.broker(look)
     reports = next((each for each in look(rabbitmq.queues(at.place, at.vhost)) if each.name == REPORTS), None)
     if lost and (reports is None or reports.ready or not reports.consumers):
         raise Unknown(f"{len(lost)} jobs look lost, but what workers report waits in {REPORTS}: they may run after all")
+    if lost and (behind := _not_written_down(look)):
+        raise Unknown(
+            f"{len(lost)} jobs look lost, but {behind} reports wait in Sidekiq's queue hub: they may have run",
+            again_in=AGAIN,
+        )
     held = [each for each in jobs.waiting(look) if _held(each) and any(job.queue == each.name for job in long)]
     if held and not lost:
         raise Unknown(f"workers hold messages of jobs that do not run, so none can be called lost: {jobs.table(held)}")
     return lost
+
+
+def _not_written_down(look: Look) -> int:
+    """How many reports travis-hub has not taken; none are known of where opsbot is not set up to ask redis."""
+    try:
+        return sum(look(depth) for depth in HUB)
+    except CannotLook as why:
+        if why.cause != sidekiq.NOT_CONFIGURED:
+            raise
+        return 0
 
 
 def _held(each: Waiting) -> bool:

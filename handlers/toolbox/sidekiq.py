@@ -21,6 +21,7 @@ from bot.core.target import Role, Target
 RUNBOOK = "https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/"
 PREFIX = "sidekiq:"
 ARCHIVE = "archive"
+NOT_CONFIGURED = "not-configured"  # why redis could not be asked: nobody has told opsbot where it is
 MOST_READ = 200  # jobs of one queue that are read to learn whose they are
 MOST_NAMES = 100  # queues and processes that are asked about one by one
 APART = timedelta(minutes=4)  # samples are taken every five
