@@ -37,7 +37,7 @@ _OLD_SERVER = re.compile(r"daemon:\s*client and server don't have same version|c
 _OLD_CLIENT = re.compile(r"client version ([\d.]+) is too old(?:\. Minimum supported API version is ([\d.]+\d))?")
 _NO_FLAG = re.compile(r"unknown shorthand flag: 'f'|flag provided but not defined: -f")
 NO_PROGRAM = 127
-_NO_DAEMON = "Cannot connect to the Docker daemon"
+_NO_DAEMON = re.compile("Cannot connect to the Docker daemon|failed to connect to the docker API")  # since Docker 29
 _REQUEUE = "couldn't start instance, attempting requeue"
 
 
@@ -63,7 +63,7 @@ def _state(said: Output) -> str:
         return SILENT
     if said.exit == NO_PROGRAM:
         return ABSENT
-    if not said.out.strip() and _NO_DAEMON in said.err:
+    if not said.out.strip() and _NO_DAEMON.search(said.err):
         return DOWN
     if _NO_FLAG.search(said.err):
         return ANSWERS  # docker before 1.13; its version, asked in another way, is trouble enough
