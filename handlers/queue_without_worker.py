@@ -4,8 +4,10 @@ Which queue a job goes to is decided by its build environment; a worker listens 
 RabbitMQ does not even have is worse: what was sent there was dropped without a word.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
 
+from bot.core.errors import Unknown
 from bot.core.finding import Finding, Severity
 from bot.core.handler import diagnosis
 from bot.core.look import Look
@@ -14,6 +16,7 @@ from handlers.toolbox import jobs, rabbitmq
 from handlers.toolbox.jobs import Waiting
 
 LINK = "https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/#builds-are-not-starting"
+RESTARTING = timedelta(minutes=1)  # a worker that is started again is away for as long; it says nothing
 
 
 @diagnosis(
@@ -24,18 +27,27 @@ LINK = "https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/#b
     unless=("broker.*@BROKEN", "sidekiq.no-process", "net.*", "worker.*", "docker.*"),
     runbook=LINK,
     once=True,
+    compares=True,
 )
 def queue_without_worker(look: Look, machine: Target) -> Iterator[Finding]:
     alone = [each for each in jobs.waiting(look) if _alone(each)]
     if not alone:
         return
     blamed = _absent_workers(look)
-    known = [each for each in alone if each.queue is not None]
+    at = rabbitmq.broker(look)
+    left = _names_taken(look.earlier(rabbitmq.queues(at.place, at.vhost), RESTARTING))
+    known = [each for each in alone if each.queue is not None and each.name not in left]
     if known:
         yield _no_consumers(look, machine, known, blamed)
     unknown = [each for each in alone if each.queue is None]
     if unknown:
         yield _absent(look, machine, unknown, blamed)
+    if (just := [each.name for each in alone if each.name in left]) and not known and not unknown:
+        raise Unknown(f"the workers of {', '.join(just)} went away within the last minutes; look again in 5 min")
+
+
+def _names_taken(before: Sequence[rabbitmq.Queue] | None) -> set[str]:
+    return {each.name for each in before or () if each.consumers}
 
 
 def _alone(each: Waiting) -> bool:
