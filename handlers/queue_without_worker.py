@@ -63,9 +63,20 @@ def _no_consumers(look: Look, machine: Target, queues: list[Waiting], blamed: tu
         machine,
         f"jobs wait for {_names(queues)}, and no worker listens there",
         evidence=jobs.table(queues),
-        person=f"{_attach(look, queues)} The jobs that wait start by themselves then.",
+        person=f"{_attach(look, queues)} {_then(machine, queues)}",
         link=LINK,
         blamed=blamed,
+    )
+
+
+def _then(machine: Target, queues: list[Waiting]) -> str:
+    """A queue may have come, or come back, without the messages of jobs that wait for it."""
+    held, every = sum(min(each.ready, each.jobs) for each in queues), sum(each.jobs for each in queues)
+    if held >= every:
+        return "The jobs that wait start by themselves then."
+    return (
+        f"RabbitMQ holds the messages of {held} of {every} jobs: no other starts by itself even then, but after `reset "
+        f"lost jobs {machine} because a worker listens now`, when it has waited for over an hour."
     )
 
 

@@ -110,6 +110,10 @@ class Waiting:
     def consumers(self) -> int:
         return 0 if self.queue is None else self.queue.consumers
 
+    @property
+    def ready(self) -> int:
+        return 0 if self.queue is None else self.queue.ready
+
     def __str__(self) -> str:
         seen = "not in RabbitMQ"
         if self.queue is not None and not self.queue.up:
