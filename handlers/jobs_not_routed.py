@@ -3,7 +3,9 @@
 The scheduler marks a job as queued first; choosing its queue and sending it to RabbitMQ is a job of its own in Sidekiq.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
 
 from bot.core.finding import Finding, Severity
 from bot.core.fix import readable
@@ -11,6 +13,9 @@ from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
 from handlers.toolbox import jobs
+from handlers.toolbox.jobs import Standing
+
+OVER = timedelta(hours=1)  # what was left behind for longer, while others were routed, is no sign of the scheduler
 
 
 @diagnosis(
@@ -27,7 +32,7 @@ def jobs_not_routed(look: Look, machine: Target) -> Iterator[Finding]:
     stray = next((each for each in now if each.state == "queued" and each.queue == jobs.NONE_YET), None)
     if stray is None or stray.waited is None or stray.waited < jobs.JUST_QUEUED:
         return
-    yield Finding(
+    found = Finding(
         "jobs.not-routed",
         Severity.BROKEN,
         machine,
@@ -36,4 +41,19 @@ def jobs_not_routed(look: Look, machine: Target) -> Iterator[Finding]:
         person="Look why travis-scheduler does not work off its queue in Sidekiq: `sidekiq statistics` shows how deep "
         "it is, and the platform's log says `Setting queue to` for each job that is routed. Restart the scheduler.",
         link=jobs.RUNBOOK,
+    )
+    yield _left_behind(found, stray) if stray.waited > OVER and _routes(now, stray.waited) else found
+
+
+def _routes(now: Sequence[Standing], waited: timedelta) -> bool:
+    """Has the scheduler found a queue for every job of some queue since?"""
+    return any(each.queue != jobs.NONE_YET and each.waited is not None and each.waited < waited for each in now)
+
+
+def _left_behind(found: Finding, stray: Standing) -> Finding:
+    return replace(
+        found,
+        severity=Severity.WARN,
+        title=f"{stray.jobs} queued jobs never got a queue, and later ones did",
+        person="The scheduler routes jobs; its step for these has failed. Cancel or restart their builds in Travis.",
     )
