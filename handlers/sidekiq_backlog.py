@@ -14,7 +14,7 @@ from handlers.toolbox import sidekiq
     of="builds not starting",
     each=Role.PLATFORM,
     says="Do Sidekiq's queues keep up?",
-    unless=("sidekiq.no-process", "redis.*", "broker.*"),
+    unless=("sidekiq.no-process", "redis.*", "broker.*@BROKEN"),
     runbook=sidekiq.RUNBOOK,
     once=True,
     compares=True,

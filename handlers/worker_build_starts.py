@@ -53,7 +53,7 @@ CAUSES: Final = {
     of="builds not starting",
     each=Role.WORKER,
     says="Do the builds start that the worker takes?",
-    unless=("broker.*", "docker.*"),
+    unless=("broker.*@BROKEN", "docker.*"),
     runbook="https://docs.travis-ci.com/user/enterprise/worker-configuration/",
     causes=tuple(each.id for each in CAUSES.values()),
 )

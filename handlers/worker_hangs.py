@@ -40,7 +40,7 @@ class Hand:
     of="builds not starting",
     each=Role.WORKER,
     says="Do the builds that the worker has taken run?",
-    unless=("broker.*", "docker.*", "worker.no-image", "worker.cpu-sets", "worker.requeue-loop"),
+    unless=("broker.*@BROKEN", "docker.*", "worker.no-image", "worker.cpu-sets", "worker.requeue-loop"),
     runbook="https://docs.travis-ci.com/user/enterprise/troubleshooting-guide/#lost-connection-to-rabbitmq",
     compares=True,
 )
