@@ -1,12 +1,20 @@
-"""A queue of Sidekiq is deep and gets deeper: the service that works it off is too slow, hangs, or is away."""
+"""A queue of Sidekiq is deep and gets deeper: the service that works it off is too slow, hangs, or is away.
 
-from collections.abc import Iterator
+Where builds depend on it, a few jobs are enough when the next one has waited for long: nobody takes any.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
 
 from bot.core.finding import Finding, Severity
+from bot.core.fix import readable
 from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
-from handlers.toolbox import sidekiq
+from handlers.toolbox import platform, sidekiq
+
+PROMPT = ("hub", "scheduler")  # without them no build starts, and no result is written down
+STILL = timedelta(minutes=10)  # a restart of the service is over by then
 
 
 @diagnosis(
@@ -21,6 +29,9 @@ from handlers.toolbox import sidekiq
 )
 def sidekiq_backlog(look: Look, machine: Target) -> Iterator[Finding]:
     now = sidekiq.depths(look)
+    if still := _still(look, machine, now):
+        yield _stands(machine, now, still)
+        return
     grown = sidekiq.grown(look, now, [name for name in now.depths if name != sidekiq.ARCHIVE])
     if not grown:
         return
@@ -34,5 +45,31 @@ def sidekiq_backlog(look: Look, machine: Target) -> Iterator[Finding]:
         evidence="\n".join(f"{name}: {grown[name][0]} jobs before, {grown[name][1]} now" for name in names),
         person=f"Look at {' and '.join(services)} in the platform's container: its log says what fails; restart it "
         "when it hangs, and give it more processes when it is only slow.",
+        link=sidekiq.RUNBOOK,
+    )
+
+
+def _still(look: Look, machine: Target, now: sidekiq.Sidekiq) -> Mapping[str, timedelta]:
+    """Those of the prompt queues whose next job has waited for long, and for how long."""
+    names = [name for name in PROMPT if now.depths.get(name)]
+    if not names:
+        return {}
+    look.together(platform.clock(machine), *(sidekiq.oldest(now.prefix, name) for name in names))
+    since = {name: look(sidekiq.oldest(now.prefix, name)) for name in names}
+    ages = {name: look(platform.clock(machine)) - at for name, at in since.items() if at is not None}
+    return {name: age for name, age in ages.items() if age >= STILL}
+
+
+def _stands(machine: Target, now: sidekiq.Sidekiq, still: Mapping[str, timedelta]) -> Finding:
+    services = " and ".join(sidekiq.SERVICES[name] for name in still)
+    return Finding(
+        "sidekiq.backlog",
+        Severity.BROKEN,
+        machine,
+        f"Sidekiq's {'queue' if len(still) == 1 else 'queues'} {' and '.join(still)} stands still: nobody reads it",
+        evidence="\n".join(
+            f"{name}: {now.depths[name]} jobs, the next one waits for {readable(age)}" for name, age in still.items()
+        ),
+        person=f"Look at {services} in the platform's container: its log says why it takes nothing; restart it.",
         link=sidekiq.RUNBOOK,
     )

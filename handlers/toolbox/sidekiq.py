@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from bot.core.command import sh
 from bot.core.errors import Unknown
@@ -101,6 +101,13 @@ def waiting(prefix: str, name: str) -> Fact[tuple[str, ...]]:
 
 
 @fact
+def oldest(prefix: str, name: str) -> Fact[datetime | None]:
+    """When the job was put there whose turn is next, None when none waits or it does not say."""
+    question = RedisRead(("LRANGE", f"{prefix}queue:{name}", "-1", "-1"))
+    return Fact(f"Since when does the next job in Sidekiq's queue {name} wait?", Role.PLATFORM, question, _since)
+
+
+@fact
 def has_entries(prefix: str, name: str) -> Fact[bool]:
     question = RedisRead(("LLEN", f"{prefix}queue:{name}"))
     return Fact(f"Sidekiq's queue {name} has entries", Role.PLATFORM, question, lambda said: _number(said) > 0)
@@ -125,6 +132,12 @@ def _said(said: Output) -> str:
 
 def _members(said: Output) -> tuple[str, ...]:
     return tuple(sorted(filter(None, (line.strip() for line in _said(said).splitlines()))))
+
+
+def _since(said: Output) -> datetime | None:
+    """Sidekiq 8 counts milliseconds, older ones seconds."""
+    found = re.search(r'"enqueued_at":(\d{10})', _said(said))
+    return datetime.fromtimestamp(int(found[1]), UTC) if found else None
 
 
 def _number(said: Output) -> int:
