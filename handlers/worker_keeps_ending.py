@@ -18,6 +18,10 @@ from handlers.toolbox import rabbitmq, settings, worker
 SHORT_LIFE = timedelta(minutes=2)  # one that ends sooner after its start was hardly stopped by somebody
 
 REMEDIES: Final = {  # what the error says -> what a person has to do
+    r"^docker: .*permission denied": "Its user may not speak to docker: `sudo usermod -aG docker travis` on the "
+    "machine, then restart it.",
+    r"^docker: ": "Docker does not start its container, and says why. A missing image is pulled by `sudo docker pull` "
+    "of what TRAVIS_WORKER_SELF_IMAGE names, in /etc/systemd/system/travis-worker.service.d/env.conf.",
     r"x509:|tls:": "It does not trust RabbitMQ's certificate: put its authority's into a file under /var/tmp, and "
     "`export TRAVIS_WORKER_AMQP_TLS_CERT_PATH=` that file into /etc/default/travis-worker; then restart it.",
     r"home node '[^']*' of durable queue": "Its queue lies on a node of RabbitMQ's cluster that is down: start that "

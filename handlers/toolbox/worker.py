@@ -280,9 +280,13 @@ def last_error(machine: Target, init: str) -> Fact[str]:
     return Fact(f"last error in the log of {SERVICE} on {machine}", machine, log(init), _last_error)
 
 
+# What the wrapper's shell says is left out: it repeats what it could not read of the settings.
+_ERROR = re.compile(r"\blevel=(error|fatal|panic)\b|^docker: ")
+
+
 def _last_error(said: Output) -> str:
-    lines = [line for line in said.out.splitlines() if re.search(r"\blevel=(error|fatal|panic)\b", line)]
-    return words_of(lines[-1]) if said.ok and lines else ""
+    lines = [line for line in said.out.splitlines() if _ERROR.search(line)]
+    return (words_of(lines[-1]) or lines[-1][:LONGEST]) if said.ok and lines else ""
 
 
 def words_of(line: str) -> str:
