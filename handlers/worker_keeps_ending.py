@@ -14,6 +14,7 @@ from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
 from handlers.toolbox import rabbitmq, settings, worker
+from handlers.worker_settings_password import BEFORE_START
 
 SHORT_LIFE = timedelta(minutes=2)  # one that ends sooner after its start was hardly stopped by somebody
 
@@ -26,6 +27,8 @@ REMEDIES: Final = {  # what the error says -> what a person has to do
     "`export TRAVIS_WORKER_AMQP_TLS_CERT_PATH=` that file into /etc/default/travis-worker; then restart it.",
     r"home node '[^']*' of durable queue": "Its queue lies on a node of RabbitMQ's cluster that is down: start that "
     "node again. Nothing has to be done on the worker.",
+    r"invalid (?:port|URL escape|userinfo)|invalid character": f"Its AMQP_URI is no address: {BEFORE_START}. "
+    f"Correct it in {settings.MAIN}.",
     "inequivalent arg": "Somebody has declared its queue with other arguments than a worker does (as a quorum queue, "
     "mostly). When nothing waits in it, delete it on the broker; the worker declares it again.",
 }
