@@ -47,7 +47,7 @@ def worker_keeps_ending(look: Look, machine: Target) -> Iterator[Finding]:
     now = worker.service(look, machine)
     if not now.turning:
         return
-    if now.state.startswith("deactivating") and (now.since is None or now.since > SHORT_LIFE):
+    if now.state.startswith(("deactivating", "stop/")) and (now.since is None or now.since > SHORT_LIFE):
         raise Unknown("travis-worker is being stopped just now, perhaps to be restarted; look again in a minute")
     error = look(worker.last_error(machine, look(worker.init_system(machine))))
     yield Finding(

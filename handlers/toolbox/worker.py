@@ -411,7 +411,7 @@ def _systemd_service(properties: dict[str, str], up: timedelta) -> Service:
 def _upstart_service(status: str, age: timedelta | None, at_boot: bool) -> Service:
     state = status.removeprefix(SERVICE).split(",")[0].strip()
     running = state == "start/running"
-    turning = state.startswith("start/") and not running
+    turning = not running and state != "stop/waiting"
     return Service(running, turning, _upstart_pid(status), state, age, at_boot)
 
 
