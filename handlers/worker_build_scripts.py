@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from bot.core.errors import Unknown
 from bot.core.finding import Finding, Severity
 from bot.core.handler import diagnosis
 from bot.core.look import Look
@@ -41,9 +42,12 @@ def worker_waits_for_scripts(look: Look, machine: Target) -> Iterator[Finding]:
         return
     written = settings.settings(look(settings.written(machine)), init)
     page = network.uptime_page(written.value(settings.BUILD_API)) or f"https://{look.site.domain}/{network.UPTIME}"
-    served, distrusted = look(network.serves_scripts(machine, page)), re.search(r"x509:|tls:", trouble.said)
+    status, distrusted = look(network.status_of(machine, page)), re.search(r"x509:|tls:", trouble.said)
+    served = status == 200
     if served and not distrusted:
         return  # it was away for a while
+    if 200 < status < 500:
+        raise Unknown(f"{page} answers {status} to {machine}: this platform may not pass it on, so it proves nothing")
     yield Finding(
         "worker.no-script",
         Severity.BROKEN,

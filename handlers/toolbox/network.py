@@ -170,6 +170,17 @@ def serves_scripts(machine: Target, page: str) -> Fact[bool]:
     return Fact(f"Does {machine} get build scripts by {page}?", machine, question, _ok)
 
 
+@fact
+def status_of(machine: Target, page: str) -> Fact[int]:
+    """The HTTP status of that page, 0 where none came. Whether the platform passes it on at all is not documented."""
+    question = serves_scripts(machine, page).question
+    return Fact(f"What does {page} answer to {machine}?", machine, question, _status)
+
+
+def _status(said: Output) -> int:
+    return 200 if _ok(said) else int(said.out) if said.out.strip().isdigit() else 0
+
+
 def _ok(said: Output) -> bool:
     if said.exit == NO_PROGRAM:
         raise Unknown("whether it gets build scripts cannot be tried: it has no curl")
