@@ -396,6 +396,9 @@ def _systemd_service(properties: dict[str, str], up: timedelta) -> Service:
     """Some of the vendor's installers put the unit itself where its link belongs: it starts at boot, and is not called
     enabled.
     """
+    known = properties.get("UnitFileState") or properties.get("WantedBy")
+    if properties.get("ActiveState") == "inactive" and not known:
+        raise Unknown(f"systemd knows no unit {SERVICE}: it is not installed there, or has another name")
     started = properties.get("ExecMainStartTimestampMonotonic", "")
     since = up - timedelta(microseconds=int(started)) if started.isdigit() and started != "0" else None
     return Service(
