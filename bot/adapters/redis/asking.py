@@ -86,13 +86,14 @@ def _quoted(word: str) -> str:
 def _from_program(said: Output | Unanswered, where: str) -> Answer | Unanswered:
     if isinstance(said, Unanswered):
         return said
-    words = (said.err or said.out).strip()
-    if said.exit is None or "Could not connect" in words or "Connection refused" in said.err:
-        return Unanswered(f"Redis {where} cannot be reached: {words[:300] or 'it did not answer in time'}.", AWAY)
+    if said.exit is None or "Could not connect" in said.err or "Connection refused" in said.err:
+        why = said.err.strip()[:300] or "it did not answer in time"
+        return Unanswered(f"Redis {where} cannot be reached: {why}.", AWAY)
     if said.exit == 0 and _ERROR.fullmatch(said.out):
         return judged(Output(1, err=f"{said.out.strip()}\n"), where)
     if not said.ok and said.exit in (125, 126, 127):
-        return Unanswered(f"Redis {where} cannot be asked: redis-cli did not run ({words[:300]}).", REFUSED)
+        why = (said.err or said.out).strip()[:300]
+        return Unanswered(f"Redis {where} cannot be asked: redis-cli did not run ({why}).", REFUSED)
     return said
 
 
