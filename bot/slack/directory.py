@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 from slack_sdk import WebClient
-from slack_sdk.errors import SlackApiError, SlackClientError
+from slack_sdk.errors import SlackApiError
 
 from bot.core.errors import Permanent, Temporary
 from bot.core.people import Actor, Person
+from bot.slack.refusals import DROPPED
 
 T = TypeVar("T")
 
@@ -65,7 +66,7 @@ class SlackDirectory:
             if error.response.get("error") in _NOBODY:
                 return _stranger(actor)
             raise _unasked(f"who {actor.user} is", error) from error
-        except (SlackClientError, OSError) as error:
+        except DROPPED as error:
             raise _unasked(f"who {actor.user} is", error) from error
         return _person(actor, user, self._homes)
 
@@ -78,7 +79,7 @@ class SlackDirectory:
                     f"Slack knows no user group {usergroup}; correct `people.approvers.usergroup`"
                 ) from error
             raise _unasked(f"who is in the group {usergroup}", error) from error
-        except (SlackClientError, OSError) as error:
+        except DROPPED as error:
             raise _unasked(f"who is in the group {usergroup}", error) from error
 
 

@@ -3,7 +3,6 @@
 At least once and in order within a channel; a letter leaves the table only as sent or, with a sentence, as dead.
 """
 
-import http.client
 import logging
 import threading
 import time
@@ -13,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 from slack_sdk import WebClient
-from slack_sdk.errors import SlackApiError, SlackClientError
+from slack_sdk.errors import SlackApiError
 
 from bot.core.archive import archive
 from bot.core.chart import Draw, chart_from_json
@@ -22,7 +21,7 @@ from bot.core.outbox import Letter, Outbox
 from bot.slack import blocks, check, mrkdwn, questions, status
 from bot.slack.blocks import Message
 from bot.slack.pace import Pace
-from bot.slack.refusals import LATER, code_of, retry_after, rule_for
+from bot.slack.refusals import DROPPED, LATER, code_of, retry_after, rule_for
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -34,9 +33,6 @@ LONGEST_BACK_OFF: Final = 60.0
 REMEMBERED: Final = 1_000
 MOST_TRIES: Final = 12  # for an error that nobody has described; known ones have their own rule
 QUIET: Final[Mapping[str, Any]] = {"unfurl_links": False, "unfurl_media": False, "parse": "none", "link_names": False}
-
-
-_DROPPED: Final = (SlackClientError, OSError, http.client.HTTPException)  # also: the answer did not come whole
 
 
 @dataclass(frozen=True)
@@ -106,7 +102,7 @@ class Sender:
             said = self._say_somewhere(letter)
         except SlackApiError as error:
             self._refused(letter, error)
-        except _DROPPED as error:
+        except DROPPED as error:
             self._postpone(letter, f"Slack cannot be reached ({type(error).__name__})")
         else:
             moved = letter.message is not None and said.ts not in (None, letter.message)

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator
 
 from slack_sdk import WebClient
-from slack_sdk.errors import SlackApiError, SlackClientError
+from slack_sdk.errors import SlackApiError
 
 from bot.core.errors import Permanent, Temporary
-from bot.slack.refusals import code_of, rule_for
+from bot.slack.refusals import DROPPED, code_of, rule_for
 
 
 def presence(client: WebClient, team: str, channels: Iterable[str]) -> str:
@@ -17,7 +17,7 @@ def presence(client: WebClient, team: str, channels: Iterable[str]) -> str:
         wrong = [*_elsewhere(str(bot.get("team_id")), team), *filter(None, missing)]
     except SlackApiError as error:
         raise Permanent(rule_for(error).why) from error
-    except (SlackClientError, OSError) as error:
+    except DROPPED as error:
         raise Temporary(f"Slack cannot be reached ({type(error).__name__})") from error
     if wrong:
         raise Permanent("; ".join(wrong))

@@ -1,11 +1,15 @@
 """What Slack's errors mean for a letter: one table, and how to read an error wherever slack_sdk left it."""
 
+import http.client
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.error import HTTPError
 
-from slack_sdk.errors import SlackApiError
+from slack_sdk.errors import SlackApiError, SlackClientError
+
+# What slack_sdk raises when Slack could not be reached, or its answer did not come whole.
+DROPPED: Final = (SlackClientError, OSError, http.client.HTTPException)
 
 
 @dataclass(frozen=True)

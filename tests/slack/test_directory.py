@@ -1,5 +1,6 @@
 """Who people are: as fresh as a minute, and nobody gets in because Slack did not answer."""
 
+import http.client
 import pytest
 
 from bot.core.errors import Permanent, Temporary
@@ -87,6 +88,19 @@ def test_nobody_is_anybody_while_slack_cannot_be_asked(
     with pytest.raises(Temporary, match="who is in the group S0ONCALL"):
         directory.members("S0ONCALL")
     assert not directory.person(Actor(TEAM, ANA)).barred
+
+
+def test_an_answer_that_was_cut_off_is_none(
+    directory: SlackDirectory, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(*_: object, **__: object) -> object:
+        raise http.client.IncompleteRead(b"{", 490)
+
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", cut_off)
+    with pytest.raises(Temporary, match="IncompleteRead"):
+        directory.person(Actor(TEAM, ANA))
+    with pytest.raises(Temporary, match="IncompleteRead"):
+        directory.members("S0ONCALL")
 
 
 def test_a_group_that_is_not_there_is_a_mistake_in_the_configuration(directory: SlackDirectory) -> None:
