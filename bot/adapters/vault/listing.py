@@ -87,6 +87,8 @@ class Listing:
             return
         except (*BROKEN, OSError) as error:
             self._failure = error
+        except Exception as error:  # what is kept unlisted has to say so
+            self._listed = None, (f"its contents were not listed: {type(error).__name__}",)
         finally:
             self._pipe.drain()
 
@@ -219,7 +221,7 @@ def _list_json(plain: BinaryIO) -> Listed:
         return None, (f"it was not parsed, being longer than {SMALL >> 20} MiB",)
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NotWhole(f"it is no JSON ({error})") from error
     return len(document) if isinstance(document, dict | list) else 1, ()
 
@@ -258,19 +260,28 @@ def _table_of_contents(head: bytes, plain: BinaryIO) -> Listed:
         [program, "--list"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         entries = _Entries(process.stdout, process.stderr)
-        assert process.stdin is not None
-        with suppress(BrokenPipeError):  # it reads no further than it must
-            process.stdin.write(head)
-            while chunk := plain.read(CHUNK):
-                process.stdin.write(chunk)
-        with suppress(BrokenPipeError):
-            process.stdin.close()
+        try:
+            _pour(head, plain, process)
+        except BaseException:  # of the stream: it waits for the rest, and whoever reads its words waits for it
+            process.kill()
+            entries.all()
+            raise
         found, said = entries.all()
     if process.returncode == 0:
         return found, ()
     if "unsupported version" in said:
         return None, (f"its tables were not listed: {PG_RESTORE} here is older than the dump",)
     raise NotWhole(f"{PG_RESTORE} cannot read its table of contents ({said[:200].strip()})")
+
+
+def _pour(head: bytes, plain: BinaryIO, process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):  # it reads no further than it must
+        process.stdin.write(head)
+        while chunk := plain.read(CHUNK):
+            process.stdin.write(chunk)
+    with suppress(BrokenPipeError):
+        process.stdin.close()
 
 
 class _Entries:

@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import zstandard
@@ -124,8 +125,9 @@ def test_a_packer_that_was_cut_is_noticed_whatever_it_packed(packed: Packed) -> 
 
 def test_json_is_parsed_when_it_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     assert listed(json.dumps({"queues": [], "users": []}).encode(), "json") == (2, ())
-    with pytest.raises(BackupFailed, match="it is no JSON"):
-        listed(b'{"queues": [', "json")
+    for broken in (b'{"queues": [', b"[" * 200_000):
+        with pytest.raises(BackupFailed, match="it is no JSON"):
+            listed(broken, "json")
     monkeypatch.setattr(listing, "SMALL", 10)
     entries, unlisted = listed(json.dumps(list(range(100))).encode(), "json")
     assert entries is None
@@ -160,3 +162,25 @@ def test_a_dump_of_postgres_is_listed() -> None:
 def test_without_pg_restore_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "PG_RESTORE", "/no/pg_restore")
     assert "there is no" in listed(b"PGDMP" + bytes(100), "pg_dump")[1][0]
+
+
+def test_what_could_not_be_listed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cannot(_: object) -> Listed:
+        raise ArithmeticError
+
+    monkeypatch.setitem(listing.LIST, "json", cannot)  # type: ignore[arg-type]
+    assert listed(b"{}", "json") == (None, ("its contents were not listed: ArithmeticError",))
+
+
+def test_a_dump_may_end_inside_its_table_of_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when a backup is cancelled: pg_restore waits for the rest, and whoever reads what it says waits for it."""
+    waits = tmp_path / "pg_restore"
+    waits.write_text("#!/bin/sh\nexec cat >/dev/null\n")
+    waits.chmod(0o755)
+    monkeypatch.setattr(listing, "PG_RESTORE", str(waits))
+    cut = Listing(source(form="pg_dump"))
+    cut.feed(b"PGDMP" + bytes(listing.CHUNK))
+    closing_it = Thread(target=cut.close, daemon=True)
+    closing_it.start()
+    closing_it.join(20)
+    assert not closing_it.is_alive()
