@@ -76,6 +76,7 @@ def test_a_key_of_ssh_opens_what_was_encrypted_to_it(folder: Path) -> None:
         (("-i", "object.age", "object.age"), "holds no identity"),
         (("-i", "nowhere", "object.age"), "The identity nowhere cannot be read"),
         (("-i", "key", "nowhere.age"), "nowhere.age cannot be read"),
+        (("-i", "key", "/proc/self/mem"), "The backup cannot be read: Input/output error"),
         (("-i", "key", "s3:///x/y.age"), "is no store"),
     ],
 )

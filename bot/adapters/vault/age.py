@@ -78,12 +78,18 @@ def identities_in(text: bytes, where: str) -> tuple[Identity, ...]:
 
 
 def decrypt(reader: Readable, keys: Sequence[Identity], writer: Writable) -> None:
-    """The plain bytes into the writer; raises BackupFailed when the keys do not fit, or a bit of it is another one."""
+    """The plain bytes into the writer; raises BackupFailed when the keys do not fit, or a bit of it is another one.
+
+    So it does when the reader fails; what the writer raises, this raises.
+    """
+    flat, checked = _Flat(reader), _Checked(writer)
     try:
-        pyrage.decrypt_io(_Flat(reader), _Checked(writer), list(keys))
+        pyrage.decrypt_io(flat, checked, list(keys))
     except (pyrage.DecryptError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # of the reader or of the writer
+        if checked.failure is not None:
+            raise checked.failure from None
+        if flat.failure is not None:
+            raise BackupFailed(f"The backup cannot be read: {flat.failure.strerror}.") from flat.failure
         kind = NotARecipient if NO_KEY in str(error) else BackupFailed
         raise kind(
             f"It cannot be decrypted ({error}): either it was not encrypted to this identity, or it is damaged or cut"
@@ -183,13 +189,18 @@ class _Passage(Thread):
 
 
 class _Flat:
-    """pyrage reads by calling `read` with a size, and takes nothing but bytes."""
+    """pyrage reads by calling `read` with a size, and takes nothing but bytes; of an error it keeps the words alone."""
 
     def __init__(self, reader: Readable) -> None:
         self._reader = reader
+        self.failure: OSError | None = None
 
     def read(self, most: int) -> bytes:
-        return bytes(self._reader.read(most))
+        try:
+            return bytes(self._reader.read(most))
+        except OSError as error:
+            self.failure = error
+            raise
 
 
 class _Checked:
@@ -197,9 +208,14 @@ class _Checked:
 
     def __init__(self, writer: Writable) -> None:
         self._writer = writer
+        self.failure: OSError | None = None
 
     def write(self, data: bytes) -> int:
-        self._writer.write(data)
+        try:
+            self._writer.write(data)
+        except OSError as error:
+            self.failure = error
+            raise
         return len(data)
 
     def flush(self) -> None:
