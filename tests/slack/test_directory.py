@@ -1,6 +1,7 @@
 """Who people are: as fresh as a minute, and nobody gets in because Slack did not answer."""
 
 import http.client
+
 import pytest
 
 from bot.core.errors import Permanent, Temporary

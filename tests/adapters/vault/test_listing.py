@@ -168,7 +168,7 @@ def test_what_could_not_be_listed_says_so(monkeypatch: pytest.MonkeyPatch) -> No
     def cannot(_: object) -> Listed:
         raise ArithmeticError
 
-    monkeypatch.setitem(listing.LIST, "json", cannot)  # type: ignore[arg-type]
+    monkeypatch.setitem(listing.LIST, "json", cannot)
     assert listed(b"{}", "json") == (None, ("its contents were not listed: ArithmeticError",))
 
 
