@@ -219,7 +219,11 @@ class Applying:
     def _failed(self, why: StepFailed) -> Result:
         self._tell_step(f"{self.key}.failed", str(why), "failed")
         self._ensure()
-        return Result.FAILED if self.touched() else Result.NOT_BEGUN
+        return Result.FAILED if self.touched() or self._took_backup() else Result.NOT_BEGUN
+
+    def _took_backup(self) -> bool:
+        """A run takes one: planned anew, it would rely on what may be hours old then."""
+        return self.journal.recorded("backup.for") is not None
 
     def _verify(self) -> Result:
         def keep(tx: Tx, troubles: list[str]) -> None:
@@ -265,6 +269,8 @@ class Applying:
 
     def _back_up(self, no: int, step: TakeBackup) -> None:
         """Told piece by piece while it is taken, so only its end is recorded here."""
+        if self.journal.write("backup.for", lambda _: self.key) != self.key:
+            raise StepFailed(f"`backup {step.what}` was taken for an earlier plan of this run; order this anew")
         try:
             self.journal.once(f"{self.key}.backup.{no}", lambda: self.back_up(step.what))
         except (CannotLook, Unknown, Refused, Permanent) as why:

@@ -16,6 +16,8 @@ from bot.core.handler import Action, ActionFunction
 from bot.core.look import Look
 from bot.core.outcome import Outcome
 from bot.core.plan import Plan, plan_from_json
+from bot.core.ports import NotSent
+from bot.core.question import Output
 from bot.core.target import Role, Site, Target
 from bot.engine.words import plan_text
 from tests.engine.lamps import ANA, BO, CY, lamp, until
@@ -24,6 +26,7 @@ from tests.engine.test_power_cuts import dying_workers
 
 pytestmark = pytest.mark.parametrize("postgres_server", ["18"], indirect=True)
 OFF, ON = Change("Switch off", sh("off")), Change("Switch on", sh("on"))
+TAKE = TakeBackup("data")
 READ = ByHand("Read the meter", "look at the box beside the door", timedelta(hours=1))
 
 
@@ -146,6 +149,21 @@ def test_cancelling_during_the_backup_switches_the_light_on(home: Sheltered) -> 
     assert home.outcome(run) is Outcome.CANCELLED
     assert home.sent() == ["off", "on"]
     assert home.vault.objects == {}
+
+
+def test_after_a_backup_nothing_is_planned_anew(idle: Sheltered) -> None:
+    """Hours may lie between two plans of a run, and what the first one took is no safety copy for the second."""
+    add(idle, "copy first", lambda _look, machine: Fix("lamp.dark-copy", "Copy", machine, (TAKE, ON), Risk.INTERRUPTS))
+
+    def shut(_machine: str, _command: str) -> Output:
+        raise NotSent("its door is shut")
+
+    idle.machines.on_send = shut
+    idle.set_to_work()
+    run = begun(idle, "copy first")
+    assert idle.outcome(run) is Outcome.UNFIXED
+    assert len(idle.story(run, "plan")) == 1
+    assert len(idle.backups()) == 1
 
 
 # ---------------------------------------------------------------- by hand
