@@ -371,8 +371,8 @@ def _problem(place: Place) -> str | None:
 
 def _prepare(place: Place) -> None:
     for name, text in (
-        ("access", f"local all {USER} peer map={USER}\n"),
-        ("names", f'{USER} "{pwd.getpwuid(os.geteuid()).pw_name}" {USER}\n'),
+        ("access", f"local all all peer map={USER}\n"),  # whichever role: who made the server may make others
+        ("names", f'{USER} "{pwd.getpwuid(os.geteuid()).pw_name}" all\n'),
     ):
         (place.home / name).write_text(text)
         (place.home / name).chmod(0o644)

@@ -2,6 +2,9 @@
 
 The server is private (a Unix socket in a folder of ours) and thrown away: at the end of the stream, and what a process
 that was killed has left, at the next start. It stops by itself when its last user is gone.
+
+A dump is a program: its functions run while indexes are made, its views when they are read. So a role that may do
+nothing outside of its database restores it and reads it; once the first byte of it came, no superuser goes in there.
 """
 
 import errno
@@ -32,6 +35,15 @@ PATIENCE: Final = 600.0  # seconds for pg_restore to end once all bytes are ther
 QUOTED: Final = 300
 CHUNK: Final = 1 << 20
 TRIES: Final = 10
+ROLE: Final = "rehearsal"  # and the name of its database
+POWERLESS: Final = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
+# Only a superuser can install it, it reaches nothing outside, and many a database has it.
+BEFOREHAND: Final = "CREATE EXTENSION IF NOT EXISTS pg_stat_statements"
+# What belongs to the source's server and its people, or needs a superuser: comments of extensions in old dumps do.
+LEFT_OUT: Final = (
+    "--no-owner", "--no-privileges", "--no-policies", "--no-comments", "--no-security-labels", "--no-tablespaces",
+    "--no-publications", "--no-subscriptions",
+)  # fmt: skip
 ROWS: Final = ("DETAIL:", "CONTEXT:")  # lines that quote what stands in a row
 
 
@@ -41,7 +53,9 @@ class Readable(Protocol):
 
 @dataclass(frozen=True)
 class Server:
-    """How to start a private server in a folder (its DSN comes back), to remove it, and where its programs are."""
+    """How to start a private server in a folder, to remove it, and where its programs are. The DSN that comes back is
+    a superuser's; the same process may log in as any role that this one makes.
+    """
 
     start: Callable[[Path], str]
     remove: Callable[[Path], None]
@@ -221,10 +235,9 @@ class _Stage:
     within: float = PATIENCE
 
     def begin(self, dsn: str, program: Path, full: bool) -> None:
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            connection.execute("CREATE DATABASE rehearsal TEMPLATE template0 ENCODING 'UTF8'")
-        self.dsn, self.full = make_conninfo(dsn, dbname="rehearsal"), full
-        words = [str(program), "--no-owner", "--no-privileges", "-d", self.dsn]
+        _make_database(dsn)
+        self.dsn, self.full = make_conninfo(dsn, dbname=ROLE, user=ROLE), full
+        words = [str(program), *LEFT_OUT, "-d", self.dsn]
         words += [] if full else ["--schema-only"]
         self.said = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the stage)
         self.process = subprocess.Popen(
@@ -289,6 +302,15 @@ class _Stage:
         self.remove()
         if self.lock is not None:
             self.lock.close()
+
+
+def _make_database(dsn: str) -> None:
+    """Empty, and owned by a role that is nobody elsewhere: trusted extensions install for a database's owner."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {ROLE} {POWERLESS}")
+        connection.execute(f"CREATE DATABASE {ROLE} OWNER {ROLE} TEMPLATE template0 ENCODING 'UTF8'")
+    with psycopg.connect(make_conninfo(dsn, dbname=ROLE), autocommit=True) as connection, suppress(psycopg.Error):
+        connection.execute(BEFOREHAND)
 
 
 def _rows(connection: psycopg.Connection[tuple[object, ...]]) -> dict[str, int]:

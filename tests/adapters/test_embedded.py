@@ -319,7 +319,7 @@ def test_no_other_user_reaches_the_database(person: Person, stopped: Path) -> No
     with person.keeps(stopped):
         (run,) = person.does("say(str((folder / 'postgres/run').resolve()))", stopped)
         assert Path(run).stat().st_mode & 0o777 == 0o700
-        assert (stopped / "postgres/access").read_text() == "local all opsbot peer map=opsbot\n"
+        assert (stopped / "postgres/access").read_text() == "local all all peer map=opsbot\n"
         for name in ("daemon", "nobody") if AM_ROOT else ():
             if person.becomes and name == "nobody":
                 continue  # who is the user of this half

@@ -1,7 +1,9 @@
 """Dumps that real servers wrote, restored for a try while they pass: nothing of it stays, whatever happens."""
 
 import io
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -10,6 +12,7 @@ from threading import Event as Flag
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from bot.adapters import embedded
 from bot.adapters.rehearsal import Rehearsals, Server, Stages
@@ -17,6 +20,7 @@ from bot.core.backup import BackupFailed, Source, Stream
 from bot.core.command import sh
 from bot.core.errors import Permanent
 from bot.core.sql import Query
+from bot.core.taking import Rehearsed
 from bot.core.target import Role, Target
 
 SCHEMA = Path(__file__).parents[2] / "bot/sandbox/installation/schema"
@@ -205,3 +209,113 @@ def test_a_folder_is_ones_own_and_goes(tmp_path: Path) -> None:
         Stages(tmp_path / "r", OURS).sweep()
         assert folder.exists()
     assert list((tmp_path / "r").iterdir()) == []
+
+
+# ---------------------------------------------------------------- a dump is a program
+
+
+@pytest.fixture
+def mark() -> Iterator[Path]:
+    """A file that is not there, where any user could make it."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    folder.chmod(0o777)
+    yield folder / "mark"
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def owned(database: str) -> Iterator[psycopg.Connection]:
+    """A session of a database's owner, who is no superuser."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE ROLE app NOSUPERUSER")
+        connection.execute(f"ALTER DATABASE {connection.info.dbname} OWNER TO app")
+        connection.execute("GRANT ALL ON SCHEMA public TO app")
+        connection.execute("SET ROLE app")
+        connection.execute("CREATE TABLE users (id int, name text)")
+        connection.execute("INSERT INTO users VALUES (1, 'a')")
+        yield connection
+        connection.execute("RESET ROLE")
+        connection.execute("REASSIGN OWNED BY app TO postgres")
+        connection.execute("DROP OWNED BY app")
+        connection.execute("DROP ROLE app")
+
+
+def dump_of(connection: psycopg.Connection) -> bytes:
+    info = connection.info
+    return dump(make_conninfo(host=info.host, port=info.port, user=info.user, dbname=info.dbname))
+
+
+def touching(name: str, mark: Path, when: str = "true") -> str:
+    """A function of that name, which runs a program on its server's host; one that is immutable itself may not."""
+    program = f"COPY (SELECT 1) TO PROGRAM $$touch {mark}$$"
+    return (
+        "CREATE OR REPLACE FUNCTION public.touch() RETURNS void LANGUAGE plpgsql AS $f$ BEGIN"
+        f" EXECUTE $e${program}$e$; END $f$;"
+        f" CREATE OR REPLACE FUNCTION public.{name}() RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $f$ BEGIN"
+        f" IF {when} THEN PERFORM public.touch(); END IF; RETURN true; END $f$"
+    )
+
+
+SUPERUSER = "current_setting('is_superuser') = 'on'"
+
+
+def restored_of(data: bytes, folder: Path, full: bool = False) -> Rehearsed:
+    rehearsals = Rehearsals(Pipes(data), folder / "r", OURS, full)
+    rehearsals.expect(DUMP)
+    passed(rehearsals)
+    result = rehearsals.result(DUMP)
+    assert result is not None
+    return result
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["structure", "full"])
+def test_what_a_dump_would_run_as_a_superuser_is_not_run(
+    owned: psycopg.Connection, mark: Path, tmp_path: Path, full: bool
+) -> None:
+    owned.execute(touching("sly", mark, SUPERUSER))
+    owned.execute("CREATE INDEX i ON users (name) WHERE public.sly()")
+    result = restored_of(dump_of(owned), tmp_path, full)
+    assert result.passed, result.said
+    assert not mark.exists()
+
+
+def test_what_a_dump_insists_on_running_is_refused(owned: psycopg.Connection, mark: Path, tmp_path: Path) -> None:
+    owned.execute(touching("forward", mark, "false"))
+    owned.execute("CREATE INDEX i ON users (name) WHERE public.forward()")
+    owned.execute(touching("forward", mark))
+    result = restored_of(dump_of(owned), tmp_path)
+    assert not result.passed
+    assert "ended with 1" in result.said
+    assert not mark.exists()
+
+
+def test_what_was_restored_is_read_without_power(owned: psycopg.Connection, mark: Path, tmp_path: Path) -> None:
+    owned.execute(touching("sly", mark, SUPERUSER))
+    owned.execute("CREATE VIEW logins AS SELECT name FROM users WHERE public.sly()")
+    with Stages(tmp_path / "r", OURS).restored("main", io.BytesIO(dump_of(owned))) as restored:
+        assert restored.result.passed, restored.result.said
+        assert restored.values(Query("SELECT name FROM logins")) == ["a"]
+        assert restored.values(Query("SELECT current_setting('is_superuser')")) == ["off"]
+        others = "SELECT rolname FROM pg_roles WHERE pg_has_role(oid, 'MEMBER') AND rolname <> session_user"
+        assert restored.values(Query(others)) == ["pg_database_owner"]
+    assert not mark.exists()
+
+
+def test_what_a_superuser_made_there_is_restored_all_the_same(travis: str, tmp_path: Path) -> None:
+    with psycopg.connect(travis, autocommit=True) as connection:
+        for name in ("citext", "hstore", "pg_trgm", "pg_stat_statements"):
+            connection.execute(f"CREATE EXTENSION {name}")
+        connection.execute("DROP EXTENSION plpgsql CASCADE")
+        connection.execute("CREATE EXTENSION plpgsql")  # so it is dumped with its comment, as before PostgreSQL 11
+        connection.execute("COMMENT ON EXTENSION plpgsql IS 'PL/pgSQL procedural language'")
+        connection.execute("COMMENT ON SCHEMA public IS 'what everybody has'")
+        connection.execute("CREATE TABLE words (word citext, more hstore)")
+        connection.execute("CREATE INDEX ON words USING gin ((word::text) gin_trgm_ops)")
+        connection.execute("INSERT INTO words VALUES ('a', 'b=>c')")
+        connection.execute("CREATE POLICY mine ON words USING (false)")
+        connection.execute("ALTER TABLE words ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
+        connection.execute("CREATE PUBLICATION everything FOR ALL TABLES")
+    with Stages(tmp_path / "r", OURS).restored("main", io.BytesIO(dump(travis))) as restored:
+        assert restored.result.passed, restored.result.said
+        assert restored.result.counts is not None
+        assert restored.result.counts["public.words"] == 1
