@@ -9,6 +9,7 @@ nothing outside of its database restores it and reads it; once the first byte of
 
 import errno
 import fcntl
+import os
 import shutil
 import subprocess
 import tempfile
@@ -23,7 +24,7 @@ from typing import IO, Final, Protocol
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from bot.core import dump
+from bot.core import dump, refusal
 from bot.core.backup import Source, Stream, Streams
 from bot.core.errors import OpsbotError, Permanent
 from bot.core.sql import Query
@@ -44,7 +45,9 @@ LEFT_OUT: Final = (
     "--no-owner", "--no-privileges", "--no-policies", "--no-comments", "--no-security-labels", "--no-tablespaces",
     "--no-publications", "--no-subscriptions",
 )  # fmt: skip
-ROWS: Final = ("DETAIL:", "CONTEXT:")  # lines that quote what stands in a row
+READ: Final = 1 << 20  # bytes of what pg_restore says
+# In English, which `refusal` reads, and without the PG variables of opsbot's environment.
+ENVIRONMENT: Final = {"PATH": os.defpath, "LC_ALL": "C"}
 
 
 class Readable(Protocol):
@@ -241,8 +244,9 @@ class _Stage:
         words += [] if full else ["--schema-only"]
         self.said = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the stage)
         self.process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self.said, start_new_session=True
-        )
+            words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self.said, start_new_session=True,
+            env=ENVIRONMENT,
+        )  # fmt: skip
 
     def feed(self, came: bytes) -> None:
         """Written through; a pg_restore that has ended already gets no more."""
@@ -273,7 +277,7 @@ class _Stage:
                 tables = len(connection.execute(dump.TABLES.encode()).fetchall())
                 counts = _rows(connection) if self.full else None
         except psycopg.Error as error:
-            return Rehearsed(False, f"what was restored of {self.what} cannot be read: {error}")
+            return Rehearsed(False, f"what was restored of {self.what} cannot be read: {_words(error)}")
         if not tables:
             return Rehearsed(False, f"{self.what} was restored, and there is not one table in it")
         if counts is None:
@@ -285,9 +289,8 @@ class _Stage:
         if self.said is None:
             return "no words"
         self.said.seek(0)
-        lines = self.said.read(1 << 20).decode(errors="replace").split("\n")
-        said = (line for line in lines if not line.startswith(ROWS))
-        return " ".join(" ".join(said).split())[:QUOTED] or "no words"
+        text = self.said.read(READ).decode(errors="replace")
+        return refusal.said_by_restore(text)[:QUOTED] or "no words"
 
     def close(self) -> None:
         if self.process is not None:
@@ -317,6 +320,13 @@ def _rows(connection: psycopg.Connection[tuple[object, ...]]) -> dict[str, int]:
     connection.execute(dump.COUNT.encode())
     row = connection.execute(dump.COUNTED.encode()).fetchone()
     return dump.rows_of(str(row[0])) if row else {}
+
+
+def _words(error: psycopg.Error) -> str:
+    """Without what it may quote of a row; one that no server sent tells of the connection."""
+    if error.sqlstate is None:
+        return str(error).partition("\n")[0]
+    return f"{refusal.said_by_server(error.diag.message_primary or '')} ({error.sqlstate})"
 
 
 def _compared(counts: Mapping[str, int], snapshot: Mapping[str, int]) -> Rehearsed:

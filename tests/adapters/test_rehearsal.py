@@ -19,6 +19,7 @@ from bot.adapters.rehearsal import Rehearsals, Server, Stages
 from bot.core.backup import BackupFailed, Source, Stream
 from bot.core.command import sh
 from bot.core.errors import Permanent
+from bot.core.refusal import WITHHELD
 from bot.core.sql import Query
 from bot.core.taking import Rehearsed
 from bot.core.target import Role, Target
@@ -319,3 +320,45 @@ def test_what_a_superuser_made_there_is_restored_all_the_same(travis: str, tmp_p
         assert restored.result.passed, restored.result.said
         assert restored.result.counts is not None
         assert restored.result.counts["public.words"] == 1
+
+
+# ---------------------------------------------------------------- what is said of it
+
+SECRET = "hunter2"
+LINES = f"one\n{SECRET}\npg_restore: error: {SECRET}\nDETAIL: {SECRET}"
+
+
+# Two equal rows under a unique index, as after a C library that sorts in another order.
+EQUAL = """
+    CREATE UNIQUE INDEX u ON users (name) WHERE false; SET allow_system_table_mods = on;
+    UPDATE pg_index SET indpred = NULL WHERE indexrelid = 'u'::regclass"""
+# A rule that became stricter after its rows.
+STRICTER = """
+    CREATE FUNCTION short(text) RETURNS boolean IMMUTABLE RETURN true;
+    ALTER TABLE users ADD CONSTRAINT short CHECK (short(name));
+    CREATE OR REPLACE FUNCTION short(text) RETURNS boolean IMMUTABLE RETURN length($1) < 9"""
+# A function that says what it was given.
+TALKS = """
+    CREATE FUNCTION talks(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
+    IF current_user = 'rehearsal' THEN RAISE EXCEPTION 'not %', $1; END IF; RETURN $1; END $$;
+    CREATE INDEX i ON users (talks(name))"""
+
+
+@pytest.mark.parametrize("postgres_server", ["18"], indirect=True)
+@pytest.mark.parametrize(
+    ("spoilt", "said"),
+    [
+        (EQUAL, 'could not execute query: could not create unique index "u"'),
+        (STRICTER, 'COPY failed for table "users": new row for relation "users" violates check constraint "short"'),
+        (TALKS, f"could not execute query: {WITHHELD}"),
+    ],
+    ids=["equal", "stricter", "talks"],
+)
+def test_a_row_that_is_refused_is_not_quoted(database: str, tmp_path: Path, spoilt: str, said: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE TABLE users (name text)")
+        connection.execute("INSERT INTO users SELECT %s FROM generate_series(1, 2)", [LINES])
+        connection.execute(spoilt.encode())
+    result = restored_of(dump(database), tmp_path, full=True)
+    assert not result.passed
+    assert result.said == f"pg_restore of database-main of platform-1 ended with 1: {said}"
