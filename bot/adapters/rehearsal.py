@@ -10,29 +10,36 @@ nothing outside of its database restores it and reads it; once the first byte of
 import errno
 import fcntl
 import os
+import select
 import shutil
+import socket
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from threading import Event as Flag
-from typing import IO, Final, Protocol
+from typing import IO, Any, Final, Protocol
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
 from bot.core import dump, refusal
-from bot.core.backup import Source, Stream, Streams
+from bot.core.backup import BackupStopped, Source, Stream, Streams
 from bot.core.errors import OpsbotError, Permanent
+from bot.core.fix import readable
 from bot.core.sql import Query
 from bot.core.taking import Rehearsed
 
 PREFIX: Final = "rehearsal-"
 LOCK: Final = "in-use"
-PATIENCE: Final = 600.0  # seconds for pg_restore to end once all bytes are there: indexes are made last
+# Seconds for pg_restore to take a piece, to end once all bytes are there (indexes are made last), and for a question.
+PATIENCE: Final = 600.0
+TICK: Final = 0.1  # seconds between looks at the abort flag
 QUOTED: Final = 300
 CHUNK: Final = 1 << 20
 TRIES: Final = 10
@@ -94,7 +101,7 @@ class Stages:
                 raise Permanent(f"{what} cannot be restored here: {stage.problem}.")
             while came := plain.read(CHUNK):
                 stage.feed(came)
-            yield Restored(stage.end({}), stage.dsn)
+            yield Restored(stage.end({}), stage.dsn, within)
         finally:
             stage.close()
 
@@ -105,14 +112,14 @@ class Stages:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._remove(left)
 
-    def stage(self, what: str, full: bool, within: float = PATIENCE) -> "_Stage":
+    def stage(self, what: str, full: bool, within: float = PATIENCE, abort: Flag | None = None) -> "_Stage":
         """A stage that could not be set up says so in the end, and leaves the backup alone."""
         try:
             folder, lock = self._claim()
             folder.chmod(0o711)  # as root, the server runs as somebody else, who must get to its own folder
         except OSError as error:
             return _Stage(what, problem=f"no folder could be made for it: {error.strerror}")
-        stage = _Stage(what, remove=lambda: self._remove(folder), lock=lock, within=within)
+        stage = _Stage(what, remove=lambda: self._remove(folder), lock=lock, within=within, abort=abort or Flag())
         try:
             stage.begin(self._server.start(folder), self._server.programs() / "pg_restore", full)
         except (OpsbotError, OSError, psycopg.Error) as why:
@@ -147,11 +154,13 @@ class Restored:
 
     result: Rehearsed
     dsn: str
+    within: float = PATIENCE
 
     def values(self, query: Query) -> list[str]:
-        """The first column of what the query finds; nothing where its tables are not there."""
+        """The first column of what the query finds; nothing where its tables are not there, or never answer."""
+        until = time.monotonic() + self.within
         try:
-            with psycopg.connect(self.dsn) as connection:
+            with _connected(self.dsn, lambda: time.monotonic() > until) as connection:
                 return [str(row[0]) for row in connection.execute(query.text.encode(), query.parameters)]
         except psycopg.Error:
             return []
@@ -191,7 +200,7 @@ class Rehearsals:
             if not wanted:
                 yield stream
                 return
-            stage = self._stages.stage(str(source), self._full)
+            stage = self._stages.stage(str(source), self._full, abort=abort)
             try:
                 yield _Teed(stream, stage.feed)
                 rehearsed = stage.end(stream.rows)
@@ -224,7 +233,9 @@ class _Teed:
 
 @dataclass
 class _Stage:
-    """One pg_restore on a server of its own; whatever goes wrong here is a result, never an error of the backup."""
+    """One pg_restore on a server of its own; whatever goes wrong here is a result, never an error of the backup.
+    Who sets `abort` is not waited for: BackupStopped is raised.
+    """
 
     what: str
     remove: Callable[[], None] = lambda: None
@@ -236,6 +247,7 @@ class _Stage:
     broken: bool = False
     lock: IO[bytes] | None = None
     within: float = PATIENCE
+    abort: Flag = field(default_factory=Flag)  # looked at, never waited on: it may be two flags in one
 
     def begin(self, dsn: str, program: Path, full: bool) -> None:
         _make_database(dsn)
@@ -249,13 +261,27 @@ class _Stage:
         )  # fmt: skip
 
     def feed(self, came: bytes) -> None:
-        """Written through; a pg_restore that has ended already gets no more."""
-        if self.process is None or self.process.stdin is None or self.broken:
+        """Written through; a pg_restore that has ended already, or takes nothing any more, gets no more."""
+        if self.process is None or self.process.stdin is None or self.broken or self.problem:
             return
         try:
-            self.process.stdin.write(came)
-        except (BrokenPipeError, OSError):
+            self._pour(came, self.process.stdin.fileno())
+        except OSError:
             self.broken = True
+
+    def _pour(self, came: bytes, pipe: int) -> None:
+        os.set_blocking(pipe, False)
+        ready = select.poll()
+        ready.register(pipe, select.POLLOUT)
+        rest, late = memoryview(came), self._late()
+        while rest:
+            self._heed()
+            if ready.poll(TICK * 1000):
+                with suppress(BlockingIOError):
+                    rest = rest[os.write(pipe, rest) :]
+            elif late():
+                self.problem = f"pg_restore took nothing more within {self._patience}"
+                return
 
     def end(self, snapshot: Mapping[str, int]) -> Rehearsed:
         """How it went; `snapshot` has the rows that there should be, where they were counted."""
@@ -263,20 +289,45 @@ class _Stage:
             return Rehearsed(False, f"{self.what} was not restored: {self.problem or 'nothing ran'}")
         with suppress(OSError):
             self.process.stdin.close()
-        try:
-            status = self.process.wait(self.within)
-        except subprocess.TimeoutExpired:
-            return Rehearsed(False, f"pg_restore of {self.what} did not end within {self.within / 60:.0f} min")
+        status = self._status(self.process)
+        if status is None:
+            return Rehearsed(False, f"pg_restore of {self.what} did not end within {self._patience}")
         if status:
             return Rehearsed(False, f"pg_restore of {self.what} ended with {status}: {self._last_words()}")
         return self._judged(snapshot)
 
+    def _status(self, process: subprocess.Popen[bytes]) -> int | None:
+        """How it ended; None when it does not."""
+        late = self._late()
+        while not late():
+            self._heed()
+            with suppress(subprocess.TimeoutExpired):
+                return process.wait(TICK)
+        return None
+
+    def _heed(self) -> None:
+        if self.abort.is_set():
+            raise BackupStopped(f"{self.what} was stopped while it was restored for a try; it does not count.")
+
+    def _late(self) -> Callable[[], bool]:
+        """Whether our patience, which begins now, is over."""
+        until = time.monotonic() + self.within
+        return lambda: time.monotonic() > until
+
+    @property
+    def _patience(self) -> str:
+        return readable(timedelta(seconds=self.within))
+
     def _judged(self, snapshot: Mapping[str, int]) -> Rehearsed:
+        late = self._late()
         try:
-            with psycopg.connect(self.dsn) as connection:
+            with _connected(self.dsn, lambda: self.abort.is_set() or late()) as connection:
                 tables = len(connection.execute(dump.TABLES.encode()).fetchall())
                 counts = _rows(connection) if self.full else None
         except psycopg.Error as error:
+            self._heed()
+            if late():
+                return Rehearsed(False, f"what was restored of {self.what} was not counted within {self._patience}")
             return Rehearsed(False, f"what was restored of {self.what} cannot be read: {_words(error)}")
         if not tables:
             return Rehearsed(False, f"{self.what} was restored, and there is not one table in it")
@@ -314,6 +365,28 @@ def _make_database(dsn: str) -> None:
         connection.execute(f"CREATE DATABASE {ROLE} OWNER {ROLE} TEMPLATE template0 ENCODING 'UTF8'")
     with psycopg.connect(make_conninfo(dsn, dbname=ROLE), autocommit=True) as connection, suppress(psycopg.Error):
         connection.execute(BEFOREHAND)
+
+
+@contextmanager
+def _connected(dsn: str, over: Callable[[], bool]) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    """A connection that is cut as soon as `over` says so: what is asked here is foreign, and may never answer."""
+    done = Flag()
+
+    def watch(wire: socket.socket) -> None:
+        while not done.wait(TICK):
+            if over():
+                with suppress(OSError):  # it has ended already
+                    wire.shutdown(socket.SHUT_RDWR)
+                return
+
+    with psycopg.connect(dsn) as connection, socket.socket(fileno=os.dup(connection.fileno())) as wire:
+        watcher = threading.Thread(target=watch, args=(wire,), name="rehearsal-watch", daemon=True)
+        watcher.start()
+        try:
+            yield connection
+        finally:
+            done.set()
+            watcher.join()
 
 
 def _rows(connection: psycopg.Connection[tuple[object, ...]]) -> dict[str, int]:

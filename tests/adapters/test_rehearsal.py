@@ -4,6 +4,7 @@ import io
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,7 +17,7 @@ from psycopg.conninfo import make_conninfo
 
 from bot.adapters import embedded
 from bot.adapters.rehearsal import Rehearsals, Server, Stages
-from bot.core.backup import BackupFailed, Source, Stream
+from bot.core.backup import BackupFailed, BackupStopped, Source, Stream
 from bot.core.command import sh
 from bot.core.errors import Permanent
 from bot.core.refusal import WITHHELD
@@ -74,9 +75,9 @@ def travis(database: str) -> str:
     return database
 
 
-def passed(rehearsals: Rehearsals, source: Source = DUMP) -> bytes:
+def passed(rehearsals: Rehearsals, source: Source = DUMP, abort: Flag | None = None) -> bytes:
     came = b""
-    with rehearsals.open(source, Flag()) as stream:
+    with rehearsals.open(source, abort or Flag()) as stream:
         while chunk := stream.read(1 << 16):
             came += chunk
     return came
@@ -362,3 +363,68 @@ def test_a_row_that_is_refused_is_not_quoted(database: str, tmp_path: Path, spoi
     result = restored_of(dump(database), tmp_path, full=True)
     assert not result.passed
     assert result.said == f"pg_restore of database-main of platform-1 ended with 1: {said}"
+
+
+# ---------------------------------------------------------------- how long it may take
+
+DEAF = "exec sleep 600"
+ENDLESS = "cat > /dev/null; exec sleep 600"
+
+
+def instead(folder: Path, script: str) -> Server:
+    """A real server, and that script for its pg_restore; `folder/pid` has its number."""
+    program = folder / "pg_restore"
+    program.write_text(f"#!/bin/sh\necho $$ > {folder}/pid\n{script}\n")
+    program.chmod(0o755)
+    return Server(embedded.start, embedded.remove, lambda: folder)
+
+
+def is_gone(folder: Path) -> bool:
+    return not Path("/proc", (folder / "pid").read_text().strip()).exists()
+
+
+class Late(Flag):
+    """Set a second after it was first looked at, and nobody who waits for it hears of that: so is the vault's."""
+
+    since = 0.0
+
+    def is_set(self) -> bool:
+        self.since = self.since or time.monotonic()
+        return time.monotonic() > self.since + 1
+
+
+@pytest.mark.parametrize("script", [DEAF, ENDLESS], ids=["deaf", "endless"])
+def test_who_stops_a_backup_does_not_wait_for_its_restore(tmp_path: Path, script: str) -> None:
+    rehearsals = Rehearsals(Pipes(b"x" * (1 << 20)), tmp_path / "r", instead(tmp_path, script))
+    rehearsals.expect(DUMP)
+    abort = Late()
+    with pytest.raises(BackupStopped, match="was stopped while it was restored"):
+        passed(rehearsals, abort=abort)
+    assert time.monotonic() - abort.since < 10
+    assert rehearsals.result(DUMP) is None
+    assert is_gone(tmp_path)
+    assert list((tmp_path / "r").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (DEAF, "main was not restored: pg_restore took nothing more within 1 s"),
+        (ENDLESS, "pg_restore of main did not end within 1 s"),
+    ],
+    ids=["deaf", "endless"],
+)
+def test_a_restore_that_takes_too_long_is_none(tmp_path: Path, script: str, said: str) -> None:
+    dump = io.BytesIO(b"x" * (4 << 20))
+    with Stages(tmp_path / "r", instead(tmp_path, script)).restored("main", dump, within=1) as restored:
+        assert not restored.result.passed
+        assert restored.result.said == said
+        assert dump.read() == b"", "the rest is read all the same"
+    assert is_gone(tmp_path)
+
+
+def test_what_never_answers_is_not_waited_for(tmp_path: Path) -> None:
+    with Stages(tmp_path / "r", instead(tmp_path, "cat > /dev/null")).restored("main", io.BytesIO(), 1) as restored:
+        began = time.monotonic()
+        assert restored.values(Query("SELECT pg_sleep(60)")) == []
+        assert time.monotonic() - began < 10
