@@ -7,6 +7,7 @@ shell beside it waits for the end of a pipe that we hold.
 import errno
 import os
 import re
+import select
 import shutil
 import socket
 import subprocess
@@ -25,7 +26,7 @@ PROGRAMS: Final = ("redis-server", "valkey-server")
 DUMP, SOCKET, LOG = "dump.rdb", "socket", "log"
 CHUNK: Final = 1 << 20
 START_WITHIN: Final = 30.0  # seconds
-LOAD_WITHIN: Final = 3600.0  # after the last byte
+LOAD_WITHIN: Final = 3600.0  # for each piece of the dump, and after the last byte
 TICK: Final = 0.05
 QUOTED: Final = 300
 LAST: Final = 2  # lines that say why
@@ -89,7 +90,19 @@ class _Server:
         """A server that wants no more has read its end mark, or ended; `wait` tells which."""
         with suppress(BrokenPipeError), self._opened() as pipe:
             while chunk := plain.read(CHUNK):
-                pipe.write(chunk)
+                self._give(chunk, pipe.fileno())
+
+    def _give(self, chunk: bytes, pipe: int) -> None:
+        """The pipe does not block: a server that takes nothing is watched, as one that is loading."""
+        ready = select.poll()
+        ready.register(pipe, select.POLLOUT)
+        rest, deadline = memoryview(chunk), time.monotonic() + LOAD_WITHIN
+        while rest:
+            if ready.poll(TICK * 1000):
+                with suppress(BlockingIOError):
+                    rest = rest[os.write(pipe, rest) :]
+            else:
+                self._check(deadline)
 
     def _opened(self) -> IO[bytes]:
         deadline = time.monotonic() + START_WITHIN
@@ -102,8 +115,7 @@ class _Server:
                     raise
             self._check(deadline)
         (self.folder / DUMP).unlink()  # one that finds a fault would begin again, and wait for another writer
-        os.set_blocking(handle, True)
-        return os.fdopen(handle, "wb")
+        return os.fdopen(handle, "wb", buffering=0)
 
     def wait(self) -> None:
         deadline = time.monotonic() + LOAD_WITHIN

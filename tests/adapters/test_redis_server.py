@@ -71,3 +71,16 @@ def test_what_redis_refuses_is_said_in_its_words(dump: bytes, tmp_path: Path, ho
 def test_a_dump_of_a_newer_redis_is_no_verdict(dump: bytes, tmp_path: Path) -> None:
     with pytest.raises(redis_server.TooNew):
         load(b"REDIS0099" + dump[9:], tmp_path)
+
+
+def test_a_server_that_takes_nothing_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It opens the pipe as redis does, and then stands still."""
+    program = tmp_path / "redis-server"
+    program.write_text('#!/bin/sh\n[ "$1" = --dir ] && exec 4< "$2/dump.rdb"\nexec sleep 600\n')
+    program.chmod(0o755)
+    (tmp_path / "there").mkdir()
+    monkeypatch.setattr(redis_server, "LOAD_WITHIN", 1.0)
+    began = time.monotonic()
+    with pytest.raises(BackupFailed, match="redis-server did not load it in time"):
+        redis_server.load(io.BytesIO(b"x" * (4 << 20)), tmp_path / "there", str(program))
+    assert time.monotonic() - began < 10
