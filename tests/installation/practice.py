@@ -25,6 +25,7 @@ from bot.core.command import Command
 from bot.core.errors import Unknown
 from bot.core.finding import Finding
 from bot.core.fix import Change, Fix, Step, TakeBackup, Wait
+from bot.core.look import CannotLook
 from bot.core.ports import Asker, NotSent, Unreached
 from bot.core.question import (
     Answer,
@@ -268,12 +269,17 @@ class Practice:
     def _wait(self, wait: Wait) -> bool:
         until = self.installation.timeline.now() + wait.within.total_seconds()
         while self.installation.timeline.now() < until:
-            if self.installation.machine(self._target.name).up and wait.until.met_by(
-                self.diagnoser.answer(wait.fact, Flag())
-            ):
+            if self.installation.machine(self._target.name).up and self._is_met(wait):
                 return True
             self.pass_time(5)
         return False
+
+    def _is_met(self, wait: Wait) -> bool:
+        """What cannot be asked just now is asked again, as the engine does."""
+        try:
+            return wait.until.met_by(self.diagnoser.answer(wait.fact, Flag()))
+        except (CannotLook, Unknown):
+            return False
 
     def apply(self, fix: Fix) -> bool:
         self._target = fix.target
