@@ -307,7 +307,9 @@ class Engine(Section):
         "Default: 5m.",
     )
     workers: Annotated[StrictInt, Field(ge=1, le=200)] = Field(
-        default=16, description="How many runs are worked on at the same moment; waiting ones hold none. Default: 16."
+        default=16,
+        description="How many runs, questions and clicks are worked on at the same moment; those that wait hold none, "
+        "and what takes longer than 10 s holds up no other. Default: 16.",
     )
 
 

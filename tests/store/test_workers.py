@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bot.adapters.durable import Claim, Durable, Workers, clean_up
+from bot.adapters.durable import Claim, Durable, Workers, clean_up, workers
 from bot.adapters.store import Pool
 from bot.core.errors import LeaseLost, Temporary
 from bot.core.ports import Suspended
@@ -60,8 +60,8 @@ class Crew:
 def crew(pool: Pool, durable: Durable) -> Iterator[Crew]:
     crew = Crew(pool, durable)
     yield crew
-    for workers in crew.all:
-        workers.stop(patience=SECOND)
+    for each in crew.all:
+        each.stop(patience=SECOND)
     ends = time.monotonic() + 15  # one that waited in the database ends when its statement does
     while ours := [thread for thread in threading.enumerate() if thread.name.startswith("opsbot-")]:
         assert time.monotonic() < ends, f"still alive: {ours}"
@@ -139,6 +139,48 @@ def test_no_more_at_once_than_threads(crew: Crew, eventually: Eventually) -> Non
     crew.start(carry, threads=3)
     eventually(crew.finished(12))
     assert max(most) == 3
+
+
+def test_what_takes_long_holds_nothing_up(
+    crew: Crew, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Backups stream for hours: a click must be decided meanwhile, with however few threads."""
+    monkeypatch.setattr(workers, "LONG", 0.3)
+    streams, going = threading.Event(), Counter[str]()
+
+    def carry(claim: Claim) -> None:
+        going[claim.params["is"]] += 1
+        if claim.params["is"] == "backup":
+            assert streams.wait(20)
+
+    made = crew.start(carry, threads=1)
+    for _ in range(workers.MOST + 1):
+        crew.spawn(**{"is": "backup"})
+    eventually(lambda: going["backup"] == workers.MOST)
+    time.sleep(2 * workers.POLL)
+    assert made.busy == workers.MOST, "there is an end to it"
+    streams.set()
+    eventually(crew.finished(workers.MOST + 1))
+
+
+def test_a_click_is_decided_while_backups_stream(
+    crew: Crew, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "LONG", 0.3)
+    streams, decided = threading.Event(), threading.Event()
+
+    def carry(claim: Claim) -> None:
+        if claim.params["is"] == "backup":
+            assert streams.wait(20)
+        else:
+            decided.set()
+
+    crew.start(carry, threads=1)
+    crew.spawn(**{"is": "backup"})
+    crew.spawn(**{"is": "click"})
+    eventually(decided.is_set)
+    streams.set()
+    eventually(crew.finished(2))
 
 
 def test_a_task_longer_than_its_lease_keeps_it(crew: Crew, eventually: Eventually) -> None:

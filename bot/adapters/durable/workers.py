@@ -34,6 +34,8 @@ POLL = 1.0  # seconds; only for what no notification and no deadline announces
 SOONEST = 0.02  # when something is due that somebody else has locked
 AWAY = timedelta(seconds=1)  # before a task is tried again that the database failed
 NEARLY = 0.05  # seconds between two looks whether a change has ended
+LONG = 10.0  # seconds, after which a task mostly waits for machines
+MOST = 4  # times as many as there are threads may go on, when most of them are long
 HOPELESS = timedelta(minutes=1)  # ... or that nobody knows how to end
 
 
@@ -156,14 +158,21 @@ class Workers:
 
     def _serve(self, connection: Connection[DictRow]) -> None:
         while self._claiming:
-            free = self._threads - len(self._claims)
-            if free > 0:
+            if (free := self._free()) > 0:
                 self._claim(connection, free)
             row = connection.execute("SELECT opsbot.next_due() AS seconds").fetchone()
             due = row["seconds"] if row else None
-            if len(self._claims) >= self._threads or due is None:
+            if self._free() <= 0 or due is None:
                 due = POLL
             self._nap(connection, min(POLL, max(SOONEST, due)))
+
+    def _free(self) -> int:
+        """How many may be claimed. A backup streams for hours, and a click has to be decided meanwhile: what is carried
+        for long already does not count.
+        """
+        began, held = time.monotonic() - LONG, self._held()
+        short = sum(claim.since > began for claim in held)
+        return min(self._threads - short, self._threads * MOST - len(held))
 
     def _claim(self, connection: Connection[DictRow], many: int) -> None:
         self._claimed += 1
