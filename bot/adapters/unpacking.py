@@ -1,9 +1,10 @@
 """Unpacks a tar for a try: no entry gets out of its folder, none is kept in memory, and the disk stays usable.
 
-Links are looked at and never made: every way around Python's filter that became known led over a link.
+Links are looked at and never made, so that a name alone says where an entry would be.
 """
 
 import errno
+import os
 import shutil
 import tarfile
 from contextlib import suppress
@@ -60,33 +61,43 @@ class _Unpacking:
 
     def take(self, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> None:
         self.entries += 1
-        safe = self._safe(entry)
-        if safe is None or self.why or not (safe.isreg() or safe.isdir()):
+        place = self._place(entry)
+        if place is None or self.why or not (entry.isreg() or entry.isdir()):
             return
         if _free(self.folder) < entry.size + RESERVE:
             self._out_of_room()
         else:
-            self._extract(archive, safe)
+            self._extract(archive, entry, place)
 
-    def _extract(self, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> None:
+    def _extract(self, archive: tarfile.TarFile, entry: tarfile.TarInfo, place: Path) -> None:
         try:
-            archive.extract(entry, self.folder, set_attrs=False, filter="fully_trusted")
+            _make(archive, entry, place)
             self.written += entry.size if entry.isreg() else 0
-        except (OSError, tarfile.ExtractError, KeyError) as error:
-            if isinstance(error, OSError) and error.errno in NO_ROOM:
+        except OSError as error:
+            if error.errno in NO_ROOM:
                 self._out_of_room()
             else:
                 _name(self.left_out, entry)
 
-    def _safe(self, entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-        """The entry as it may be unpacked here: an absolute name begins in the folder, and nothing leads out of it."""
-        try:
-            return tarfile.data_filter(entry, str(self.folder))
-        except (tarfile.OutsideDestinationError, tarfile.AbsolutePathError):
+    def _place(self, entry: tarfile.TarInfo) -> Path | None:
+        """Where the entry may be unpacked: an absolute name begins in the folder, and nothing leads out of it."""
+        if (place := self._inside(entry.name.lstrip("/"))) is None:
             _name(self.astray, entry)
-        except tarfile.FilterError:
+        elif not self._stays(entry, place):
             _name(self.left_out, entry)
-        return None
+            return None
+        return place
+
+    def _stays(self, entry: tarfile.TarInfo, place: Path) -> bool:
+        """Whether it is nothing but a file, a folder, or a link to one in here."""
+        if entry.issym():
+            return self._inside(os.path.relpath(place.parent, self.folder), entry.linkname) is not None
+        return entry.isreg() or entry.isdir() or (entry.islnk() and self._inside(entry.linkname) is not None)
+
+    def _inside(self, *names: str) -> Path | None:
+        """The place of that name, by its name alone: there are no links in the folder. None when it is outside."""
+        place = Path(os.path.normpath(self.folder.joinpath(*names)))
+        return place if place.is_relative_to(self.folder) else None
 
     def _out_of_room(self) -> None:
         if self.wanted:
@@ -108,6 +119,16 @@ class _Unpacking:
     def result(self) -> Unpacked:
         written = None if self.why else self.written
         return Unpacked(self.entries, written, self.why, tuple(self.left_out), tuple(self.astray))
+
+
+def _make(archive: tarfile.TarFile, entry: tarfile.TarInfo, place: Path) -> None:
+    """With our own rights and times. tarfile's filters came in the middle of Python 3.11, and Debian 12 has an older
+    one.
+    """
+    (place if entry.isdir() else place.parent).mkdir(parents=True, exist_ok=True)
+    if (content := archive.extractfile(entry)) is not None:
+        with place.open("wb") as file:
+            shutil.copyfileobj(content, file)
 
 
 def _name(names: list[str], entry: tarfile.TarInfo) -> None:
