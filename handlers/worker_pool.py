@@ -21,10 +21,9 @@ from handlers.worker_lost_rabbitmq import JUST_STARTED
 RUNBOOK = "https://docs.travis-ci.com/user/enterprise/worker-cli-commands/"
 NAMELESS = "RabbitMQ does not say yet where all of its consumers come from; look again in a minute"
 AGAIN = (
-    "When it happens again after a restart: since 3.8.15 RabbitMQ closes the channel of a build that lasts longer than "
-    "its `consumer_timeout`, 30 min unless it is set, and that build runs twice. `sudo rabbitmqctl eval "
-    "'application:get_env(rabbit,consumer_timeout).'` where RabbitMQ runs tells it, and its log says `timed out "
-    "waiting for a consumer acknowledgement`; set it above the worker's HARD_TIMEOUT, to 14400000."
+    "if it shrinks again after a restart: since 3.8.15 RabbitMQ ends the channel of a build that lasts longer than its "
+    "`consumer_timeout` (30 min unless it is set; its log says `timed out waiting for a consumer acknowledgement`), "
+    "which belongs above the worker's HARD_TIMEOUT"
 )
 EXPLAINED = (*rabbitmq.SPOILS, "net.*", "docker.down", "docker.hung")
 
@@ -60,8 +59,7 @@ def worker_pool_shrunk(look: Look, machine: Target) -> Iterator[Finding]:
         Severity.BROKEN,
         machine,
         f"{machine} takes only {_builds(part.seen.builds)} at a time, and is set to {part.pool}",
-        evidence=f"RabbitMQ sees {part.seen.builds} consumers from it on build queues; {_up(part.service)}",
-        person=AGAIN,
+        evidence=f"RabbitMQ sees {part.seen.builds} consumers from it on build queues; {_up(part.service)}\n{AGAIN}",
         fixes=_fixes(look, machine),
     )
 
