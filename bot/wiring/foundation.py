@@ -5,6 +5,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
@@ -52,7 +53,8 @@ def notices(settings: Settings) -> str | None:
     return next(filter(None, (channels.approvals, *channels.commands)), None) if settings.slack.connect else None
 
 
-def reading(settings: Settings) -> Audit:
+@contextmanager
+def reading(settings: Settings) -> Iterator[Audit]:
     """The audit trail of a database that is there, for verbs that change nothing: neither database, schema nor key is
     made, and a server that had to be started ends with this process. Raises Permanent or Temporary with a sentence.
     """
@@ -60,7 +62,8 @@ def reading(settings: Settings) -> Audit:
     if versions(dsn)[0] == 0:
         raise Permanent("there is no audit trail in that database: no `opsbot serve` has used it yet")
     key = audit_key(settings, make=False)
-    return Audit(Pool(dsn), key)
+    with Pool(dsn) as pool:
+        yield Audit(pool, key)
 
 
 def standing(settings: Settings) -> str:
@@ -128,12 +131,13 @@ def redactor_of(settings: Settings) -> Redactor:
 
 def audit_verify(settings: Settings, head: str | None) -> tuple[bool, str]:
     """Whether the whole chain fits, and a sentence: how long it is, or the first record that does not."""
-    audit = reading(settings)
-    ends = audit.head()
-    if misfit := audit.verify(head):
-        return False, misfit
+    with reading(settings) as audit:
+        ends = audit.head()
+        if misfit := audit.verify(head):
+            return False, misfit
     return True, f"Every record of the audit trail fits the one before it; it ends at {ends}."
 
 
 def audit_export(settings: Settings) -> Iterator[dict[str, Any]]:
-    return (asdict(record) for record in reading(settings).export())
+    with reading(settings) as audit:
+        yield from map(asdict, audit.export())
