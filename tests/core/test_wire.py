@@ -50,8 +50,10 @@ class Asked:
 
     def __init__(self, shell: str) -> None:
         words = (shell, "-c", wire.ASK_SHELL)
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True, bufsize=0)
+        pipe, path = subprocess.PIPE, {"PATH": os.defpath}  # a machine's, not one with folders of somebody else's
+        self.process = subprocess.Popen(
+            words, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True, bufsize=0, env=path
+        )
         self.rounds = 0
 
     def ask(self, *commands: Command, seconds: int = 5) -> list[Output | None]:
