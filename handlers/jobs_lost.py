@@ -13,7 +13,7 @@ from bot.core.fix import Fix, Risk
 from bot.core.handler import action, diagnosis
 from bot.core.look import CannotLook, Look
 from bot.core.target import Role, Target
-from handlers.toolbox import edit, jobs, rabbitmq, sidekiq
+from handlers.toolbox import jobs, rabbitmq, sidekiq
 from handlers.toolbox.jobs import Job, Waiting
 
 APART = timedelta(minutes=4)  # samples are taken every five
@@ -55,7 +55,7 @@ def jobs_lost(look: Look, machine: Target) -> Iterator[Finding]:
 
 def _in_idle_queues(look: Look, long: Sequence[Job]) -> list[Job]:
     """Those whose queue is empty and has workers with nothing to do; raises Unknown where they may run unreported."""
-    look.together(*edit.ahead(look), *HUB)
+    look.together(*rabbitmq.ahead(look), *HUB)
     idle = {each.name for each in jobs.waiting(look) if _idle(each)}
     lost = [job for job in long if job.queue in idle]
     at = rabbitmq.broker(look)

@@ -43,10 +43,10 @@ def worker_waits_for_scripts(look: Look, machine: Target) -> Iterator[Finding]:
     written = settings.settings(look(settings.written(machine)), init)
     page = network.uptime_page(written.value(settings.BUILD_API)) or f"https://{look.site.domain}/{network.UPTIME}"
     status, distrusted = look(network.status_of(machine, page)), re.search(r"x509:|tls:", trouble.said)
-    served = status == 200
+    served = status == network.OK
     if served and not distrusted:
         return  # it was away for a while
-    if 200 < status < 500:
+    if network.OK < status < 500:
         raise Unknown(f"{page} answers {status} to {machine}: this platform may not pass it on, so it proves nothing")
     yield Finding(
         "worker.no-script",

@@ -11,7 +11,7 @@ from bot.core.fix import Fix
 from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
-from handlers.toolbox import address, edit, settings, worker
+from handlers.toolbox import address, edit, rabbitmq, settings, worker
 from handlers.toolbox.settings import AMQP, BUILD_API, PREFIX, QUEUE, Entry, Settings
 
 PAGE = "https://docs.travis-ci.com/user/enterprise/worker-configuration/"
@@ -80,7 +80,7 @@ def _restarts(look: Look, machine: Target) -> tuple[Fix, ...]:
 
 
 def _needed(look: Look, machine: Target) -> tuple[Fact[Any], ...]:
-    return worker.boot_id(machine), worker.not_to_reboot(machine), *edit.ahead(look)
+    return *worker.wanted_by_fixes(machine), *rabbitmq.ahead(look)
 
 
 def _inside(inside: Mapping[str, str], name: str) -> str:

@@ -5,7 +5,7 @@ and an internal one, an IP address, a load balancer's.
 from bot.core.errors import Unknown
 from bot.core.look import Look
 from bot.core.target import Role, Target
-from handlers.toolbox import edit, network, rabbitmq, settings, worker
+from handlers.toolbox import network, rabbitmq, settings, worker
 
 
 def leads_here(look: Look, machine: Target, name: str, uri: str) -> bool:
@@ -24,12 +24,12 @@ def leads_here(look: Look, machine: Target, name: str, uri: str) -> bool:
         return _seen(look, machine, host)
     page = network.uptime_page(uri)
     named = bool(page and look(settings.addresses_of(machine, host)))
-    return named and look(network.serves_scripts(machine, page))
+    return named and look(network.status_of(machine, page)) == network.OK
 
 
 def _same_machine(look: Look, machine: Target, host: str) -> bool:
     here, there = settings.addresses_of(machine, host), settings.addresses_of(machine, look.site.domain)
-    look.together(here, there, *worker.asked(look, machine), *edit.ahead(look))
+    look.together(here, there, *worker.asked(look, machine), *rabbitmq.ahead(look))
     known = (*look(there), *(each.address for each in look.site.of(Role.PLATFORM)))
     return any(address in known for address in look(here))
 

@@ -10,15 +10,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
-from typing import Any, Final
+from typing import Final
 
 from bot.core.command import sh
 from bot.core.errors import Unknown
-from bot.core.fact import Fact
 from bot.core.fix import Change, Fix, Risk, Step, Wait, at_least
 from bot.core.look import Look
 from bot.core.target import Target
-from handlers.toolbox import platform, settings, worker
+from handlers.toolbox import settings, worker
 from handlers.toolbox.settings import Entry, Settings
 
 LOOPS_WITHIN: Final = timedelta(minutes=5)
@@ -175,11 +174,6 @@ def taken_up(look: Look, machine: Target) -> tuple[Step, ...]:
     except Unknown:  # the platform's container does not run: what is wrong with the settings is so all the same
         return (restart,)
     return restart, Wait(back, at_least(1), worker.BACK_WITHIN if stays else LOOPS_WITHIN)
-
-
-def ahead(look: Look) -> tuple[Fact[Any], ...]:
-    """What asking the broker will need, so that it is asked in the same round as something else."""
-    return (platform.main_container(),) if look.site.option("rabbitmq.via", "container") == "container" else ()
 
 
 def possible(domain: str, queues: tuple[str, ...]) -> Iterator[Edit]:

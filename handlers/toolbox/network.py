@@ -24,6 +24,7 @@ IMPLIED = 5671  # where travis-worker goes by an amqps:// address that names no 
 LOOPBACK = "127.0.0.1"
 UPTIME = "__build__/uptime"  # of travis-build, through the platform's web server
 NO_PROGRAM = 127
+OK = 200
 RABBITMQ, SCRIPTS = "RabbitMQ", "build scripts"
 RUNBOOK = "https://docs.travis-ci.com/user/enterprise/setting-up-travis-ci-enterprise/"
 
@@ -164,27 +165,18 @@ def _tls(said: Output) -> Way:
 
 
 @fact
-def serves_scripts(machine: Target, page: str) -> Fact[bool]:
-    """Is that page, travis-build's own, answered? Its certificate does not matter to the worker."""
-    question = sh("timeout", ANSWER_WITHIN, "curl", "-sSk", "-o", "/dev/null", "-w", "%{http_code}", page)
-    return Fact(f"Does {machine} get build scripts by {page}?", machine, question, _ok)
-
-
-@fact
 def status_of(machine: Target, page: str) -> Fact[int]:
-    """The HTTP status of that page, 0 where none came. Whether the platform passes it on at all is not documented."""
-    question = serves_scripts(machine, page).question
-    return Fact(f"What does {page} answer to {machine}?", machine, question, _status)
+    """The HTTP status of that page, travis-build's own; 0 where none came. Its certificate does not matter to the
+    worker. Whether the platform passes it on at all is not documented.
+    """
+    question = sh("timeout", ANSWER_WITHIN, "curl", "-sSk", "-o", "/dev/null", "-w", "%{http_code}", page)
+    return Fact(f"Does {machine} get build scripts by {page}?", machine, question, _status)
 
 
 def _status(said: Output) -> int:
-    return 200 if _ok(said) else int(said.out) if said.out.strip().isdigit() else 0
-
-
-def _ok(said: Output) -> bool:
     if said.exit == NO_PROGRAM:
         raise Unknown("whether it gets build scripts cannot be tried: it has no curl")
-    return said.out.strip() == "200"
+    return int(said.out) if said.out.strip().isdigit() else 0
 
 
 # ---------------------------------------------------------------- putting facts together

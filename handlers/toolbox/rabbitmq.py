@@ -87,6 +87,11 @@ class Queue:
     up: bool = True
 
 
+def ahead(look: Look) -> tuple[Fact[Any], ...]:
+    """What asking the broker will need, so that it is asked in the same round as something else."""
+    return (platform.main_container(),) if look.site.option("rabbitmq.via", "container") == "container" else ()
+
+
 def broker(look: Look) -> Broker:
     """The installation's broker, its container found and not guessed."""
     vhost = look.site.option("rabbitmq.vhost", "travis")
