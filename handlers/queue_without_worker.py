@@ -16,6 +16,7 @@ from handlers.toolbox import jobs, rabbitmq
 from handlers.toolbox.jobs import Waiting
 
 LINK = "https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/#builds-are-not-starting"
+AGAIN = timedelta(minutes=5)
 RESTARTING = timedelta(minutes=1)  # a worker that is started again is away for as long; it says nothing
 
 
@@ -43,7 +44,7 @@ def queue_without_worker(look: Look, machine: Target) -> Iterator[Finding]:
     if unknown:
         yield _absent(look, machine, unknown, blamed)
     if (just := [each.name for each in alone if each.name in left]) and not known and not unknown:
-        raise Unknown(f"the workers of {', '.join(just)} went away within the last minutes; look again in 5 min")
+        raise Unknown(f"the workers of {', '.join(just)} were there at the last look; the next one will tell", AGAIN)
 
 
 def _names_taken(before: Sequence[rabbitmq.Queue] | None) -> set[str]:
