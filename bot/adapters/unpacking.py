@@ -73,8 +73,8 @@ class _Unpacking:
         try:
             _make(archive, entry, place)
             self.written += entry.size if entry.isreg() else 0
-        except OSError as error:
-            if error.errno in NO_ROOM:
+        except (OSError, ValueError) as error:  # of a name that no file can have
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
                 self._out_of_room()
             else:
                 _name(self.left_out, entry)

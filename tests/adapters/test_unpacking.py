@@ -60,6 +60,16 @@ def test_hostile_names_stay_inside(tmp_path: Path) -> None:
     assert not Path("/tmp/into").exists()
 
 
+def test_a_name_that_no_file_can_have_is_left_out(tmp_path: Path) -> None:
+    odd = entry("odd")
+    odd.pax_headers = {"path": "a\0b"}
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(odd)
+    done = unpack(made.getvalue(), tmp_path)
+    assert (done.entries, done.left_out) == (1, ("'a\\x00b'",))
+
+
 def test_what_is_not_wanted_is_only_listed(tmp_path: Path) -> None:
     done = unpack(tar(*HOSTILE), tmp_path, wanted=False)
     assert (done.entries, done.written, done.why) == (11, None, unpacking.NOT_WANTED)
