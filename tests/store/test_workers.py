@@ -145,7 +145,8 @@ def test_what_takes_long_holds_nothing_up(
     crew: Crew, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Backups stream for hours: a click must be decided meanwhile, with however few threads."""
-    monkeypatch.setattr(workers, "LONG", 0.3)
+    monkeypatch.setattr(workers, "LONG", 0.1)
+    monkeypatch.setattr(workers, "POLL", 0.1)
     streams, going = threading.Event(), Counter[str]()
 
     def carry(claim: Claim) -> None:
@@ -157,7 +158,7 @@ def test_what_takes_long_holds_nothing_up(
     for _ in range(workers.MOST + 1):
         crew.spawn(**{"is": "backup"})
     eventually(lambda: going["backup"] == workers.MOST)
-    time.sleep(2 * workers.POLL)
+    time.sleep(5 * (workers.LONG + workers.POLL))  # a fifth would have been claimed several times over
     assert made.busy == workers.MOST, "there is an end to it"
     streams.set()
     eventually(crew.finished(workers.MOST + 1))

@@ -55,7 +55,7 @@ class Claim:
         self.run = str(row["run_id"])
         self.worker = worker
         self.over = False
-        self.since = claimed  # monotonic
+        self.since = claimed  # monotonic; when it was claimed
         self.extended = claimed  # monotonic; when the newest extension was asked for
         self._database = database
         self._lease = lease
