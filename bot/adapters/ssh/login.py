@@ -32,6 +32,12 @@ class Tuned(paramiko.Transport):
         "hmac-sha2-512",
     )
 
+    def _log(self, *_: object) -> None:
+        """Nobody reads it, and writing down each list of algorithms took a tenth of a login's time."""
+
+    def _parse_debug(self, _: paramiko.Message) -> None:
+        """OpenSSH says with each login what the line of the key allows."""
+
 
 @dataclass(frozen=True)
 class Login:
@@ -116,9 +122,15 @@ def _set_up(transport: paramiko.Transport, login: Login) -> None:
     # A rekey that meets the end of a channel blocks paramiko's thread for ever; 2^36 bytes is OpenSSH's own limit.
     transport.packetizer.REKEY_BYTES = 1 << 36
     transport.packetizer.REKEY_PACKETS = 1 << 31
+    # It starts a thread for each login, only to bound it; `_wait` does.
+    transport.packetizer.start_handshake = _not_bound_here  # type: ignore[method-assign]
     transport.banner_timeout = transport.auth_timeout = login.limits.login + 5  # ours comes first
     if login.pins.keys and not login.any_key:
         transport.get_security_options().key_types = login.pins.algorithms
+
+
+def _not_bound_here(timeout: float) -> None:
+    pass
 
 
 def _negotiate(transport: paramiko.Transport, login: Login, abort: Flag) -> None:
