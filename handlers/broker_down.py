@@ -21,7 +21,12 @@ WITNESSES = 3  # workers that are asked how the broker takes their connections
     of="builds not starting",
     each=Role.PLATFORM,
     says="Does RabbitMQ run?",
-    unless=("platform.not-ready", "platform.app-stopped", "platform.rabbitmq-cert-directory"),
+    unless=(
+        "platform.not-ready",
+        "platform.app-stopped",
+        "platform.rabbitmq-cert-directory",
+        "platform.license-*@BROKEN",
+    ),
     runbook="https://www.rabbitmq.com/docs/monitoring",
     once=True,
 )
@@ -41,8 +46,16 @@ def broker_down(look: Look, machine: Target) -> Iterator[Finding]:
         fixes=tuple(_fixes(look, machine, at, stopped)),
         person=_person(machine, at),
         link="https://www.rabbitmq.com/docs/troubleshooting",
-        unless=() if at.elsewhere else None,  # a platform that is not ready may be its consequence then
+        unless=_unless(look, at),
     )
+
+
+def _unless(look: Look, at: rabbitmq.Broker) -> tuple[str, ...] | None:
+    """A platform that is not ready explains its own RabbitMQ, and may be the consequence of one on other machines."""
+    if not at.elsewhere:
+        return None
+    roads = network.to_broker(look, look.site.of(Role.WORKER)[:WITNESSES])
+    return None if any(network.leads_to_platform(look, road) for _, road in roads) else ()
 
 
 def _told_by_workers(look: Look, at: rabbitmq.Broker) -> broker.Cluster:

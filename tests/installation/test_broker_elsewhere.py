@@ -46,6 +46,19 @@ def test_what_only_looks_wrong_is_not_called_wrong(state: str) -> None:
     assert broken(state)[1] == []
 
 
+@pytest.mark.parametrize("fault", ["platform-1 does not get ready", "platform-1 has an expired license"])
+def test_a_platform_that_is_down_explains_its_own_broker(fault: str) -> None:
+    """Workers go to the platform's own name: this API is that of its RabbitMQ, not of one on other machines."""
+    assert [cause for cause, _ in broken(fault)[1] if cause.startswith("broker.")] == []
+
+
+def test_a_worker_that_hangs_is_seen_by_what_it_holds_in_two_looks() -> None:
+    practice, found = broken("worker-1 holds builds and does nothing")
+    practice.pass_time(SETTLED)
+    assert not found
+    assert "worker.zombie" in [each.cause for each in practice.findings()]
+
+
 def test_a_lost_worker_is_healed_and_the_api_proves_it() -> None:
     practice, found = broken("worker-1 lost RabbitMQ")
     assert found == [("worker.amqp-lost", "worker-1")]

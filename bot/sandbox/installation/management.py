@@ -63,6 +63,7 @@ def _channels(broker: Broker, _vhost: str) -> list[Entry]:
             "name": f"{channel.connection.name} ({channel.number})",
             "vhost": channel.connection.vhost,
             "consumer_count": len(channel.consumers),
+            "messages_unacknowledged": sum(len(consumer.unacked) for consumer in channel.consumers),
         }
         for channel in broker.channels()
     ]
