@@ -20,6 +20,7 @@ from bot.adapters.http import AWAY, BROKER
 from bot.adapters.redis import Redis, Server
 from bot.adapters.router import Router
 from bot.adapters.ssh.transport import judged
+from bot.adapters.store.samples import SPEAKS_FOR
 from bot.core import unit
 from bot.core.command import Command
 from bot.core.errors import Unknown
@@ -55,7 +56,6 @@ from tests.installation.console import Console, pass_time, standing_still
 CATALOGUE = discover()
 ROLES = {True: Role.WORKER, False: Role.PLATFORM}
 SETTLED = 150  # seconds after which a worker no longer counts as just started
-SAMPLES_LAST = timedelta(hours=1)
 
 
 class Machines:
@@ -167,7 +167,7 @@ class Samples:
         """The newest answer that is old enough."""
         now = self.installation.timeline.now()
         ages = [(now - at, said) for at, whom, asked, said in self.kept if (whom, asked) == (target, question)]
-        old = [each for each in ages if at_least.total_seconds() <= each[0] <= SAMPLES_LAST.total_seconds()]
+        old = [each for each in ages if timedelta() <= timedelta(seconds=each[0]) - at_least <= SPEAKS_FOR]
         return min(old, key=lambda each: each[0])[1] if old else None
 
 

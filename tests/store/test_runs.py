@@ -178,7 +178,7 @@ def test_evidence_is_kept_apart(pool: Pool, store: Store, begin: Begin, shown: S
         assert store.evidence(tx, number) == [("worker-1", "Is it running?", "yes")]
 
 
-def test_an_earlier_sample_is_the_newest_that_is_old_enough(pool: Pool, store: Store) -> None:
+def test_an_earlier_sample_is_the_newest_that_is_old_enough_and_not_too_old(pool: Pool, store: Store) -> None:
     start = datetime(2026, 1, 1, tzinfo=UTC)
     with pool.connection() as tx:
         for minutes in (0, 5, 10):
@@ -188,18 +188,18 @@ def test_an_earlier_sample_is_the_newest_that_is_old_enough(pool: Pool, store: S
                 [start + timedelta(minutes=minutes), json.dumps({"n": minutes})],
             )
         store.sample(tx, "w2", "How many?", {"n": 99})
-        for before, answer in ((-1, None), (0, 0), (7, 5), (60, 10)):
+        for before, answer in ((-1, None), (0, 0), (7, 5), (60, 10), (70, 10), (71, None)):
             found = store.earlier(tx, "w1", "How many?", start + timedelta(minutes=before))
             assert found == (None if answer is None else {"n": answer})
-        assert store.earlier(tx, "w1", "Another question", start + timedelta(days=1)) is None
+        assert store.earlier(tx, "w1", "Another question", start + timedelta(minutes=10)) is None
 
 
 def test_a_long_question_has_samples_too(pool: Pool, store: Store) -> None:
     question = "".join(random.Random(1).choices("abcdefghij", k=20_000))  # an index entry has 2,700 bytes
     with pool.connection() as tx:
         store.sample(tx, "w1", question, {"n": 1})
-        assert store.earlier(tx, "w1", question, datetime.now(UTC) + timedelta(days=1)) == {"n": 1}
-        assert store.earlier(tx, "w1", question[:-1], datetime.now(UTC) + timedelta(days=1)) is None
+        assert store.earlier(tx, "w1", question, datetime.now(UTC) + timedelta(minutes=1)) == {"n": 1}
+        assert store.earlier(tx, "w1", question[:-1], datetime.now(UTC) + timedelta(minutes=1)) is None
 
 
 def test_what_is_of_no_use_any_more_is_forgotten(

@@ -11,11 +11,11 @@ _BATCH = 1000  # rows per transaction, so that nobody waits for a clean-up
 
 @dataclass(frozen=True)
 class Keep:
-    """How long each is of use. Slack repeats a delivery within an hour; an earlier sample is asked for by the day."""
+    """How long each is of use. Slack repeats a delivery within an hour; an earlier sample speaks for an hour."""
 
     requests: timedelta = timedelta(days=30)
     letters: timedelta = timedelta(days=14)
-    samples: timedelta = timedelta(days=7)
+    samples: timedelta = timedelta(days=1)
 
 
 def forget(pool: Pool, keep: Keep) -> dict[str, int]:

@@ -4,7 +4,7 @@ INSERT INTO opsbot.samples (target, question, answer) VALUES (%(target)s, %(ques
 -- name: earlier
 SELECT answer FROM opsbot.samples
  WHERE target = %(target)s AND hashtextextended(question, 0) = hashtextextended(%(question)s, 0)
-   AND question = %(question)s AND at <= %(before)s
+   AND question = %(question)s AND at BETWEEN %(after)s AND %(before)s
  ORDER BY at DESC LIMIT 1
 
 -- name: forget
