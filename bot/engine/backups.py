@@ -143,7 +143,7 @@ class TakingBackup:
         does = f"back up {name}"
 
         def attempt() -> dict[str, Any]:
-            self._say(where, does, "waiting")
+            self._say(where, does, "under way")
             try:
                 return put()
             except BackupStopped:
@@ -228,7 +228,7 @@ class TakingBackup:
             took = monotonic() - began
             if took >= due[0]:
                 due[0] = max(took * PATIENCE, took + FIRST_WORD)
-                self._say(str(source.target), f"back up {source.name}", "waiting", advance(so_far, took, last))
+                self._say(str(source.target), f"back up {source.name}", "under way", advance(so_far, took, last))
 
         return progress
 

@@ -15,7 +15,7 @@ from bot.core.run import Run
 from bot.core.story import Event
 from bot.slack import mrkdwn
 from bot.slack.blocks import Message, Paper, fitted, people_of
-from bot.slack.story import Done, Picture, Trouble, fixes, moment, needs, picture, text, texts
+from bot.slack.story import ENDLESS, Done, Picture, Trouble, fixes, moment, needs, picture, text, texts
 
 INDENT: Final = "\u2003\u2003"  # wide spaces: ordinary ones are folded on some screens
 MOST_TROUBLES: Final = 14
@@ -57,6 +57,7 @@ _RESULTS: Final = {
     "not needed": "✅",
     "sent": "⏳",
     "waiting": "⏳",
+    "under way": "⏳",
     "failed": "🔴",
     "not healed": "🔴",
     "not sent": "⛔",
@@ -260,7 +261,7 @@ def _progress(seen: Picture, paper: Paper) -> Iterator[str]:
     paper.omitted += left
     lines = [f"… {left} earlier steps"] if left else []
     over = seen.outcome not in (None, Outcome.IN_DOUBT)
-    ended = [replace(each, result="given up") if over and each.result == "waiting" else each for each in seen.done]
+    ended = [replace(each, result="given up") if over and each.result in ENDLESS else each for each in seen.done]
     lines += [_did(each, paper) for each in ended[left:]]
     if seen.waiting and not seen.outcome:
         lines.append(_waits(seen.waiting, paper))

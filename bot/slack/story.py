@@ -9,7 +9,8 @@ from bot.core.outcome import Outcome
 from bot.core.run import Run
 from bot.core.story import Event
 
-UNFINISHED: Final = ("sent", "in doubt", "waiting")
+ENDLESS: Final = ("waiting", "under way")  # as long as nobody tells an end
+UNFINISHED: Final = ("sent", "in doubt", *ENDLESS)
 SEVERITIES: Final = ("INFO", "WARN", "BROKEN")
 
 

@@ -27,7 +27,7 @@ MIB = 1024**2
 PLAIN = 8 * MIB  # bytes of the platform's data as they come, packed
 RESTORED = 180_000  # milliseconds: each dump is loaded into a PostgreSQL of its own meanwhile
 PHONE = ViewportSize(width=390, height=844)
-FAR = re.compile(r"data-platform-1: waiting \(\d\.\d MiB of about \d\.\d MiB \(\d+ %\), [\d.]+ KiB/s, \d+ s left\)")
+FAR = re.compile(r"data-platform-1: under way \(\d\.\d MiB of about \d\.\d MiB \(\d+ %\), [\d.]+ KiB/s, \d+ s left\)")
 pytestmark = pytest.mark.timeout(360)
 
 
@@ -132,7 +132,7 @@ def found(text: str) -> str:
 
 def test_one_that_is_cancelled_ends_there_and_leaves_nothing(page: Page, trial: tryout.Trial) -> None:
     say(page, "/travis backup data")
-    expect(status(page)).to_contain_text(re.compile(r"back up data-platform-1: waiting \([\d.]+ MiB, [\d.]+ KiB/s\)"))
+    expect(status(page)).to_contain_text(re.compile(r"back up data-platform-1: under way \([\d.]+ MiB, [\d.]+ KiB/s\)"))
     assert len(streaming(trial)) == 1
     run = re.search(r"run (\d+)", status(page).inner_text())
     assert run is not None

@@ -272,7 +272,7 @@ def test_progress_is_told_and_not_too_often(home: Sheltered, monkeypatch: pytest
     home.vault.on_put = chatty
     run = home.order("backup data", "job")
     assert home.outcome(run) is Outcome.DONE
-    said = [event.data["said"] for event in home.story(run, "step") if event.data["result"] == "waiting"]
+    said = [event.data["said"] for event in home.story(run, "step") if event.data["result"] == "under way"]
     assert 5 < len(said) < 60
     assert "bytes/s" in said[1]
 
