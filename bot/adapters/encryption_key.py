@@ -29,8 +29,7 @@ from bot.core.target import Target
 PREFIX: Final = "--ENCR--"
 LENGTH: Final = 32  # characters that are used; a shorter key works nowhere
 BLOCK: Final = 16
-TRIED: Final = 3  # values: one alone might be from before the key was changed
-ENCRYPTED: Final = Query(
+ENCRYPTED: Final = Query(  # several: one alone might be from before the key was changed
     "SELECT github_oauth_token AS value FROM users WHERE github_oauth_token LIKE %s ORDER BY id DESC LIMIT 3",
     (f"{PREFIX}%",),
 )

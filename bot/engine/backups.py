@@ -32,7 +32,6 @@ from bot.engine.words import size
 
 SMALL: Final = 64 * 1024**2  # bytes; what is smaller is read back at once
 ROOM: Final = 1.1  # of the last sizes: what has to fit in
-SWEPT_AFTER: Final = timedelta(days=7)  # what no manifest names is left that long, for a person who needs it
 FIRST_WORD, PATIENCE = 5.0, 1.2  # seconds until progress is first told; then each time that much later
 KEY_NAME: Final = "encryption-key"
 Proofs = list[tuple[str, bool, str]]

@@ -2,7 +2,7 @@
 earlier look, and a fix carried out step by step, without approvals and journals.
 
     practice.inject("platform-1 has no RabbitMQ"); practice.findings()
-    practice.look_twice(minutes=15)     a sample for `look.earlier`, and a look so much later
+    practice.look(); practice.pass_time(900)     a sample for `look.earlier` of the next look
     practice.apply(finding.fixes[0])
 """
 
@@ -210,11 +210,6 @@ class Practice:
         report = self.diagnoser.look(tuple(CATALOGUE.diagnoses.values()), self.site, Flag())
         self.samples.keep(report)
         return report
-
-    def look_twice(self, minutes: float = 15) -> Report:
-        self.look()
-        self.pass_time(minutes * 60)
-        return self.look()
 
     def findings(self) -> list[Finding]:
         return [found.finding for found in self.look().troubles()]

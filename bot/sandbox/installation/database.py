@@ -108,13 +108,6 @@ class TravisDatabase:
         [made] = self._insert("jobs", job | {"queue": queue} | columns, at)
         return int(made["id"])
 
-    def add_user(self, login: str, synced: float | None = 3600.0, **columns: object) -> int:
-        """A user who was synced so many seconds ago (None: never); the id."""
-        times = {"created_at": 86400.0, "updated_at": synced or 86400.0} | ({"synced_at": synced} if synced else {})
-        base = {"login": login, "name": login.title(), "email": f"{login}@example.com", "is_syncing": False}
-        [made] = self._insert("users", base | columns, times)
-        return int(made["id"])
-
     def _insert(self, table: str, columns: Mapping[str, object], ago: Mapping[str, float]) -> list[Row]:
         ago = {key: value for key, value in ago.items() if key not in columns}
         times = [sql.SQL("now() - %s * interval '1 second'") for _ in ago]

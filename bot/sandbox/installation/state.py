@@ -195,7 +195,6 @@ class Machine:
     processes: dict[int, Process] = field(default_factory=dict)
     journal: list[Line] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)  # what getent knows: host name to address
-    on_boot: list[Callable[[], None]] = field(default_factory=list)
     on_power: list[Callable[[], None]] = field(default_factory=list)  # told when it goes down and comes up
     unknown: list[str] = field(default_factory=list)  # programs that were asked for and are not simulated
 

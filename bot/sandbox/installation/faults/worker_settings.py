@@ -7,7 +7,7 @@ from bot.sandbox.installation.installation import DOMAIN, QUEUE, Installation
 from bot.sandbox.installation.state import Machine
 from bot.sandbox.installation.worker import EFFECTIVE, RUN_DIR, SETTINGS
 
-ENTERPRISE, CHEF, MAIN, CLOUD, LOCAL = SETTINGS
+ENTERPRISE, _, MAIN, _, LOCAL = SETTINGS
 ELSEWHERE = "travis-old.example.com"
 ENDPOINT = "TRAVIS_ENTERPRISE_BUILD_ENDPOINT"
 
