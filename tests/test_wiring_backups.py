@@ -14,7 +14,7 @@ from bot.core.errors import OpsbotError
 from bot.core.keeping import Piece
 from bot.core.people import Actor
 from bot.core.run import Order, Verb
-from bot.engine.backups import Shelter
+from bot.engine.shelter import Shelter
 from bot.settings import load
 from tests.engine.shelves import Keys, MemoryVault, Rehearsals
 from tests.test_settings import TOKENS, broken, valid

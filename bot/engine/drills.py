@@ -15,7 +15,8 @@ from bot.core.keeping import Backup, Piece, Proof
 from bot.core.people import Actor
 from bot.core.ports import Store, Tx
 from bot.core.shown import Redactor
-from bot.engine.backups import apart, as_named, place_of
+from bot.engine.proving import as_named
+from bot.engine.shelter import apart, place_of
 from bot.engine.words import listed, size
 
 ORDER: Final = ("databases", "key", "redis", "rabbitmq", "settings", "data")  # the key is tried on the databases

@@ -22,15 +22,15 @@ from bot.core.run import Order, Run, Verb
 from bot.core.shown import Redactor
 from bot.core.taking import Taking
 from bot.core.target import Site
-from bot.engine import backups, shelf
+from bot.engine import proving, shelf, taking
 from bot.engine.answers import Answers, Said
-from bot.engine.backups import Shelter
 from bot.engine.deciding import Deciding
 from bot.engine.journal import Cancelled, Journal
 from bot.engine.people import Gate
 from bot.engine.policy import Policy
 from bot.engine.recovery import Ending, Recovery, Terms
 from bot.engine.rounds import Cache, CachedLook, Diagnoser, Found
+from bot.engine.shelter import Shelter
 from bot.engine.stored import actor_from_json, click_from_json, place_from_json, request_from_json
 from bot.engine.words import listed
 
@@ -336,10 +336,10 @@ class JobSteps:
         self.journal.write(f"attached.{name}", keep)
 
     def backup(self, what: str) -> Taking:
-        return backups.begin(self.journal, self._shelter(), what)
+        return taking.begin(self.journal, self._shelter(), what)
 
     def verify_backup(self) -> str:
-        return backups.verify(self.journal, self._shelter(), self.journal.run.order.argument)
+        return proving.verify(self.journal, self._shelter(), self.journal.run.order.argument)
 
     def _shelter(self) -> Shelter:
         if self.shelter is None:

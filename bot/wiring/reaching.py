@@ -34,7 +34,8 @@ from bot.core.question import (
     TcpProbe,
 )
 from bot.core.sql import Query
-from bot.engine.backups import Records, Shelter
+from bot.engine.records import Records
+from bot.engine.shelter import Shelter
 from bot.settings import DatabaseSettings, HostSettings, Settings
 from bot.settings.sections import Backups
 from bot.wiring.foundation import audit_key

@@ -30,14 +30,16 @@ from bot.core.request import Request
 from bot.core.story import Event
 from bot.core.target import Site, Target
 from bot.engine.answers import Answers
-from bot.engine.backups import Keeper, Records, Shelter, silent
 from bot.engine.changing import Pace
 from bot.engine.desk import Desk, vocabulary_of
 from bot.engine.discovery import discover
+from bot.engine.keeper import Keeper
 from bot.engine.people import Gate
+from bot.engine.records import Records, silent
 from bot.engine.recovery import Terms
 from bot.engine.rounds import Diagnoser
 from bot.engine.sampling import Sampling
+from bot.engine.shelter import Shelter
 from bot.engine.tasks import Engine
 from bot.settings import EMBEDDED, Settings
 from bot.slack import words

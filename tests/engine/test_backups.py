@@ -21,7 +21,10 @@ from bot.core.people import Place
 from bot.core.request import Ask, Request
 from bot.core.shown import Redactor
 from bot.core.taking import Rehearsed
-from bot.engine.backups import Keeper, Shelter, Silence, advance, apart, silent
+from bot.engine.keeper import Keeper
+from bot.engine.records import Silence, silent
+from bot.engine.shelter import Shelter, apart
+from bot.engine.taking import advance
 from tests.engine.lamps import ANA, Room, room, until
 from tests.engine.shelves import KEY, Keys, MemoryVault, Rehearsals
 from tests.engine.test_power_cuts import dying_workers
@@ -263,7 +266,7 @@ def test_nothing_goes_while_the_newest_is_unproven(home: Sheltered) -> None:
 
 def test_progress_is_told_and_not_too_often(home: Sheltered, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(0, 100_000, 2))
-    monkeypatch.setattr("bot.engine.backups.monotonic", lambda: float(next(ticks)))
+    monkeypatch.setattr("bot.engine.taking.monotonic", lambda: float(next(ticks)))
 
     def chatty(source: Source, progress: Progress, abort: threading.Event) -> None:
         for so_far in range(1000):

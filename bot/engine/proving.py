@@ -1,0 +1,89 @@
+"""Proving a backup again: what is in the store is what its manifest says, and what opsbot recorded."""
+
+from collections.abc import Iterable, Sequence
+from threading import Event as Flag
+from typing import Any
+
+from bot.core.backup import BackupFailed, BackupStopped, Stored, Vault
+from bot.core.errors import Permanent, Refused
+from bot.core.keeping import Backup, Piece, Proof
+from bot.core.ports import Tx
+from bot.engine.journal import Journal
+from bot.engine.shelter import Shelter, place_of
+from bot.engine.words import counted, size
+
+
+def verify(journal: Journal, shelter: Shelter, said: str) -> str:
+    """Read every piece of a backup back from the store; raises Refused for one that is not there."""
+    number = numbered(said)
+    with journal.claim.commit() as tx:
+        backup = journal.store.backup(tx, number)
+    if backup is None or backup.site != journal.run.order.site:
+        raise Refused(f"there is no backup {said} of {journal.run.order.site}; `backups` lists them")
+    if backup.state != "complete":
+        raise Refused(f"backup {number} is {backup.state}, so there is nothing whole to read back")
+    results = [_verified(journal, shelter, backup, piece) for piece in backup.pieces]
+    failed = [said for passed, said in results if not passed]
+    if failed:
+        raise Permanent(f"Backup {number} cannot be relied on: {'; '.join(failed)}. Take a new one with `backup all`.")
+    return (
+        f"Backup {number} was read back from the store whole: {counted(len(results), 'object')}, {size(backup.stored)}."
+    )
+
+
+def numbered(said: str) -> int:
+    """The number that somebody typed; 0, which no backup has, where it is none."""
+    return int(said) if said.isascii() and said.isdecimal() and len(said) < 10 else 0
+
+
+def _verified(journal: Journal, shelter: Shelter, backup: Backup, piece: Piece) -> tuple[bool, str]:
+    journal.check_cancel()
+
+    def read() -> list[Any]:
+        try:
+            stored = _stored(shelter.vault, backup, piece)
+            _, passed, said = read_back(shelter.vault, stored, journal.stop)
+        except BackupStopped:
+            journal.heed_stop()
+            raise
+        except BackupFailed as why:
+            passed, said = False, str(why)
+        journal.heed_stop()
+        return [passed, said]
+
+    def keep(tx: Tx, made: Sequence[Any]) -> None:
+        passed, said = made
+        journal.store.prove(tx, piece.id, Proof.READ_BACK, passed, journal.show(said))
+        result = "done" if passed else "failed"
+        journal.tell(tx, "step", target=backup.site, does=f"read {piece.name} back", result=result, said=said)
+
+    passed, said = journal.once(f"verify.{piece.id}", read, keep)
+    return bool(passed), f"{piece.name}: {said.rstrip('.')}"
+
+
+def _stored(vault: Vault, backup: Backup, piece: Piece) -> Stored:
+    """The piece as the manifest in the store has it: that is what a person would restore by."""
+    where = place_of(backup, piece)
+    found = (each for manifest in vault.manifests(where) if manifest.set == backup.folder for each in manifest.objects)
+    return as_named(found, piece)
+
+
+def as_named(objects: Iterable[Stored], piece: Piece) -> Stored:
+    """The piece as the manifest in the store names it; raises BackupFailed when it names none, or another."""
+    stored = next((each for each in objects if each.key == piece.key), None)
+    if stored is None:
+        raise BackupFailed(f"No manifest in the store names {piece.key} any more.")
+    if stored.sha256 != piece.sha256:
+        raise BackupFailed(f"The manifest in the store says another SHA-256 of {piece.key} than opsbot recorded.")
+    return stored
+
+
+def read_back(vault: Vault, stored: Stored, abort: Flag) -> tuple[str, bool, str]:
+    """Read the object from the store and compare; being stopped is no verdict."""
+    try:
+        vault.verify(stored, abort)
+    except BackupStopped:
+        raise
+    except BackupFailed as why:
+        return (Proof.READ_BACK.value, False, str(why))
+    return (Proof.READ_BACK.value, True, f"{size(stored.stored_bytes)} read from the store and compared")
