@@ -26,7 +26,7 @@ BLOCKING = ("memory", "disk")  # running out of file descriptors refuses new con
 )
 def broker_alarm(look: Look, machine: Target) -> Iterator[Finding]:
     at = rabbitmq.broker(look)
-    now = look(broker.cluster(at.place))
+    now = broker.running(look, at.place)
     alarms = [alarm for alarm in now.alarms if alarm[0] in BLOCKING]
     if not alarms and now.mute:
         raise Unknown(f"{' and '.join(now.mute)} of RabbitMQ does not tell whether it has an alarm")

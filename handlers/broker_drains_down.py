@@ -36,8 +36,7 @@ SEEN = {
 def broker_drains_down(look: Look, machine: Target) -> Iterator[Finding]:
     at = rabbitmq.broker(look)
     look.together(broker.cluster(at.place), rabbitmq.queues(at.place, at.vhost))
-    if look(broker.cluster(at.place)).state != broker.RUNNING:
-        raise Unknown("RabbitMQ does not run, so it cannot say who empties its queues")
+    broker.running(look, at.place)
     forsaken = [each for each in look(rabbitmq.queues(at.place, at.vhost)) if _forsaken(each)]
     before = look.earlier(rabbitmq.queues(at.place, at.vhost), RESTARTING)
     for queue in forsaken:

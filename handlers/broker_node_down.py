@@ -26,7 +26,7 @@ MOST = 5  # queues that are named
 )
 def broker_node_down(look: Look, machine: Target) -> Iterator[Finding]:
     at = rabbitmq.broker(look)
-    now = look(broker.cluster(at.place))
+    now = broker.running(look, at.place)
     if not now.away:
         return
     lost = [each.name for each in look(rabbitmq.queues(at.place, at.vhost)) if not each.up and _lasts(each)]

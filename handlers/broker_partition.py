@@ -19,7 +19,7 @@ from handlers.toolbox import broker, rabbitmq
 )
 def broker_partition(look: Look, machine: Target) -> Iterator[Finding]:
     at = rabbitmq.broker(look)
-    now = look(broker.cluster(at.place))
+    now = broker.running(look, at.place)
     if not now.splits:
         return
     yield Finding(

@@ -16,6 +16,7 @@ from bot.core.command import Command, sh
 from bot.core.errors import Unknown
 from bot.core.fact import Fact, fact
 from bot.core.fix import Change, Fix, Risk, Wait, at_least, equals
+from bot.core.look import Look
 from bot.core.question import Output, Question, Response
 from bot.core.target import Role, Target
 from handlers.toolbox import rabbitmq
@@ -85,6 +86,14 @@ def cluster(place: str) -> Fact[Cluster]:
     """Does the broker run, and what does it say of itself?"""
     question: Question = api("nodes", NODES) if place == API else ctl(place, "cluster_status")
     return Fact("Does RabbitMQ run?", Role.PLATFORM, question, _cluster)
+
+
+def running(look: Look, place: str) -> Cluster:
+    """The cluster, of which one node runs at least; raises Unknown while none does."""
+    now = look(cluster(place))
+    if now.state != RUNNING:
+        raise Unknown("RabbitMQ does not run, so it tells nothing of its nodes and queues")
+    return now
 
 
 @fact
