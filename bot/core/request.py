@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 
 class Ask(Enum):
-    """The verbs people use. RUN starts a durable run, the others answer or decide."""
+    """The verbs people use. RUN and STATUS start a durable run, the others answer or decide."""
 
     RUN = "run"
     STATUS = "status"
@@ -23,6 +24,8 @@ class Ask(Enum):
     BACKUP = "backup"
     RESTORE = "restore"
 
+
+STARTS: Final = frozenset({Ask.RUN, Ask.STATUS})
 
 @dataclass(frozen=True)
 class Request:

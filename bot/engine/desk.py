@@ -7,7 +7,7 @@ from bot.core.errors import Refused
 from bot.core.handler import Catalogue
 from bot.core.people import Actor, Part, Place
 from bot.core.ports import Durable, Store, Tx
-from bot.core.request import Ask, Request, Vocabulary
+from bot.core.request import STARTS, Ask, Request, Vocabulary
 from bot.core.run import Order, Verb
 from bot.core.shown import Redactor
 from bot.engine.answers import Answers, Said
@@ -53,7 +53,7 @@ class Desk:
             if verdict := DECIDES.get(request.ask):
                 said = Click(0, verdict, actor, request.because, place=place)
                 return self._typed_decision(tx, request, said, key, typed_by)
-            if request.ask in (Ask.RUN, Ask.STATUS):
+            if request.ask in STARTS:
                 return self._order(tx, order_of(request, actor, place), key, typed_by)
             return self._question(tx, request, actor, place, key)
 

@@ -119,7 +119,7 @@ class Engine:
     def _refuse(self, tx: Tx, run: Run, why: str) -> None:
         text = self.redactor.show(f"Not done: {why}. Nothing was changed.")
         self.store.finish(tx, run.id, Outcome.REFUSED, text)
-        self.store.reply(tx, run.order.actor, run.order.place, text)
+        self.store.reply(tx, run.order.actor, _in_the_open(run.order.place), text)
         detail = {"run": run.id, "order": self.redactor.show(run.order), "why": self.redactor.show(why)}
         self.store.audit(tx, "refused", run.order.actor, detail)
 
@@ -251,7 +251,8 @@ class Engine:
                 return BACK_OFF[min(tries, len(BACK_OFF)) - 1]
             why = str(error) if isinstance(error, OpsbotError) else type(error).__name__
             text = self.redactor.show(f"This could not be done, and nothing was changed: {why}. Try again in a moment.")
-            self.store.reply(tx, actor_from_json(body["actor"]), place_from_json(body["place"]), text)
+            actor, place = actor_from_json(body["actor"]), place_from_json(body["place"])
+            self.store.reply(tx, actor, _in_the_open(place) if "run" in claim.params else place, text)
             if "run" in claim.params:
                 self.store.finish(tx, claim.params["run"], Outcome.FAILED, text)
         return None
@@ -361,3 +362,8 @@ def _finding_text(found: Found) -> str:
     lines += [f"  evidence: {said.evidence}"] if said.evidence else []
     lines += [f"  for a person: {said.person}"] if said.person else []
     return "\n".join(lines)
+
+
+def _in_the_open(place: Place | None) -> Place | None:
+    """The channel itself: below an order that came to nothing is no thread, and Slack shows nothing private there."""
+    return place and replace(place, thread=None)

@@ -69,7 +69,7 @@ def _event_envelope(body: Body, event: Body, team: str, app: str) -> Envelope:
     return Envelope(
         "event",
         Actor(team, user if isinstance(user, str) else ""),
-        Place(channel, str(event.get("thread_ts") or event.get("ts") or "") or None) if channel else None,
+        Place(channel, str(event.get("thread_ts") or "") or None) if channel else None,
         team,
         app,
         event.get("user_team") or event.get("team") or team,

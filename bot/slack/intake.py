@@ -8,7 +8,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from slack_bolt import Ack, App, BoltRequest, BoltResponse
@@ -19,7 +19,7 @@ from slack_sdk.errors import SlackApiError
 from bot.core.approval import Approval, Click, Verdict
 from bot.core.errors import NotUnderstood, OpsbotError, Temporary
 from bot.core.people import Actor, Place
-from bot.core.request import Ask, Request, Vocabulary
+from bot.core.request import STARTS, Ask, Request, Vocabulary
 from bot.slack import blocks, check, mrkdwn, questions, words
 from bot.slack.door import Body, Envelope, Tenant, envelope, refusal
 
@@ -169,13 +169,14 @@ class _Listeners:
         return ack(private(answer))
 
     def mentioned(self, ack: Ack, body: dict[str, Any]) -> BoltResponse:
-        """A mention: answered in its thread by whatever it began; only what could not be begun is answered here."""
+        """A mention: answered below it by whatever it began; only what could not be begun is answered here."""
         said, event = envelope(body), body["event"]
         assert said.place is not None
         text = _after_mention(str(event.get("text") or ""), _bot_user(body))
         try:
             request = words.read(text, self.desk.vocabulary())
-            self.desk.submit(request, text, said.actor, said.place, _key(body))
+            place = _below(event, said.place) if request.ask in STARTS else said.place
+            self.desk.submit(request, text, said.actor, place, _key(body))
         except Temporary:
             raise  # not acknowledged, so Slack sends it again
         except OpsbotError as error:
@@ -324,6 +325,13 @@ def private(text: str) -> dict[str, Any]:
     whole = text if len(text) <= LONGEST_ANSWER else f"{mrkdwn.clip(text, LONGEST_ANSWER)}\n({more})"
     message = blocks.note(whole, mrkdwn.EVERYBODY)
     return {"response_type": "ephemeral", "text": message.text, "blocks": list(message.blocks)}
+
+
+def _below(event: Body, place: Place) -> Place:
+    """The thread that a mention begins. What only one person sees cannot begin it: Slack shows nothing private in a
+    thread without replies.
+    """
+    return place if place.thread else replace(place, thread=str(event.get("ts") or "") or None)
 
 
 def _after_mention(text: str, bot: str) -> str:

@@ -10,6 +10,7 @@ from bot.core.approval import Verdict
 from bot.core.errors import Refused
 from bot.core.fix import Risk
 from bot.core.outcome import Outcome
+from bot.core.people import Place
 from bot.core.question import Output
 from bot.core.request import Ask, Request
 from bot.engine.policy import Rule
@@ -361,6 +362,20 @@ def test_action_by_name_is_proven(stubborn: Room) -> None:
 def test_action_without_a_reason_is_refused(stubborn: Room) -> None:
     run = stubborn.order("screw", "act", targets=("hall",), because=" ")
     assert stubborn.outcome(run) is Outcome.REFUSED
+
+
+def test_a_refusal_is_told_in_the_open(stubborn: Room) -> None:
+    """A mention's thread has no reply yet, and Slack shows nothing private in such a one."""
+    order = Request(Ask.RUN, "act", "screw", ("hall",), "home")
+    stubborn.desk.file(order, ANA, Place("C1", "1.2"), stubborn.key())
+    where = "SELECT channel, thread FROM opsbot.outbox WHERE kind = 'private'"
+
+    def told() -> list[tuple[str, str | None]]:
+        with stubborn.pool.connection() as connection:
+            return [(row["channel"], row["thread"]) for row in connection.execute(where).fetchall()]
+
+    until(told, 10, "the refusal is told")
+    assert told() == [("C1", None)]
 
 
 def test_job_counts(lit: Room) -> None:

@@ -140,12 +140,17 @@ class TestMentions:
         assert kept.request.subject == "builds not starting"
         assert kept.key.startswith("Ev")
 
-    def test_that_cannot_be_begun_is_answered_privately_in_its_thread(self, slack: LocalSlack, desk: FakeDesk) -> None:
-        said = slack.driver.person("bo").mention("status on mars")
+    def test_that_cannot_be_begun_is_answered_privately_in_the_channel(self, slack: LocalSlack, desk: FakeDesk) -> None:
+        slack.driver.person("bo").mention("status on mars")
         text = "I know no installation `mars`; there is `prod`."
-        assert desk.replies == [(Actor(TEAM, BO), Place(OPS, said.ts), text)]
+        assert desk.replies == [(Actor(TEAM, BO), Place(OPS), text)]  # its thread has no reply: nobody would see it
         slack.driver.person("bo").mention("runs")
         assert len(desk.replies) == 1  # what was begun answers by itself
+        assert desk.submitted[-1].place == Place(OPS)
+
+    def test_begins_a_thread_with_a_run(self, slack: LocalSlack, desk: FakeDesk) -> None:
+        said = slack.driver.person("bo").mention("status")
+        assert desk.submitted[-1].place == Place(OPS, said.ts)
 
     def test_comes_again_until_it_is_written_down(self, slack: LocalSlack, desk: FakeDesk) -> None:
         slack.driver.change_limits(ack_seconds=0.2)

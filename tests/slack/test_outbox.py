@@ -278,7 +278,10 @@ class TestPrivate:
     def test_is_seen_by_one_person_in_the_thread(self, slack: LocalSlack, outbox: FakeOutbox, sender: Sender) -> None:
         root = slack.driver.person("ana").say("builds hang")
         text = "It was decided already by <@U0CY>, of <!subteam^S0ONCALL>; <!here> <https://x.example|x>"
-        outbox.put(letter(1, "private", thread=root.ts, user=BO, body={"text": text}))
+        outbox.put(letter(1, "private", thread=root.ts, user=BO, body={"text": "nobody sees this: no thread is there"}))
+        sender.step()
+        slack.driver.person("bo").say("which ones?", thread_ts=root.ts)
+        outbox.put(letter(2, "private", thread=root.ts, user=BO, body={"text": text}))
         sender.step()
         (message,) = slack.driver.ephemerals("bo")
         safe = "&lt;!here&gt; &lt;https://x.example|x&gt;"

@@ -20,14 +20,13 @@ from typing import Any, Final, Protocol
 from bot.adapters.console.server import Gone, Line, Server
 from bot.core.errors import NotUnderstood, Permanent, Refused
 from bot.core.people import Actor, Part, Place, person_of
-from bot.core.request import Ask, Request
+from bot.core.request import STARTS, Ask, Request
 from bot.core.run import Run
 from bot.core.story import Event
 from bot.engine.answers import Said
 from bot.engine.desk import Filed
 
 COUNTED_WITHIN: Final = 10.0  # seconds in which a decision is normally counted
-STARTS: Final = (Ask.RUN, Ask.STATUS)
 LOOKS: Final = (Ask.HELP, Ask.RUNS, Ask.SHOW, Ask.CAN, Ask.STATUS)
 DECIDES: Final = (Ask.APPROVE, Ask.DECLINE, Ask.DONE, Ask.AGAIN, Ask.STOP)
 ORDERS: Final = (Ask.APPROVE, Ask.DECLINE, Ask.AGAIN)  # what nobody says who had a part in the run

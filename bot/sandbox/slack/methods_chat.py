@@ -60,6 +60,8 @@ def post_ephemeral(state: State, args: Json) -> Json:
     thread_ts = _thread(state, where, args)
     if thread_ts:
         content["thread_ts"] = thread_ts
+    if thread_ts and len(state.thread(where.id, thread_ts)) < 2:
+        return {"message_ts": state.next_ts()}  # "only shown if there is already an active thread", and no error
     message = state.whisper(where.id, person, payloads.bot_message(state) | content)
     return {"message_ts": message["ts"]}
 
