@@ -13,7 +13,7 @@ from handlers.toolbox import backup
     "backup overdue",
     of="backups missing",
     each=Role.PLATFORM,
-    says="Backups are taken in time",
+    says="Are backups taken in time?",
     runbook="https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/#backups",
     once=True,
 )

@@ -34,7 +34,7 @@ def platform_disk_full(look: Look, machine: Target) -> Iterator[Finding]:
         Severity.BROKEN,
         machine,
         f"the file system {worst.mount} of {machine} {_how_full(worst, files)}",
-        evidence=f"df says {_told(disks)}; of the files that fit, {_told(files)} are used",
+        evidence=f"df says {_told(disks)}; inodes used: {_told(files)}",
         person=f"{_biggest(look, machine, worst, folder)} Free space there, or make the disk larger; of {folder} "
         "delete only old logs, the rest is the installation itself. Then look again.",
     )

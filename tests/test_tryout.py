@@ -45,4 +45,4 @@ def test_a_tour_shows_names_and_labels_instead_of_mark_up() -> None:
         "asked by <@U0ANA> <!date^1795322268^{date_short_pretty} {time}|2026-11-22 04:37 UTC>, for <!subteam^S0ONCALL>"
     )
     assert tryout._plain(marked) == "asked by @ana 2026-11-22 04:37 UTC, for @oncall-leads"
-    assert tryout._plain("<https://docs.example.com/a|Where it is described> &lt;b&gt;") == "Where it is described <b>"
+    assert tryout._plain("<https://docs.example.com/a|Read more> &lt;b&gt;") == "Read more <b>"

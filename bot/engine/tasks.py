@@ -157,13 +157,18 @@ class Engine:
         try:
             return Ending(Outcome.DONE, self._worked(journal, job))
         except Cancelled:
-            return Ending(Outcome.CANCELLED, "Cancelled; the steps that had finished stand.")
+            return Ending(Outcome.CANCELLED, f"Cancelled.{self._stands(journal)}")
         except (CannotLook, Unknown) as why:
-            return Ending(Outcome.COULD_NOT_LOOK, f"{why}. The steps that had finished stand.")
+            return Ending(Outcome.COULD_NOT_LOOK, f"{why}.{self._stands(journal)}")
         except Refused as why:
-            return Ending(Outcome.REFUSED, f"{why}. The steps that had finished stand.")
+            return Ending(Outcome.REFUSED, f"{why}.{self._stands(journal)}")
         except Permanent as why:
             return Ending(Outcome.FAILED, str(why))
+
+    def _stands(self, journal: Journal) -> str:
+        with journal.claim.commit() as tx:
+            steps = [each.data["result"] for each in self.store.story(tx, journal.run.id) if each.kind == "step"]
+        return " The steps that had finished stand." if "done" in steps else " No step was done."
 
     def _worked(self, journal: Journal, job: Job) -> str:
         site = journal.run.order.site

@@ -72,6 +72,8 @@ def answer(text: str, inject: Callable[[str], Mapping[str, object]]) -> str:
     """What `/fault …` says to whom typed it; `inject` asks the installation, and answers `says` or `error`."""
     if not text.strip() or text.strip() in ("help", "list"):
         return listing()
+    if text.strip() == NOTHING:
+        return "What is broken stays so until opsbot mends it; `make try` starts anew with healthy machines."
     if said := wrong(text):
         return said
     made = inject(text.strip())

@@ -168,7 +168,7 @@ def _trouble(root: Trouble, under: Sequence[Trouble], paper: Paper) -> Iterator[
     if root.person:
         yield f"👤 *For a person:* {paper.fit(root.person, 300)}"
     if root.link:
-        yield mrkdwn.link(root.link, "Where it is described") if len(root.link) <= 200 else paper.fit(root.link, 200)
+        yield mrkdwn.link(root.link, "Read more") if len(root.link) <= 200 else paper.fit(root.link, 200)
     if root.fixes and root.open:
         shown, left = paper.fold(root.fixes, 3)
         more = f" and {left} more" if left else ""
@@ -320,7 +320,7 @@ def _event_line(event: Event) -> str:
     lines: dict[str, str] = {
         "plan": f"plan {text(data.get('no'))}: " + "; ".join(map(_fix_line, fixes(data))),
         "decision": f"{text(data.get('verdict'))} by {text(data.get('by'))} {text(data.get('reason'))}".rstrip(),
-        "waiting": f"waiting for {text(data.get('for'))} until {text(data.get('until'))}",
+        "waiting": f"waiting for {text(data.get('for'))}{_until(data)}",
         "change": f"{text(data.get('target'))}: {text(data.get('does'))}: {text(data.get('result'))} "
         f"[{text(data.get('command'))}] {text(data.get('said'))}".rstrip(),
         "step": f"{text(data.get('target'))}: {text(data.get('does'))}: {text(data.get('result'))}",
@@ -330,6 +330,10 @@ def _event_line(event: Event) -> str:
         "outcome": f"{text(data.get('outcome'))}: {text(data.get('text'))}",
     }
     return f"{at} {lines[event.kind]}" if event.kind in lines else ""
+
+
+def _until(data: Mapping[str, Any]) -> str:
+    return f" until {text(data.get('until'))}" if data.get("until") else ""
 
 
 def _fix_line(fix: Mapping[str, Any]) -> str:

@@ -261,7 +261,7 @@ class Serving:
         log.info("audit head %s", head)
         if (channel := notices(self.settings)) is None:
             return
-        text = f"The audit trail goes up to `{head}`. `opsbot audit verify --head …` says whether it still does."
+        text = f"The audit trail goes up to `{head}`. `opsbot audit verify --head …` says whether it was changed since."
         key = f"audit head {SystemClock().now():%Y-%m-%d}"
         with self.base.durable.transaction() as tx:
             nobody = Actor(self.settings.slack.team_id, "schedule", "cli")

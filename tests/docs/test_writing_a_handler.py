@@ -26,7 +26,7 @@ def handler(tmp_path_factory: pytest.TempPathFactory) -> Diagnosis:
     folder = tmp_path_factory.mktemp("handlers")
     folder.chmod(0o755)
     file = folder / "worker_disk_full.py"
-    file.write_text("\n".join(blocks("python")))
+    file.write_text("\n\n".join(blocks("python")))
     file.chmod(0o644)
     discover()  # ours register when they are first imported, and stay
     before = len(PENDING)

@@ -83,7 +83,7 @@ def test_an_action_gets_what_it_is_about(working: Room) -> None:
 def test_a_job_that_refuses_is_refused(working: Room) -> None:
     ended = working.ended(working.order("unwilling", "job"))
     assert ended.outcome is Outcome.REFUSED
-    assert "not today" in ended.summary
+    assert "not today. No step was done." in ended.summary
 
 
 def test_a_job_attaches_an_archive_of_shown_texts(working: Room) -> None:

@@ -209,7 +209,7 @@ class TestStatus:
         )
         assert "⚠️ *Could not be told:*\n• worker-3 does not answer" in whole(message)
         assert "👤 *For a person:* Renew the licence." in whole(message)
-        assert "<https://docs.example/licence|Where it is described>" in whole(message)
+        assert "<https://docs.example/licence|Read more>" in whole(message)
 
     def test_counts_what_finds_no_room_and_keeps_it_in_a_document(self) -> None:
         many = [

@@ -306,6 +306,21 @@ def test_home_and_permalinks_open_in_place(slack: LocalSlack, bot: Bot, open_pag
     expect(page.locator(f'[data-ts="{target["ts"]}"].highlighted')).to_be_visible()
 
 
+def test_what_one_says_is_seen_after_reading_old_messages(
+    slack: LocalSlack, bot: Bot, open_page: Callable[[], Page]
+) -> None:
+    for number in range(60):
+        slack.driver.person("bo").say(f"message {number}", "ops")
+    page = open_page()
+    expect(page.get_by_text("message 59", exact=True)).to_be_in_viewport()
+    page.get_by_text("message 0", exact=True).scroll_into_view_if_needed()
+    slack.driver.person("bo").say("somebody else's", "ops")
+    expect(page.get_by_text("somebody else's")).not_to_be_in_viewport()
+    page.get_by_label("Message", exact=True).fill("my own")
+    page.keyboard.press("Enter")
+    expect(page.locator("#messages").get_by_text("my own")).to_be_in_viewport()
+
+
 def test_phone_has_one_column_and_the_list_behind_a_button(chromium: Browser, slack: LocalSlack, bot: Bot) -> None:
     parent = bot.client.chat_postMessage(channel="C0OPS", text="x" * 400)
     bot.client.chat_postMessage(channel="C0OPS", thread_ts=parent["ts"], text="y" * 400)

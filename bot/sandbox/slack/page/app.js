@@ -404,6 +404,7 @@ function buildComposer(form, place) {
     const text = field.value.trim();
     if (!text) return;
     field.value = "";
+    place.list.dataset.atEnd = "true";  // whoever says something wants to see it
     try {
       await act("type", { text, channel: store.channel, thread_ts: place.thread() });
     } catch {
@@ -413,8 +414,8 @@ function buildComposer(form, place) {
 }
 
 function wire() {
-  buildComposer($("composer"), { label: "Message", thread: () => null });
-  buildComposer($("thread-composer"), { label: "Reply in the thread", thread: () => store.thread });
+  buildComposer($("composer"), { label: "Message", list: $("messages"), thread: () => null });
+  buildComposer($("thread-composer"), { label: "Reply in the thread", list: $("thread-messages"), thread: () => store.thread });
   for (const one of [$("messages"), $("thread-messages")]) {
     one.addEventListener("scroll", () => (one.dataset.atEnd = String(one.scrollHeight - one.scrollTop - one.clientHeight < 60)));
   }
