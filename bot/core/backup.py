@@ -29,6 +29,10 @@ MANIFEST: Final = "manifest.json"
 NAME: Final = re.compile(r"[A-Za-z0-9_+=-][A-Za-z0-9._+=-]{0,120}")  # of one step of a key: no way out of the store
 
 TAR_WARNINGS: Final = ((1, "tar: files changed while they were read; their copies may be half old, half new"),)
+LIVE: Final = (
+    "the files of a running PostgreSQL are in it, which cannot be restored by themselves: restore the database from "
+    "`backup databases`, or stop the app (`replicatedctl app stop`) before `backup data`"
+)
 
 
 class BackupFailed(Permanent):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import Enum
+from textwrap import indent
 from typing import Any
 
 from bot.core.aws import AwsCall
@@ -131,7 +132,8 @@ class ByHand:
     within: timedelta
 
     def __str__(self) -> str:
-        return f"by hand: {self.does}: {self.how} [at most {readable(self.within)}]"
+        how = indent(self.how, " " * 6)  # below the step's own letter in a plan
+        return f"by hand: {self.does} [at most {readable(self.within)}]:\n{how}"
 
 
 Step = Change | Wait | TakeBackup | ByHand

@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Final
 
+from bot.core.backup import LIVE
+
 KINDS: Final = ("data", "databases", "key", "redis", "rabbitmq", "settings")
 ALL: Final = "all"
 
@@ -66,6 +68,11 @@ class Piece:
         if any(not each.passed for each in self.proofs):
             return None
         return max(self.proofs, key=lambda each: list(Proof).index(each.by), default=None)
+
+    @property
+    def live(self) -> bool:
+        """Whether files of a running database are in it, which no server starts on."""
+        return any(LIVE in warning for warning in self.warnings)
 
     @property
     def failed(self) -> Proven | None:

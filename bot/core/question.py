@@ -69,8 +69,9 @@ class KeyFingerprint:
 @dataclass(frozen=True)
 class StoredBackup:
     """What one backup of the installation holds, by its number, a row a piece: its `kind` and `name`, the `address` of
-    its object in the store, `size` in bytes, `fingerprint` of an encryption key, `state` of the whole backup, and in
-    `failed` what a proof says that it did not pass. No row: there is no such backup.
+    its object in the store, `size` in bytes, `fingerprint` of an encryption key, `state` of the whole backup, in
+    `failed` what a proof says that it did not pass, and `live` where files of a running database are
+    in it. No row: there is no such backup.
     """
 
     number: str

@@ -13,6 +13,7 @@ from bot.core.ports import Durable, Store, Tx
 from bot.core.request import Ask, Request
 from bot.core.run import Run
 from bot.core.story import Event
+from bot.core.target import Site
 from bot.engine import shelf
 from bot.engine.people import Gate
 from bot.engine.policy import Policy, Rule
@@ -171,7 +172,9 @@ class Answers:
 
     def _restore(self, tx: Tx, request: Request, _actor: Actor) -> Said:
         found = self._known_backup(tx, request)
-        return Said(shelf.how_to_restore(found), {"restored": False, **shelf.backup_data(found)})
+        known = self.diagnosers.get(found.site)
+        site = known.site if known else Site(found.site, "", "", ())
+        return Said(shelf.how_to_restore(found, site), {"restored": False, **shelf.backup_data(found)})
 
     def _known_backup(self, tx: Tx, request: Request) -> Backup:
         found = self.store.backup(tx, request.number) if request.number is not None else None

@@ -73,6 +73,7 @@ def _piece_row(shelter: Shelter, backup: Backup, piece: Piece) -> dict[str, Para
         "fingerprint": piece.fingerprint,
         "state": backup.state,
         "failed": piece.failed.said if piece.failed else "",
+        "live": "yes" if piece.live else "",
     }
 
 

@@ -6,9 +6,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
+from bot.core import restore
 from bot.core.chart import Bar, Chart, Mark
 from bot.core.fix import readable
 from bot.core.keeping import ALL, Backup, Piece, Proven
+from bot.core.target import Role, Site, Target
 from bot.engine.words import listed, size
 
 BY_HAND: Final = "docs/backups.md"
@@ -17,18 +19,9 @@ NOT_BY_ITSELF: Final = (
     "opsbot restores nothing by itself: backups are encrypted to keys that it does not have, and a restore overwrites "
     f"what is there. A person does it on a machine that has the secret key; {BY_HAND} says each step. "
     "`restore {number} because …` does it with you, step by step, once another person has approved the plan. "
-    "Objects are named as they lie in the store."
+    f"STORE is `backups.store` of the configuration, {restore.KEY_FILE} the file with the secret key. "
+    "Paste it step by step, into a bash."
 )
-STEPS: Final = {
-    "databases": "`opsbot backup decrypt {key} --identity FILE > {name}.dump`, then `pg_restore --clean --if-exists "
-    "--no-owner -d DATABASE {name}.dump` with the app stopped",
-    "data": "`opsbot backup decrypt {key} --identity FILE`, unpacked as root with `tar -xp -C /` with the app stopped",
-    "key": "`opsbot backup decrypt {key} --identity FILE`, into Replicated's settings before the app starts",
-    "redis": "`opsbot backup decrypt {key} --identity FILE > dump.rdb`, into redis' folder while redis is stopped",
-    "rabbitmq": "`opsbot backup decrypt {key} --identity FILE > definitions.json`, then `rabbitmqctl "
-    "import_definitions definitions.json`",
-    "settings": "`opsbot backup decrypt {key} --identity FILE`, read next to Replicated's settings page",
-}
 
 
 def table(backups: Sequence[Backup]) -> str:
@@ -104,12 +97,14 @@ def _piece_lines(piece: Piece) -> Iterator[str]:
     yield from (f"    warning: {warning}" for warning in piece.warnings)
 
 
-def how_to_restore(backup: Backup) -> str:
+def how_to_restore(backup: Backup, site: Site) -> str:
     """opsbot has no key that opens a backup, so it restores none; the way for a person."""
     if backup.state in ("gone", "being taken"):
         return f"Backup {backup.id} is {backup.state}; there is nothing to restore from it."
-    steps = (f"• {piece}: {STEPS[piece.kind].format(key=piece.key, name=piece.name)}" for piece in backup.pieces)
-    return "\n".join(filter(None, (NOT_BY_ITSELF.format(number=backup.id), _doubt(backup), *steps)))
+    held = [restore.Held(piece.kind, piece.name, f"STORE/{piece.key}", live=piece.live) for piece in backup.pieces]
+    machine = next(iter(site.of(Role.PLATFORM)), Target("PLATFORM", Role.PLATFORM, site.name))
+    steps = f"```\n{restore.script([*restore.whole(held, restore.Way(site, machine))])}\n```"
+    return "\n".join(filter(None, (NOT_BY_ITSELF.format(number=backup.id), _doubt(backup), steps)))
 
 
 def _doubt(backup: Backup) -> str:

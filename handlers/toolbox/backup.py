@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
+from bot.core import vendor
 from bot.core.backup import (
     HAS_ZSTD,
+    LIVE,
     TAR_WARNINGS,
     Definitions,
     Dump,
@@ -33,12 +35,6 @@ from handlers.toolbox import platform
 HOURS = timedelta(hours=12)  # a command that still writes then will not end
 MINUTES = timedelta(minutes=30)
 CERTIFICATES = "/etc/travis"
-NAME, USER = "travis_production", "travis"  # of the database, where nothing else is configured
-SECTIONS: Mapping[str, str] = {"main": "database", "logs": "logs_database"}
-LIVE = (
-    "the files of a running PostgreSQL are in it, which cannot be restored by themselves: restore the database from "
-    "`backup databases`, or stop the app (`replicatedctl app stop`) before `backup data`"
-)
 Store = Callable[[Taking, Look], None]
 
 
@@ -85,16 +81,17 @@ def _logs_are_apart(look: Look) -> bool:
     """Only a configured database can be another one; in the same container it has another name, too."""
     if look.site.option("logs_database.apart", "no") != "yes":
         return False
-    ways = {look.site.option(f"{section}.via", "container") for section in SECTIONS.values()}
-    names = {look.site.option(f"{section}.name", NAME) for section in SECTIONS.values()}
+    ways = {look.site.option(f"{section}.via", "container") for section in vendor.SECTIONS.values()}
+    names = {look.site.option(f"{section}.name", vendor.DATABASE) for section in vendor.SECTIONS.values()}
     return ways != {"container"} or len(names) > 1
 
 
 def _dump(look: Look, name: str) -> Source:
-    machine, section = look.site.of(Role.PLATFORM)[0], SECTIONS[name]
+    machine, section = look.site.of(Role.PLATFORM)[0], vendor.SECTIONS[name]
     if look.site.option(f"{section}.via", "container") != "container":
         return Source(f"database-{name}", machine, Dump(name), HOURS, "pg_dump")
-    database, user = look.site.option(f"{section}.name", NAME), look.site.option(f"{section}.user", USER)
+    database = look.site.option(f"{section}.name", vendor.DATABASE)
+    user = look.site.option(f"{section}.user", vendor.USER)
     return dump_source(machine, look(platform.container_of(machine)), name, database, user)
 
 

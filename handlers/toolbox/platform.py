@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from bot.core import vendor
 from bot.core.command import sh
 from bot.core.errors import Unknown
 from bot.core.fact import Fact, fact
@@ -19,7 +20,6 @@ from bot.core.question import Output
 from bot.core.target import Role, Target
 
 MAIN_IMAGE = "te-main"  # all services of 2.x live in one container of this image, under a random name
-DATA = "/var/travis"
 DOCKER = "/var/lib/docker"
 WATCHED = ("/", DOCKER, "/var/lib/replicated")  # and the folder of the data
 CERTIFICATE = "/etc/travis/ssl/rabbitmq.cert"
@@ -74,7 +74,7 @@ class Answer:
 
 def data_dir(look: Look, platform: Target) -> str:
     """The folder that holds the platform's data on this machine."""
-    return look.site.option(f"data_dir.{platform.name}", DATA).rstrip("/")
+    return vendor.data_dir(look.site, platform)
 
 
 # ---------------------------------------------------------------- containers

@@ -1,14 +1,14 @@
 """The way back from a backup, one step after the other: what a person does with the key, and what opsbot does around.
 
 opsbot cannot open its own backups, so every object is decrypted and loaded by a person, on a machine that has the
-secret age key. Sources: https://docs.travis-ci.com/user/enterprise/upgrading/ (order, settings, owners of files) and
-docs/backups.md, whose steps these are.
+secret age key; `bot/core/restore.py` says with which commands, and in which order.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from bot.core import restore as procedure
 from bot.core.errors import Refused, Unknown
 from bot.core.fact import Fact, fact
 from bot.core.fix import ByHand, Fix, Risk, Step, TakeBackup
@@ -16,12 +16,10 @@ from bot.core.look import Look
 from bot.core.question import Rows, StoredBackup
 from bot.core.sql import Query
 from bot.core.target import Role, Target
-from handlers.toolbox import backup, platform, replicated
+from handlers.toolbox import backup, replicated
 
 HOURS = timedelta(hours=8)  # a large database takes that long, and a person has to be found first
-KEY = "KEY.txt"  # how the steps call the file with the secret age key
 _TITLE = "Restore backup {} step by step"
-STEPS_WITH_APP = ("databases", "redis", "rabbitmq")  # loaded into servers that run, so before the app is stopped
 
 # What is on disk, since a platform that was never started has no table to count; deleted rows are there for a while.
 INHABITANTS = """
@@ -40,6 +38,7 @@ class Piece:
     fingerprint: str
     state: str
     failed: str
+    live: str
 
 
 @fact
@@ -49,7 +48,7 @@ def pieces(number: str) -> Fact[tuple[Piece, ...]]:
 
 
 def _pieces(said: Rows) -> tuple[Piece, ...]:
-    wanted = ("kind", "name", "address", "fingerprint", "state", "failed")
+    wanted = ("kind", "name", "address", "fingerprint", "state", "failed", "live")
     return tuple(Piece(*(str(row[each]) for each in wanted)) for row in said.rows)
 
 
@@ -115,71 +114,28 @@ def _held(look: Look, number: str) -> tuple[Piece, ...]:
 
 
 def _by_hand(look: Look, machine: Target, held: tuple[Piece, ...]) -> Iterator[Step]:
-    """Settings and key first, since the app must never start with another key; files last, while it is stopped."""
-    yield from _settings(look, machine, held)
-    for kind in STEPS_WITH_APP:
-        yield from (_loaded(look, machine, piece) for piece in held if piece.kind == kind)
+    """The app is stopped by opsbot in between; a key that is in use already is not typed again."""
+    way = procedure.Way(look.site, machine)
+    objects = [_object(piece) for piece in held if not _is_in_use(look, machine, piece)]
+    own = [each for each in objects if way.machine_of(each) == machine]
+    yield from map(_handed, procedure.loading(own, way))
     yield from replicated.stopping(machine)
-    yield from (_unpacked(machine, piece) for piece in held if piece.kind == "data")
+    yield from map(_handed, procedure.unpacking(own, way))
     yield from replicated.starting(machine)
 
 
-def _settings(look: Look, machine: Target, held: tuple[Piece, ...]) -> Iterator[Step]:
-    keys = [piece for piece in held if piece.kind == "key"]
-    if any(_is_in_use(look, machine, piece) for piece in keys):
-        keys = []
-    for piece in (*keys, *(each for each in held if each.kind == "settings")):
-        what = "the encryption key" if piece.kind == "key" else piece.name
-        yield ByHand(
-            f"Put {what} of the backup into Replicated's settings of {machine}",
-            f"{_decrypted(piece)}; then type what differs into https://{machine.address or machine}:8800/settings",
-            HOURS,
-        )
+def _object(piece: Piece) -> procedure.Held:
+    return procedure.Held(piece.kind, piece.name, piece.address, live=bool(piece.live))
+
+
+def _handed(step: procedure.Step) -> ByHand:
+    return ByHand(step.does, str(step), HOURS)
 
 
 def _is_in_use(look: Look, machine: Target, piece: Piece) -> bool:
+    if piece.kind != "key" or not piece.fingerprint:
+        return False
     try:
-        return bool(piece.fingerprint) and look(backup.fingerprint(machine)) == piece.fingerprint
+        return look(backup.fingerprint(machine)) == piece.fingerprint
     except Unknown:
         return False
-
-
-def _loaded(look: Look, machine: Target, piece: Piece) -> Step:
-    if piece.kind == "databases":
-        return ByHand(f"Load {piece.name} into PostgreSQL", _pg_restore(look, machine, piece), HOURS)
-    if piece.kind == "rabbitmq":
-        into = _inside(look, machine, "rabbitmqctl", "import_definitions")  # `-` is refused, whatever its usage says
-        return ByHand(f"Load {piece.name} into RabbitMQ", f"{_decrypted(piece)} | {into}", HOURS)
-    return ByHand(
-        "Put redis' copy back, when background jobs that waited then shall run again",
-        f"{_decrypted(piece)} > dump.rdb; put it into redis' folder while redis is stopped, or leave it out",
-        HOURS,
-    )
-
-
-def _pg_restore(look: Look, machine: Target, piece: Piece) -> str:
-    section = backup.SECTIONS[piece.name.removeprefix("database-")]
-    name = look.site.option(f"{section}.name", backup.NAME)
-    options = ("--clean", "--if-exists", "--no-owner", "--exit-on-error", "--single-transaction")
-    if (via := look.site.option(f"{section}.via", "container")) != "container":
-        into = f"pg_restore {' '.join(options)} -d 'postgresql://…/{name}'"
-        return f"{_decrypted(piece)} | {into} (opsbot reaches the server {via})"
-    user = look.site.option(f"{section}.user", backup.USER)
-    into = _inside(look, machine, "pg_restore", *options, "-h", "127.0.0.1", "-U", user, "-d", name)
-    return f"{_decrypted(piece)} | {into}"
-
-
-def _unpacked(machine: Target, piece: Piece) -> Step:
-    unpack = "zstd -d" if ".zst" in piece.address else "gzip -d" if ".gz" in piece.address else "cat"
-    into = f"ssh {machine.address or machine} sudo tar -xp -C / --numeric-owner --exclude='*/postgresql*'"
-    how = f"{_decrypted(piece)} | {unpack} | {into}"
-    return ByHand(f"Unpack {piece.name}, without the files of PostgreSQL", how, HOURS)
-
-
-def _decrypted(piece: Piece) -> str:
-    return f"opsbot backup decrypt {piece.address} --identity {KEY}"
-
-
-def _inside(look: Look, machine: Target, *words: str) -> str:
-    container = look(platform.container_of(machine))
-    return f"ssh {machine.address or machine} sudo docker exec -i {container} {' '.join(words)}"

@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from bot.core.chart import Bar, Mark
-from bot.core.keeping import Backup, Piece, Proof, Proven
-from bot.engine.shelf import STEPS, backup_data, chart, described, how_to_restore, table, whole
+from bot.core.keeping import KINDS, Backup, Piece, Proof, Proven
+from bot.core.target import Role, Site, Target
+from bot.engine.shelf import backup_data, chart, described, how_to_restore, table, whole
 from bot.engine.words import size
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -16,6 +17,7 @@ DUMP = Piece(
     1, "databases", "database-main", "prod/s/database-main.dump.age", 2048, 3 * 1024**3, "ab" * 32, "zstd", NOON,
     NOON + timedelta(seconds=90), warnings=("a warning",), proofs=(PASSED,),
 )  # fmt: skip
+SITE = Site("prod", "travis.example.com", "2.2", (Target("platform-1", Role.PLATFORM, "prod", "10.0.0.10"),))
 BACKUP = Backup(7, "prod", "all", 12, "s", NOON, NOON, manifest="prod/s/manifest.json", pieces=(DUMP,))
 
 
@@ -44,10 +46,10 @@ def test_one_in_full() -> None:
 
 
 def test_the_way_back() -> None:
-    said = how_to_restore(BACKUP)
+    said = how_to_restore(BACKUP, SITE)
     assert "opsbot restores nothing by itself" in said
     assert "docs/backups.md" in said
-    assert "opsbot backup decrypt prod/s/database-main.dump.age" in said
+    assert "opsbot backup decrypt STORE/prod/s/database-main.dump.age --identity KEY.txt | ssh 10.0.0.10" in said
     assert "Beware" not in said
 
 
@@ -62,12 +64,14 @@ def test_the_way_back() -> None:
     ],
 )
 def test_doubts_are_said(backup: Backup, says: str) -> None:
-    assert says in how_to_restore(backup)
+    assert says in how_to_restore(backup, SITE)
 
 
 def test_every_kind_has_its_way_back() -> None:
-    for kind in ("data", "databases", "key", "redis", "rabbitmq", "settings"):
-        assert "opsbot backup decrypt" in STEPS[kind].format(key="k", name="n")
+    pieces = tuple(replace(DUMP, kind=kind, key=f"prod/s/{kind}.age") for kind in KINDS)
+    said = how_to_restore(replace(BACKUP, pieces=pieces), Site("gone", "", "", ()))
+    assert [kind for kind in KINDS if f"opsbot backup decrypt STORE/prod/s/{kind}.age" not in said] == []
+    assert "ssh PLATFORM" in said
 
 
 def test_a_chart_of_the_last_ones() -> None:

@@ -1,5 +1,6 @@
 """The guided way back: refused where data would be lost unsaid, in the right order, with the exact words to type."""
 
+from dataclasses import replace
 from threading import Event
 from typing import Any
 
@@ -9,6 +10,7 @@ from bot.core.errors import Refused
 from bot.core.fix import ByHand, Change, Fix, Risk, TakeBackup
 from bot.core.plan import Plan, plan_from_json
 from bot.core.question import KeyFingerprint, Output, Rows, StoredBackup
+from bot.core.restore import Held, Way, unpacking, whole
 from bot.core.sql import Query
 from bot.core.target import Role, Site, Target
 from bot.engine.discovery import discover
@@ -27,7 +29,15 @@ ENDINGS = {"data": "tar.zst", "databases": "dump", "key": "bin", "redis": "rdb",
 def piece(kind: str, **more: str) -> dict[str, str | int]:
     address = f"s3://backups/prod/set/{kind}.{ENDINGS[kind]}.age"
     name = "database-main" if kind == "databases" else kind
-    known = {"kind": kind, "name": name, "address": address, "fingerprint": "", "state": "complete", "failed": ""}
+    known = {
+        "kind": kind,
+        "name": name,
+        "address": address,
+        "fingerprint": "",
+        "state": "complete",
+        "failed": "",
+        "live": "",
+    }
     return {**known, "size": 1, **more}
 
 
@@ -74,7 +84,7 @@ def test_an_empty_platform_needs_no_backup_of_itself() -> None:
 def test_the_key_comes_first_and_the_files_while_the_app_is_stopped() -> None:
     fix = planned("restore")
     order = [step.does for step in fix.steps if isinstance(step, ByHand | Change)]
-    assert [does.split()[0] for does in order] == ["Put", "Put", "Load", "Put", "Load", "Stop", "Unpack", "Start"]
+    assert [does.split()[0] for does in order] == ["Put", "Read", "Load", "Give", "Load", "Stop", "Unpack", "Start"]
     assert "the encryption key" in order[0]
     assert "database-main" in order[2]
     assert [change.does for change in fix.ensure] == ["Start the app"]
@@ -86,13 +96,31 @@ def test_a_key_that_is_in_use_already_is_not_typed_again() -> None:
 
 def test_the_words_for_a_person_are_whole() -> None:
     how = {step.does: step.how for step in by_hand(planned("restore"))}
-    assert how["Load database-main into PostgreSQL"] == (
-        "opsbot backup decrypt s3://backups/prod/set/databases.dump.age --identity KEY.txt | ssh 10.0.0.10 sudo docker "
-        "exec -i c0ffee pg_restore --clean --if-exists --no-owner --exit-on-error --single-transaction -h 127.0.0.1 "
-        "-U travis -d travis_production"
+    assert how["Load database-main into PostgreSQL"].splitlines()[-1] == (
+        "opsbot backup decrypt s3://backups/prod/set/databases.dump.age --identity KEY.txt | ssh 10.0.0.10 "
+        "'sudo docker exec -i $(sudo docker ps | grep te-main | head -c 12) pg_restore --clean --if-exists --no-owner "
+        "--no-privileges --exit-on-error --single-transaction -h 127.0.0.1 -U travis -d travis_production'"
     )
-    assert "| zstd -d | ssh 10.0.0.10 sudo tar -xp" in how["Unpack data, without the files of PostgreSQL"]
+    assert "| zstd -d | ssh 10.0.0.10 'sudo tar -xp" in how["Unpack data, without the files of running servers"]
     assert "AGE-SECRET-KEY" not in str(how)
+
+
+def test_a_plan_an_answer_and_the_page_have_one_procedure() -> None:
+    """That of the plan without what opsbot does itself: looking for data, stopping and starting."""
+    held = [Held(str(each["kind"]), str(each["name"]), str(each["address"])) for each in map(piece, KINDS)]
+    alone = {step.does: str(step) for step in whole(held, Way(SITE, PLATFORM))}
+    told = {step.does: step.how for step in by_hand(planned("restore"))}
+    assert told.items() <= alone.items()
+    assert alone.keys() - told.keys() == {
+        "See what is there", "Stop the app, so that all of it starts with what was loaded", "Start the app",
+    }  # fmt: skip
+
+
+def test_each_machine_gets_its_own_files_back() -> None:
+    other = Target("platform-2", Role.PLATFORM, "prod", "10.0.0.11")
+    held = [Held("data", f"data-{each}", f"s3://b/data-{each}.tar.age", live=True) for each in (PLATFORM, other)]
+    steps = [str(step) for step in unpacking(held, Way(replace(SITE, targets=(PLATFORM, other)), PLATFORM))]
+    assert ["ssh 10.0.0.10" in steps[0], "ssh 10.0.0.11" in steps[1]] == [True, True]
 
 
 def test_only_what_a_backup_holds_is_restored() -> None:
