@@ -2,6 +2,7 @@
 
     start(folder)                  a DSN; the server ends with the last process that asked for it, however that ends
     start(folder, detach=True)     a DSN; the server lives on, and the next start finds it
+    start(folder, abort)           whoever sets that flag is not waited for
     is_made(folder)                whether there is a database at all
     is_down(folder)                whether it has to be started again
     stop(folder), remove(folder)
@@ -36,10 +37,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from threading import Event as Flag
 from typing import IO, Any
 
 import psycopg
@@ -55,6 +58,7 @@ LOG_KEPT = 5_000_000  # bytes, then it becomes log.1 at the next start
 
 START_WITHIN = 60.0  # seconds
 STOP_WITHIN = ((signal.SIGINT, 20.0), (signal.SIGQUIT, 10.0))  # roll back and end; then end at once
+REMOVE_WITHIN = ((signal.SIGQUIT, 0.3), (signal.SIGKILL, 10.0))  # of what is deleted, nothing has to be written
 TICK = 0.02
 
 # No secret of the bot's environment reaches the server, whose environment its user can read.
@@ -120,13 +124,15 @@ class Place:
         return ""
 
 
-def start(folder: Path, *, detach: bool = False) -> str:
-    """A DSN of the server in `folder`, which is made and started unless it runs already. Raises Permanent."""
-    account = _account()
+def start(folder: Path, abort: Flag | None = None, *, detach: bool = False) -> str:
+    """A DSN of the server in `folder`, which is made and started unless it runs already. Raises Permanent, and soon
+    when `abort` is set; what was begun then stays for the next start, or for `remove`.
+    """
+    account, abort = _account(), abort or Flag()
     folder = _claim(folder, account)
-    with _one_at_a_time(folder):
+    with _one_at_a_time(folder, abort=abort):
         place = Place(folder, _home(folder, account), account)
-        launched = _ensure_running(place)
+        launched = _ensure_running(place, abort)
         if detach:
             (place.home / "stays").touch(mode=0o600)
         else:
@@ -155,10 +161,10 @@ def is_down(folder: Path) -> bool:
 
 
 def remove(folder: Path) -> None:
-    """Stop the server in `folder` and delete all its data."""
+    """End the server in `folder`, whatever it does, and delete all its data."""
     with _made_before(folder) as place:
         if place is not None:
-            _stop(place)
+            _stop(place, REMOVE_WITHIN)
             for ours in (place.home / "run", place.folder / "postgres"):
                 if ours.exists():
                     shutil.rmtree(ours.resolve())
@@ -282,9 +288,9 @@ def _dsn(place: Place, database: str) -> str:
 
 
 @contextmanager
-def _one_at_a_time(folder: Path, mode: str = "ab") -> Iterator[None]:
+def _one_at_a_time(folder: Path, mode: str = "ab", abort: Flag | None = None) -> Iterator[None]:
     with _open(folder / "postgres.lock", mode) as lock:
-        if not _within(START_WITHIN + 30, lambda: _lock(lock, fcntl.LOCK_EX)):
+        if not _within(START_WITHIN + 30, lambda: _lock(lock, fcntl.LOCK_EX), abort):
             raise Permanent(f"Another process has been starting or stopping the database in {folder} for too long.")
         yield
 
@@ -302,13 +308,20 @@ def _lock(file: IO[bytes], how: int) -> bool:
     return True
 
 
-def _within(seconds: float, done: Callable[[], bool]) -> bool:
+def _within(seconds: float, done: Callable[[], bool], abort: Flag | None = None) -> bool:
     deadline = time.monotonic() + seconds
     while not done():
+        _heed(abort)
         if time.monotonic() > deadline:
             return False
         time.sleep(TICK)
     return True
+
+
+def _heed(abort: Flag | None) -> None:
+    """The flag is looked at, never waited on: it may be two flags in one."""
+    if abort is not None and abort.is_set():
+        raise Permanent("Nobody wants the PostgreSQL any more that was to be started.")
 
 
 def _is_down(place: Place) -> bool:
@@ -334,7 +347,7 @@ def _leave(place: Place) -> None:
 # Starting
 
 
-def _ensure_running(place: Place) -> bool:
+def _ensure_running(place: Place, abort: Flag) -> bool:
     """True when it was us who launched it. A server that is just starting or ending is waited for."""
     launched = False
     problem: str | None = "it was never asked"
@@ -345,13 +358,13 @@ def _ensure_running(place: Place) -> bool:
             if _lock(lock, fcntl.LOCK_EX):
                 if launched:
                     raise Permanent(f"PostgreSQL in {place.folder} ended while it was starting.{place.last_words()}")
-                _prepare(place)
+                _prepare(place, abort)
                 _launch(place, lock)
                 launched = True
         problem = _problem(place)
         return problem is None
 
-    if not _within(START_WITHIN, settled):
+    if not _within(START_WITHIN, settled, abort):
         raise Permanent(
             f"PostgreSQL in {place.folder} did not answer within {START_WITHIN:.0f} s: {problem}.{place.last_words()}"
         )
@@ -361,7 +374,7 @@ def _ensure_running(place: Place) -> bool:
 def _problem(place: Place) -> str | None:
     """Why the database cannot be used yet; None when it can."""
     try:
-        with psycopg.connect(_dsn(place, "postgres"), autocommit=True, connect_timeout=5) as connection:
+        with psycopg.connect(_dsn(place, "postgres"), autocommit=True, connect_timeout=2) as connection:
             if not connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchall():
                 connection.execute(f"CREATE DATABASE {DATABASE}")
     except psycopg.OperationalError as error:
@@ -369,7 +382,7 @@ def _problem(place: Place) -> str | None:
     return None
 
 
-def _prepare(place: Place) -> None:
+def _prepare(place: Place, abort: Flag) -> None:
     for name, text in (
         ("access", f"local all all peer map={USER}\n"),  # whichever role: who made the server may make others
         ("names", f'{USER} "{pwd.getpwuid(os.geteuid()).pw_name}" all\n'),
@@ -385,7 +398,7 @@ def _prepare(place: Place) -> None:
         for left in (place.data / "postmaster.pid", run / f".s.PGSQL.{PORT}", run / f".s.PGSQL.{PORT}.lock"):
             left.unlink(missing_ok=True)
     else:
-        _initialise(place)
+        _initialise(place, abort)
 
 
 def _refuse_another_version(place: Place) -> None:
@@ -397,14 +410,15 @@ def _refuse_another_version(place: Place) -> None:
         )
 
 
-def _initialise(place: Place) -> None:
+def _initialise(place: Place, abort: Flag) -> None:
     new = place.home / "data.new"  # what an interrupted attempt left is thrown away
     shutil.rmtree(new, ignore_errors=True)
     place.account.own(_private(new, 0o700))
     options = ["--username", USER, "--auth=reject", "--encoding=UTF8", "--locale=C", "--no-instructions"]
     # The built-in collation stays the same when the machine's C library is upgraded.
     collation = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-    made = _run(place.account, [_program(place, "initdb"), "-D", str(new), *options, *collation], timeout=START_WITHIN)
+    words = [_program(place, "initdb"), "-D", str(new), *options, *collation]
+    made = _run(place.account, words, timeout=START_WITHIN, abort=abort)
     if made.returncode:
         said = "\n".join((made.stdout + made.stderr).splitlines()[-15:])
         raise Permanent(f"PostgreSQL could not make a database in {place.folder}:\n{said}")
@@ -426,18 +440,40 @@ def _launch(place: Place, server_lock: IO[bytes]) -> None:
         _run(place.account, shell, stdout=log, stderr=log, pass_fds=[server_lock.fileno()], timeout=10)
 
 
-def _run(account: Account, words: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+def _run(
+    account: Account, words: list[str], timeout: float, abort: Flag | None = None, **options: Any
+) -> subprocess.CompletedProcess[str]:
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL} | options
     options |= {"cwd": "/", "env": ENVIRONMENT, "start_new_session": True} | account.process()
     try:
-        return subprocess.run(words, text=True, check=False, **options)
-    except subprocess.TimeoutExpired as error:
-        raise Permanent(f"{Path(words[0]).name} did not end within {error.timeout:.0f} s.") from error
+        with subprocess.Popen(words, text=True, **options) as process:
+            try:
+                return _completed(words, process, timeout, abort)
+            except BaseException:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # initdb has children
+                raise
     except OSError as error:
         raise Permanent(
             f"{Path(words[0]).name} could not be run as user '{account.name}': {error.strerror}. "
             "Run opsbot as an ordinary user, or give it a database by OPSBOT_DATABASE_URL."
         ) from error
+
+
+def _completed(
+    words: list[str], process: "subprocess.Popen[str]", timeout: float, abort: Flag | None
+) -> subprocess.CompletedProcess[str]:
+    out, err = "", ""
+
+    def ended() -> bool:
+        nonlocal out, err
+        with suppress(subprocess.TimeoutExpired):
+            out, err = process.communicate(timeout=TICK)
+        return process.returncode is not None
+
+    if not _within(timeout, ended, abort):
+        raise Permanent(f"{Path(words[0]).name} did not end within {timeout:.0f} s.")
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
 # The wheel
@@ -489,23 +525,41 @@ def _copy(wheel: Path, to: Path) -> Path:
 # Stopping
 
 
-def _stop(place: Place) -> None:
+def _stop(place: Place, within: Sequence[tuple[signal.Signals, float]] = STOP_WITHIN) -> None:
     (place.home / "stays").unlink(missing_ok=True)
     _leave(place)
-    for number, seconds in STOP_WITHIN:
-        if _is_down(place):
+    for number, seconds in within:
+        if _within(seconds, partial(_is_down_after, place, number)):
             return
-        _signal(place, number)
-        _within(seconds, lambda: _is_down(place))
     if not _is_down(place):
         raise Permanent(f"PostgreSQL in {place.folder} does not end.{place.last_words()}")
 
 
-def _signal(place: Place, number: signal.Signals) -> None:
-    """Only to a process that works in the cluster: its pid file may lie, and its user may have written it."""
+def _is_down_after(place: Place, number: signal.Signals) -> bool:
+    """A server that is just starting has to be told again: it was not to be found before."""
+    if _is_down(place):
+        return True
+    for pid in _everybody() if number is signal.SIGKILL else _postmaster(place):
+        _signal(place, pid, number)
+    return False
+
+
+def _postmaster(place: Place) -> Iterator[int]:
+    """Who ends all others, unless it hangs itself."""
     with suppress(OSError, ValueError, IndexError):
-        pid = int((place.data / "postmaster.pid").read_text().splitlines()[0])
-        if Path("/proc", str(pid), "cwd").samefile(place.data):
+        yield int((place.data / "postmaster.pid").read_text().splitlines()[0])
+
+
+def _everybody() -> Iterator[int]:
+    """Who is killed ends nobody else, and a busy one goes on without its postmaster."""
+    return (int(each.name) for each in Path("/proc").glob("[0-9]*"))
+
+
+def _signal(place: Place, pid: int, number: signal.Signals) -> None:
+    """Only to a postgres that works in the cluster: its pid file may lie, and its user may have written it."""
+    process = Path("/proc", str(pid))
+    with suppress(OSError):
+        if (process / "cwd").samefile(place.data) and (process / "exe").readlink().name.startswith("postgres"):
             os.kill(pid, number)
 
 

@@ -64,10 +64,10 @@ class Readable(Protocol):
 @dataclass(frozen=True)
 class Server:
     """How to start a private server in a folder, to remove it, and where its programs are. The DSN that comes back is
-    a superuser's; the same process may log in as any role that this one makes.
+    a superuser's; the same process may log in as any role that this one makes. Neither waits when the flag is set.
     """
 
-    start: Callable[[Path], str]
+    start: Callable[[Path, Flag], str]
     remove: Callable[[Path], None]
     programs: Callable[[], Path]
 
@@ -121,13 +121,18 @@ class Stages:
             return _Stage(what, problem=f"no folder could be made for it: {error.strerror}")
         stage = _Stage(what, remove=lambda: self._remove(folder), lock=lock, within=within, abort=abort or Flag())
         try:
-            stage.begin(self._server.start(folder), self._server.programs() / "pg_restore", full)
-        except (OpsbotError, OSError, psycopg.Error) as why:
-            stage.problem = f"the throw-away PostgreSQL could not be started: {why}"
+            self._begin(stage, folder, full)
         except BaseException:  # somebody wants no more of it
             stage.close()
             raise
         return stage
+
+    def _begin(self, stage: "_Stage", folder: Path, full: bool) -> None:
+        try:
+            stage.begin(self._server.start(folder, stage.abort), self._server.programs() / "pg_restore", full)
+        except (OpsbotError, OSError, psycopg.Error) as why:
+            stage.heed()
+            stage.problem = f"the throw-away PostgreSQL could not be started: {why}"
 
     def _claim(self) -> tuple[Path, IO[bytes]]:
         """A new folder, and the lock that keeps it from being swept; a sweep may have been faster than the lock."""
@@ -250,7 +255,7 @@ class _Stage:
     abort: Flag = field(default_factory=Flag)  # looked at, never waited on: it may be two flags in one
 
     def begin(self, dsn: str, program: Path, full: bool) -> None:
-        _make_database(dsn)
+        _make_database(dsn, self.abort.is_set)
         self.dsn, self.full = make_conninfo(dsn, dbname=ROLE, user=ROLE), full
         words = [str(program), *LEFT_OUT, "-d", self.dsn]
         words += [] if full else ["--schema-only"]
@@ -275,7 +280,7 @@ class _Stage:
         ready.register(pipe, select.POLLOUT)
         rest, late = memoryview(came), self._late()
         while rest:
-            self._heed()
+            self.heed()
             if ready.poll(TICK * 1000):
                 with suppress(BlockingIOError):
                     rest = rest[os.write(pipe, rest) :]
@@ -300,12 +305,12 @@ class _Stage:
         """How it ended; None when it does not."""
         late = self._late()
         while not late():
-            self._heed()
+            self.heed()
             with suppress(subprocess.TimeoutExpired):
                 return process.wait(TICK)
         return None
 
-    def _heed(self) -> None:
+    def heed(self) -> None:
         if self.abort.is_set():
             raise BackupStopped(f"{self.what} was stopped while it was restored for a try; it does not count.")
 
@@ -325,7 +330,7 @@ class _Stage:
                 tables = len(connection.execute(dump.TABLES.encode()).fetchall())
                 counts = _rows(connection) if self.full else None
         except psycopg.Error as error:
-            self._heed()
+            self.heed()
             if late():
                 return Rehearsed(False, f"what was restored of {self.what} was not counted within {self._patience}")
             return Rehearsed(False, f"what was restored of {self.what} cannot be read: {_words(error)}")
@@ -358,12 +363,14 @@ class _Stage:
             self.lock.close()
 
 
-def _make_database(dsn: str) -> None:
+def _make_database(dsn: str, over: Callable[[], bool]) -> None:
     """Empty, and owned by a role that is nobody elsewhere: trusted extensions install for a database's owner."""
-    with psycopg.connect(dsn, autocommit=True) as connection:
+    with _connected(dsn, over) as connection:
+        connection.autocommit = True
         connection.execute(f"CREATE ROLE {ROLE} {POWERLESS}")
         connection.execute(f"CREATE DATABASE {ROLE} OWNER {ROLE} TEMPLATE template0 ENCODING 'UTF8'")
-    with psycopg.connect(make_conninfo(dsn, dbname=ROLE), autocommit=True) as connection, suppress(psycopg.Error):
+    with _connected(make_conninfo(dsn, dbname=ROLE), over) as connection, suppress(psycopg.Error):
+        connection.autocommit = True
         connection.execute(BEFOREHAND)
 
 

@@ -377,7 +377,7 @@ embedded.start(folder)
 pid_file = folder / 'postgres/data/postmaster.pid'
 true = pid_file.read_text()
 pid_file.write_text('\\n'.join([str(os.getpid()), *true.splitlines()[1:]]))
-embedded._signal(embedded.Place(folder, folder / 'postgres', embedded._account()), 15)
+embedded._is_down_after(embedded.Place(folder, folder / 'postgres', embedded._account()), 15)
 pid_file.write_text(true)
 say('alive')
 """

@@ -1,12 +1,15 @@
 """Dumps that real servers wrote, restored for a try while they pass: nothing of it stays, whatever happens."""
 
 import io
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from threading import Event as Flag
@@ -24,6 +27,7 @@ from bot.core.refusal import WITHHELD
 from bot.core.sql import Query
 from bot.core.taking import Rehearsed
 from bot.core.target import Role, Target
+from tests.rigs.sshd import cmdline, wait_until
 
 SCHEMA = Path(__file__).parents[2] / "bot/sandbox/installation/schema"
 PLATFORM = Target("platform-1", Role.PLATFORM, "prod")
@@ -143,7 +147,7 @@ def test_a_stream_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_only_what_is_expected_is_restored(tmp_path: Path) -> None:
-    def never(folder: Path) -> str:
+    def never(folder: Path, abort: Flag) -> str:
         raise AssertionError("no server is needed")
 
     rehearsals = Rehearsals(Pipes(b"bytes"), tmp_path / "r", Server(never, embedded.remove, embedded.programs))
@@ -152,7 +156,7 @@ def test_only_what_is_expected_is_restored(tmp_path: Path) -> None:
 
 
 def test_a_server_that_does_not_start_is_a_result(tmp_path: Path) -> None:
-    def broken(folder: Path) -> str:
+    def broken(folder: Path, abort: Flag) -> str:
         raise Permanent("there is no PostgreSQL here")
 
     rehearsals = Rehearsals(Pipes(b"bytes"), tmp_path / "r", Server(broken, embedded.remove, embedded.programs))
@@ -195,7 +199,7 @@ def test_what_was_restored_can_be_asked_until_it_is_thrown_away(travis: str, tmp
 
 
 def test_where_no_server_starts_nothing_is_said_of_the_dump(tmp_path: Path) -> None:
-    def broken(folder: Path) -> str:
+    def broken(folder: Path, abort: Flag) -> str:
         raise Permanent("there is no PostgreSQL here")
 
     stages = Stages(tmp_path / "r", Server(broken, embedded.remove, embedded.programs))
@@ -383,24 +387,34 @@ def is_gone(folder: Path) -> bool:
     return not Path("/proc", (folder / "pid").read_text().strip()).exists()
 
 
-class Late(Flag):
-    """Set a second after it was first looked at, and nobody who waits for it hears of that: so is the vault's."""
+class When(Flag):
+    """Set as soon as something is true when it is looked at, which is `since` then; nobody who waits for it hears of
+    that: so is the vault's."""
 
-    since = 0.0
+    def __init__(self, true: Callable[[], bool]) -> None:
+        super().__init__()
+        self.true, self.since = true, 0.0
 
     def is_set(self) -> bool:
-        self.since = self.since or time.monotonic()
-        return time.monotonic() > self.since + 1
+        if not self.since and self.true():
+            self.since = time.monotonic()
+        return bool(self.since)
+
+
+def is_running(folder: Path, seconds: float = 1) -> When:
+    """Set when the script has run that long."""
+    pid = folder / "pid"
+    return When(lambda: pid.exists() and time.time() > pid.stat().st_mtime + seconds)
 
 
 @pytest.mark.parametrize("script", [DEAF, ENDLESS], ids=["deaf", "endless"])
 def test_who_stops_a_backup_does_not_wait_for_its_restore(tmp_path: Path, script: str) -> None:
     rehearsals = Rehearsals(Pipes(b"x" * (1 << 20)), tmp_path / "r", instead(tmp_path, script))
     rehearsals.expect(DUMP)
-    abort = Late()
+    abort = is_running(tmp_path)
     with pytest.raises(BackupStopped, match="was stopped while it was restored"):
         passed(rehearsals, abort=abort)
-    assert time.monotonic() - abort.since < 10
+    assert time.monotonic() - abort.since < 4
     assert rehearsals.result(DUMP) is None
     assert is_gone(tmp_path)
     assert list((tmp_path / "r").iterdir()) == []
@@ -428,3 +442,49 @@ def test_what_never_answers_is_not_waited_for(tmp_path: Path) -> None:
         began = time.monotonic()
         assert restored.values(Query("SELECT pg_sleep(60)")) == []
         assert time.monotonic() - began < 10
+
+
+# ---------------------------------------------------------------- whoever cancels does not wait for the server
+
+
+def below(folder: Path) -> list[str]:
+    """What runs for the folder, whoever runs it; a watcher ends by itself."""
+    lines = (cmdline(int(each.name)) for each in Path("/proc").glob("[0-9]*"))
+    return [line for line in lines if str(folder) in line]
+
+
+def stopped_within(seconds: float, folder: Path, abort: When, server: Server = OURS) -> None:
+    rehearsals = Rehearsals(Pipes(b"x" * (1 << 20)), folder / "r", server)
+    rehearsals.expect(DUMP)
+    with pytest.raises(BackupStopped, match="was stopped while it was restored"):
+        passed(rehearsals, abort=abort)
+    assert time.monotonic() - abort.since < seconds
+    assert rehearsals.result(DUMP) is None
+    assert list((folder / "r").iterdir()) == []
+    wait_until(lambda: below(folder / "r") == [], 5)
+
+
+def test_a_server_that_is_being_made_is_given_up(tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a slow disk: initdb waits for a child that does the work."""
+    slow = mark.with_name("initdb")
+    slow.write_text(f"#!/bin/bash\ntouch {mark}\n(exec -a {tmp_path}/r/child sleep 60) &\nwait\n")
+    mark.parent.chmod(0o1777)
+    slow.chmod(0o755)
+    monkeypatch.setattr(embedded, "_program", lambda place, name: str(slow))
+    stopped_within(2, tmp_path, When(mark.exists))
+
+
+def test_a_server_that_is_starting_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(embedded.SETTINGS, "pre_auth_delay", "30")
+    starting = When(lambda: any((tmp_path / "r").glob("*/postgres/data/postmaster.pid")))
+    stopped_within(4, tmp_path, starting)  # the connection that is being tried has 2 s
+
+
+def test_a_server_that_hangs_is_removed(tmp_path: Path) -> None:
+    def remove(folder: Path) -> None:
+        os.kill(int((folder / "postgres/data/postmaster.pid").read_text().split()[0]), signal.SIGSTOP)
+        embedded.remove(folder)
+
+    deaf = replace(instead(tmp_path, DEAF), remove=remove)
+    stopped_within(3, tmp_path, is_running(tmp_path, 0), deaf)
+    assert is_gone(tmp_path)
