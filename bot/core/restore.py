@@ -235,7 +235,7 @@ def _unpacked(held: Held, among: Sequence[Held], way: Way) -> Step:
     without = [name for kind, name in _SERVERS.items() if held.live or kind in kinds]
     left_out = "".join(f' --exclude="{folder.lstrip("/")}/*{name}*"' for name in without)
     tar = f"sudo tar -xp -f - -C / --same-owner --numeric-owner --anchored{left_out}"
-    aside = "" if without else f"sudo mv {folder} {folder}.before && "
+    aside = "" if without else f"sudo mv -T {folder} {folder}.before && "
     unpack = next((words for end, words in _UNPACK.items() if end in held.address), "cat")
     commands = f"{way.plain(held)} | {unpack} | {way.on(machine, aside + tar)}"
     does = f"Unpack {held.name}"

@@ -1,11 +1,10 @@
 """The programs that a backup is made with, on real servers: what they write is whole, and can be loaded again."""
 
-import json
 import subprocess
 from pathlib import Path
 
 from bot.adapters.vault import rdb
-from tests.rigs import rabbitmq, redis
+from tests.rigs import redis
 
 
 def test_a_copy_of_redis_starts_a_redis(tmp_path: Path) -> None:
@@ -27,15 +26,3 @@ def test_a_copy_of_redis_starts_a_redis(tmp_path: Path) -> None:
         assert again.cli("DBSIZE").strip() == "1001"
         assert again.cli("LRANGE", "queue:sync", "0", "-1").strip() == "job"
         assert again.cli("STRLEN", "key:999").strip() == "999"
-
-
-def test_definitions_of_a_broker_fill_another_one() -> None:
-    """The same words as the handlers': what is read from standard input is there again after an import."""
-    with rabbitmq.broker() as broker:
-        broker.ctl("set_policy", "-p", "travis", "expire", "^short", '{"expires":1000}')
-        said = broker.ctl("--quiet", "export_definitions", "-")
-        definitions = json.loads(said)
-        assert {user["name"] for user in definitions["users"]} >= {"travis"}
-        broker.ctl("clear_policy", "-p", "travis", "expire")
-        broker.ctl("import_definitions", says=said)
-        assert "expire" in broker.ctl("list_policies", "-p", "travis")

@@ -69,7 +69,7 @@ exec /usr/bin/tar "${{words[@]}}"
 """
 MV = """#!/bin/bash
 words=()
-for word; do words+=({root}"$word"); done
+for word; do [ "$word" = -T ] || word={root}"$word"; words+=("$word"); done
 exec /usr/bin/mv "${{words[@]}}"
 """
 REPLICATEDCTL = """#!/bin/bash
