@@ -236,7 +236,8 @@ def _plan(seen: Picture, paper: Paper, now: datetime) -> Iterator[str]:
     named = "; ".join(paper.fit(f"{text(each.get('target'))}: {text(each.get('title'))}", 160) for each in shown)
     risk = paper.fit(text(seen.plan.get("risk")), 40)
     lines = [f"*Plan* ({risk}): {named}{f'; and {left} more' if left else ''}"]
-    lines += [_decided(each, paper) for each in seen.decisions[-3:]] or _open(seen, now)
+    decided = dict.fromkeys(_decided(each, paper) for each in seen.decisions[-3:])  # steps by hand are all alike
+    lines += decided or _open(seen, now)
     yield "\n".join(lines)
 
 

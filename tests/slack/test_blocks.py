@@ -197,6 +197,11 @@ class TestStatus:
         assert "🔴 worker-2: wait until RabbitMQ sees it: failed (it is 0)" in ended
         assert "waiting" not in ended
 
+    def test_steps_by_hand_are_decided_alike_and_told_once(self) -> None:
+        plan = ("plan", {"no": 1, "risk": "destroys", "fixes": [{"target": "worker-1", "title": "Restore it"}]})
+        done: tuple[str, dict[str, object]] = ("decision", {"verdict": "done", "by": "<@U0BO>"})
+        assert whole(drawn(run(), plan, done, done, done)).count("Said to be done") == 1
+
     @pytest.mark.parametrize("outcome", Outcome)
     def test_has_a_sign_and_a_word_for_every_outcome(self, outcome: Outcome) -> None:
         assert outcome.words.capitalize() in drawn(run(outcome=outcome, summary="So it ended.")).text
