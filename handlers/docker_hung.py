@@ -11,7 +11,7 @@ from bot.core.fix import Fix, readable
 from bot.core.handler import diagnosis
 from bot.core.look import CannotLook, Look
 from bot.core.target import Role, Target
-from handlers.toolbox import docker, worker
+from handlers.toolbox import docker, recovery, worker
 
 
 @diagnosis(
@@ -51,12 +51,12 @@ def _ask_about(look: Look, machine: Target) -> None:
 def _reboot(look: Look, machine: Target) -> tuple[tuple[Fix, ...], str]:
     """The reboot, or why opsbot does not offer it."""
     try:
-        on = worker.handle(look, machine)
+        on = recovery.handle(look, machine)
     except (Unknown, CannotLook) as why:
         return (), f"opsbot cannot prove that the worker is back, because {why}"
     if on.stays:
         return (), on.stays
-    return (worker.reboot(on),), ""
+    return (recovery.reboot(on),), ""
 
 
 def _evidence(look: Look, machine: Target) -> str:

@@ -16,7 +16,7 @@ from bot.core.fix import readable
 from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
-from handlers.toolbox import docker, rabbitmq, worker
+from handlers.toolbox import docker, rabbitmq, recovery, worker
 
 APART = timedelta(minutes=4)  # samples are taken every five
 AGAIN = timedelta(minutes=5)
@@ -99,7 +99,7 @@ def _finding(look: Look, machine: Target, hand: Hand, quiet: timedelta | None) -
         machine,
         f"{machine} has taken builds and does nothing with them",
         evidence=f"{_said(hand)}, now and {readable(APART)} ago or earlier; its log {silent}",
-        fixes=tuple(worker.handle(look, machine).fixes()),
+        fixes=tuple(recovery.handle(look, machine).fixes()),
         link="https://docs.travis-ci.com/user/enterprise/troubleshooting-guide/#lost-connection-to-rabbitmq",
     )
 

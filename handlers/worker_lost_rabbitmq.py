@@ -13,7 +13,7 @@ from bot.core.fix import Fix, Risk, readable
 from bot.core.handler import action, diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
-from handlers.toolbox import rabbitmq, settings, worker
+from handlers.toolbox import rabbitmq, recovery, settings, worker
 
 JUST_STARTED = timedelta(minutes=2)  # a worker connects within seconds; sooner than this, its absence says nothing
 
@@ -48,7 +48,7 @@ def worker_lost_rabbitmq(look: Look, machine: Target) -> Iterator[Finding]:
         machine,
         f"{machine} is running, but RabbitMQ sees no consumer from it",
         evidence=_evidence(now, seen),
-        fixes=tuple(worker.handle(look, machine).fixes()),
+        fixes=tuple(recovery.handle(look, machine).fixes()),
         link="https://docs.travis-ci.com/user/enterprise/troubleshooting-guide/#lost-connection-to-rabbitmq",
     )
 
@@ -62,7 +62,7 @@ def _rests(look: Look, machine: Target, mine: Sequence[rabbitmq.Presence]) -> bo
     init = look(worker.init_system(machine))
     if any(each.cancels for each in mine):
         return look(worker.paused(machine, init))
-    look.together(worker.paused(machine, init), *worker.wanted_by_fixes(machine))
+    look.together(worker.paused(machine, init), *recovery.wanted_by_fixes(machine))
     try:
         return look(worker.paused(machine, init)) and worker.sockets(look, machine, init) > 0
     except Unknown:
@@ -121,8 +121,8 @@ def restart(look: Look, machine: Target) -> Fix:
     """One that is stopped is started: upstart refuses to restart it (`Unknown instance`)."""
     now = worker.service(look, machine)
     if not now.running and not now.turning:
-        return replace(worker.start_stopped(look, machine), id="worker.restart")
-    return worker.restart(worker.handle(look, machine))
+        return replace(recovery.start_stopped(look, machine), id="worker.restart")
+    return recovery.restart(recovery.handle(look, machine))
 
 
 @action(
@@ -133,7 +133,7 @@ def restart(look: Look, machine: Target) -> Fix:
     makes="worker.drain",
 )
 def drain(look: Look, machine: Target) -> Fix:
-    return worker.drain(worker.handle(look, machine))
+    return recovery.drain(recovery.handle(look, machine))
 
 
 @action(
@@ -145,7 +145,7 @@ def drain(look: Look, machine: Target) -> Fix:
     proof="worker lost rabbitmq",
 )
 def reboot(look: Look, machine: Target) -> Fix:
-    on = worker.handle(look, machine)
+    on = recovery.handle(look, machine)
     if on.stays:
         raise Refused(f"{machine} is not rebooted: {on.stays}")
-    return worker.reboot(on)
+    return recovery.reboot(on)

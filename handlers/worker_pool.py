@@ -15,7 +15,7 @@ from bot.core.fix import Fix, readable
 from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
-from handlers.toolbox import pool, rabbitmq, settings, worker
+from handlers.toolbox import pool, rabbitmq, recovery, settings, worker
 from handlers.worker_lost_rabbitmq import JUST_STARTED
 
 RUNBOOK = "https://docs.travis-ci.com/user/enterprise/worker-cli-commands/"
@@ -140,8 +140,8 @@ def _seen(look: Look, machine: Target) -> rabbitmq.Presence:
 
 def _fixes(look: Look, machine: Target) -> tuple[Fix, ...]:
     """No reboot: a process that still takes builds shows that its machine works."""
-    on = worker.handle(look, machine)
-    return (worker.drain_and_restart(on), worker.restart(on))
+    on = recovery.handle(look, machine)
+    return (recovery.drain_and_restart(on), recovery.restart(on))
 
 
 def _builds(count: int) -> str:

@@ -11,7 +11,7 @@ from bot.core.fix import Fix
 from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
-from handlers.toolbox import address, edit, rabbitmq, settings, worker
+from handlers.toolbox import address, edit, rabbitmq, recovery, settings, worker
 from handlers.toolbox.settings import AMQP, BUILD_API, PREFIX, QUEUE, Entry, Settings
 
 PAGE = "https://docs.travis-ci.com/user/enterprise/worker-configuration/"
@@ -75,12 +75,12 @@ def _changed(written: Settings, inside: Mapping[str, str], name: str) -> bool:
 def _restarts(look: Look, machine: Target) -> tuple[Fix, ...]:
     """A reboot would do no more."""
     look.together(*_needed(look, machine))
-    on = worker.handle(look, machine)
-    return worker.drain_and_restart(on), worker.restart(on)
+    on = recovery.handle(look, machine)
+    return recovery.drain_and_restart(on), recovery.restart(on)
 
 
 def _needed(look: Look, machine: Target) -> tuple[Fact[Any], ...]:
-    return *worker.wanted_by_fixes(machine), *rabbitmq.ahead(look)
+    return *recovery.wanted_by_fixes(machine), *rabbitmq.ahead(look)
 
 
 def _inside(inside: Mapping[str, str], name: str) -> str:

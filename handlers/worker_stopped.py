@@ -8,7 +8,7 @@ from bot.core.fix import Fix, Risk
 from bot.core.handler import action, diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
-from handlers.toolbox import worker
+from handlers.toolbox import recovery, worker
 
 
 @diagnosis(
@@ -30,7 +30,7 @@ def worker_stopped(look: Look, machine: Target) -> Iterator[Finding]:
         machine,
         f"travis-worker is not running on {machine}: it is {now.state}",
         evidence="the init system says so",
-        fixes=(worker.start_stopped(look, machine),),
+        fixes=(recovery.start_stopped(look, machine),),
     )
 
 
@@ -46,4 +46,4 @@ def start(look: Look, machine: Target) -> Fix:
     now = worker.service(look, machine)
     if now.running or now.turning:
         raise Refused(f"travis-worker on {machine} is not stopped: it is {now.state}")
-    return worker.start_stopped(look, machine)
+    return recovery.start_stopped(look, machine)

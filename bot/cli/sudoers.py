@@ -37,6 +37,7 @@ from handlers.toolbox import (
     platform,
     pool,
     rabbitmq,
+    recovery,
     replicated,
     run_directory,
     settings,
@@ -236,8 +237,8 @@ def _fixes() -> Iterator[Fix]:
     yield sync.release(PLATFORM, [sync.User(1, LOGIN, "")], "2.2")
     back = Wait(worker.boot_id(MACHINE), differs("any"), timedelta(minutes=1))
     for init in (worker.SYSTEMD, worker.UPSTART):
-        on = worker.Handle(MACHINE, init, PID, "any", "", back)
-        yield from (*on.fixes(), worker.drain(on), worker.start(MACHINE, init, back))
+        on = recovery.Handle(MACHINE, init, PID, "any", "", back)
+        yield from (*on.fixes(), recovery.drain(on), recovery.start(MACHINE, init, back))
         yield from replace(on, snap=init == worker.SYSTEMD).fixes()
         yield docker.start(MACHINE, init, worker.Service(True, False, PID, "active", None, True))
 
@@ -265,7 +266,7 @@ def _edits(broker: Broker) -> Iterator[Fix]:
             for each in pool.possible_api_lines(DOCKER_API)
             for step in pool.api_written(MACHINE, worker.SYSTEMD, each, DOCKER_API)
         ),
-        *(worker.restarted_anyhow(init) for init in (worker.SYSTEMD, worker.UPSTART)),
+        *(recovery.restarted_anyhow(init) for init in (worker.SYSTEMD, worker.UPSTART)),
     ]
     yield Fix("worker.settings", "Edit a setting", MACHINE, tuple(steps), Risk.INTERRUPTS)
 

@@ -17,7 +17,7 @@ from bot.core.fact import Fact, fact
 from bot.core.fix import Change, Fix, Risk, Wait, equals
 from bot.core.question import Output
 from bot.core.target import Target
-from handlers.toolbox import worker
+from handlers.toolbox import recovery, worker
 
 ANSWERS, SILENT, DOWN = "answers", "silent", "down"
 ABSENT = "absent"  # as it should be where builds run in LXD
@@ -251,7 +251,7 @@ def start(machine: Target, init: str, now: worker.Service) -> Fix:
     """The unit of travis-worker requires that of docker, so starting a worker that is down starts both."""
     back = Wait(state(machine), equals(ANSWERS), UP_WITHIN)
     if init == worker.SYSTEMD and not (now.running or now.turning):
-        return worker.start(machine, init, back)
+        return recovery.start(machine, init, back)
     words = ("start", "docker") if init == worker.UPSTART else ("systemctl", "start", "docker")
     return Fix(
         id="docker.start",

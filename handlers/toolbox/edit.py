@@ -17,7 +17,7 @@ from bot.core.errors import Unknown
 from bot.core.fix import Change, Fix, Risk, Step, Wait, at_least
 from bot.core.look import Look
 from bot.core.target import Target
-from handlers.toolbox import settings, worker
+from handlers.toolbox import recovery, settings, worker
 from handlers.toolbox.settings import Entry, Settings
 
 LOOPS_WITHIN: Final = timedelta(minutes=5)
@@ -168,12 +168,12 @@ def taken_up(look: Look, machine: Target) -> tuple[Step, ...]:
     """
     init, now = look(worker.init_system(machine)), worker.service(look, machine)
     stays = now.running and now.since is not None and now.since >= worker.SETTLED
-    restart = worker.restarted(machine, init, now.pid) if stays else worker.restarted_anyhow(init)
+    restart = recovery.restarted(machine, init, now.pid) if stays else recovery.restarted_anyhow(init)
     try:
-        back = worker.connected(look, machine)
+        back = recovery.connected(look, machine)
     except Unknown:  # the platform's container does not run: what is wrong with the settings is so all the same
         return (restart,)
-    return restart, Wait(back, at_least(1), worker.BACK_WITHIN if stays else LOOPS_WITHIN)
+    return restart, Wait(back, at_least(1), recovery.BACK_WITHIN if stays else LOOPS_WITHIN)
 
 
 def possible(domain: str, queues: tuple[str, ...]) -> Iterator[Edit]:

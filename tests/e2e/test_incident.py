@@ -75,7 +75,7 @@ def test_on_ubuntu_14_04_the_same_is_done_in_upstarts_words(prod: Installation, 
 def test_when_milder_fixes_do_not_help_each_next_one_is_approved_anew(
     prod: Installation, opsbot: Opsbot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("handlers.toolbox.worker.BACK_WITHIN", timedelta(seconds=4))
+    monkeypatch.setattr("handlers.toolbox.recovery.BACK_WITHIN", timedelta(seconds=4))
     prod.worker_1.stuck = True
     prod.worker_1.tell_worker("lose")
     prod.wait_for_consumers("worker-1", 0)

@@ -8,7 +8,7 @@ from bot.core.errors import Unknown
 from bot.core.fix import Wait, differs
 from bot.core.question import HttpGet, Output, Response
 from bot.core.target import Role, Target
-from handlers.toolbox import broker, rabbitmq, worker
+from handlers.toolbox import broker, rabbitmq, recovery, worker
 from handlers.toolbox.rabbitmq import API, HOST
 
 MACHINE = Target("worker-1", Role.WORKER, "prod", "10.0.0.11")
@@ -87,8 +87,8 @@ def test_a_machine_that_does_not_answer_is_not_rebooted() -> None:
 def test_a_snap_is_drained_as_the_program_that_it_is() -> None:
     """It is no container, its builds run in LXD, and nothing starts it again when a second USR2 has ended it."""
     back = Wait(worker.boot_id(MACHINE), differs("any"), timedelta(minutes=1))
-    on = worker.Handle(MACHINE, worker.SYSTEMD, 812, "any", "", back, snap=True)
-    fix = worker.drain_and_restart(on)
+    on = recovery.Handle(MACHINE, worker.SYSTEMD, 812, "any", "", back, snap=True)
+    fix = recovery.drain_and_restart(on)
     told = [str(change.command) for change in (*fix.changes(), *fix.ensure)]
     restart = "sudo -n systemctl restart travis-worker"
     assert told == ["sudo -n kill -s USR2 812", restart, restart]
