@@ -1,22 +1,32 @@
 """A worker ends and is started again, over and over: its init system hides that it cannot work.
 
-It ends with status 0 when it cannot connect to RabbitMQ, so no unit ever counts as failed.
+It ends with status 0 when it cannot connect to RabbitMQ, so no unit ever counts as failed. Between two tries its state
+gives it away. One that is met while it tries is told by systemd's count of restarts that nobody ordered, which is kept
+for as long as the unit is not stopped by hand, and by what its last tries wrote: how many there were, and how soon one
+followed another.
 """
 
 import re
 from collections.abc import Iterator
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Final
 
 from bot.core.errors import Unknown
+from bot.core.fact import Fact, fact
 from bot.core.finding import Finding, Severity
+from bot.core.fix import readable
 from bot.core.handler import diagnosis
 from bot.core.look import Look
+from bot.core.question import Output
 from bot.core.target import Role, Target
 from handlers.toolbox import rabbitmq, settings, worker
 from handlers.worker_settings_password import BEFORE_START
 
 SHORT_LIFE = timedelta(minutes=2)  # one that ends sooner after its start was hardly stopped by somebody
+ENDS = 3  # so many in a row, none of them ordered, are no accident
+RECENTLY = timedelta(minutes=10)  # for all of them: one that waits for RabbitMQ takes half a minute
+BOOTING = timedelta(minutes=10)  # until then a machine may have no network yet, and its worker tries
 
 REMEDIES: Final = {  # what the error says -> what a person has to do
     r"^docker: .*permission denied": "Its user may not speak to docker: `sudo usermod -aG docker travis` on the "
@@ -34,6 +44,40 @@ REMEDIES: Final = {  # what the error says -> what a person has to do
 }
 
 
+@dataclass(frozen=True)
+class Try:
+    """What one process of the worker wrote: `number` is the restart that began it, and `first` and `last` are None when
+    it wrote no time.
+    """
+
+    number: int
+    first: datetime | None
+    last: datetime | None
+    connected: bool
+    told: bool  # to end, by a signal
+
+
+@fact
+def tries(machine: Target) -> Fact[tuple[Try, ...]]:
+    """Its last processes, as far as restarts that nobody ordered began them; systemd before 235 does not say so."""
+    question = worker.log(worker.SYSTEMD)
+    return Fact(f"How long did {worker.SERVICE} on {machine} stay up?", machine, question, _tries)
+
+
+_RESTART: Final = re.compile(r"^\S+: Scheduled restart job, restart counter is at (\d+)\.$", re.M)
+
+
+def _tries(said: Output) -> tuple[Try, ...]:
+    _, *pieces = _RESTART.split(said.out)
+    return tuple(_try(int(number), text) for number, text in zip(pieces[::2], pieces[1::2], strict=True))
+
+
+def _try(number: int, text: str) -> Try:
+    moments = [moment for moment in map(worker.moment_of, text.splitlines()) if moment is not None]
+    first, last = (moments[0], moments[-1]) if moments else (None, None)
+    return Try(number, first, last, "worker started" in text, re.search(r"\bSIG\w+ received", text) is not None)
+
+
 @diagnosis(
     "worker keeps ending",
     of="builds not starting",
@@ -45,19 +89,52 @@ REMEDIES: Final = {  # what the error says -> what a person has to do
 def worker_keeps_ending(look: Look, machine: Target) -> Iterator[Finding]:
     look.together(worker.init_system(machine), worker.addresses(machine))
     now = worker.service(look, machine)
-    if not now.turning:
+    if not (ends := _ends(look, machine, now)):
         return
-    if now.state.startswith(("deactivating", "stop/")) and (now.since is None or now.since > SHORT_LIFE):
-        raise Unknown("travis-worker is being stopped just now, perhaps to be restarted; look again in a minute")
     error = look(worker.last_error(machine, look(worker.init_system(machine))))
     yield Finding(
         "worker.crash-loop",
         Severity.BROKEN,
         machine,
-        f"travis-worker does not stay up on {machine}: it is {now.state}",
+        f"travis-worker does not stay up on {machine}: {ends}",
         evidence=f"the last error in its log: {error}" if error else "its log has no error",
         person=_person(machine, error),
     )
+
+
+def _ends(look: Look, machine: Target, now: worker.Service) -> str:
+    """How it is seen that it ends, empty when it is not."""
+    if now.turning:
+        _refuse_stopped(now)
+        return f"it is {now.state}"
+    if not _doubtful(now) or look(worker.uptime(machine)) < BOOTING:
+        return ""
+    span = _span(look(tries(machine)), now)
+    return f"it has ended by itself {ENDS} times within {readable(span)}" if span <= RECENTLY else ""
+
+
+def _refuse_stopped(now: worker.Service) -> None:
+    if now.state.startswith(("deactivating", "stop/")) and (now.since is None or now.since > SHORT_LIFE):
+        raise Unknown("travis-worker is being stopped just now, perhaps to be restarted; look again in a minute")
+
+
+def _doubtful(now: worker.Service) -> bool:
+    """Is it up for so short, and was it started again by itself so often, that its log has to tell?"""
+    short = now.running and now.since is not None and now.since < worker.SETTLED
+    return short and now.restarts is not None and now.restarts > ENDS
+
+
+def _span(every: tuple[Try, ...], now: worker.Service) -> timedelta:
+    """How long it took to end so often by itself; for ever, where it did not or where nobody knows."""
+    *ended, present = every[-ENDS - 1 :] or (None,)
+    if present is None or present.number != now.restarts or present.connected:
+        return timedelta.max  # what is known is of another process, or it is at work
+    if len(ended) < ENDS or ended[0].number != present.number - ENDS or any(each.told for each in ended):
+        return timedelta.max
+    first, last = ended[0].first, ended[-1].last
+    if first is None or last is None or last < first or now.since is None:
+        return timedelta.max
+    return last - first + now.since
 
 
 def _person(machine: Target, error: str) -> str:

@@ -28,13 +28,14 @@ SNAP = f"/var/snap/{SERVICE}/common/worker.env"
 SETTINGS = (f"/etc/default/{SERVICE}", SNAP)  # one of them makes a machine a worker's
 PLATFORM = ("/etc/replicated.conf", "/etc/replicated.alias", "/var/lib/replicated", "/etc/kubernetes")
 ORDERS = "worker started|SIG(USR2|INT) received"
-SHOWN = "ActiveState,SubState,MainPID,UnitFileState,WantedBy,ExecMainStartTimestampMonotonic"
+SHOWN = "ActiveState,SubState,MainPID,UnitFileState,WantedBy,ExecMainStartTimestampMonotonic,NRestarts"
 
 
 @dataclass(frozen=True)
 class Service:
     """The travis-worker service: `since` is how long its process has been up, None when that is not known; `turning`
-    is between an end and the next start, where nobody has to start it.
+    is between an end and the next start, where nobody has to start it. `restarts` counts those that nobody ordered,
+    since it was last started by hand; None where the init system does not count them (upstart, systemd before 235).
     """
 
     running: bool
@@ -43,6 +44,7 @@ class Service:
     state: str
     since: timedelta | None
     at_boot: bool
+    restarts: int | None = None
 
 
 # ---------------------------------------------------------------- facts
@@ -393,6 +395,7 @@ def _systemd_service(properties: dict[str, str], up: timedelta) -> Service:
         raise Unknown(f"systemd knows no unit {SERVICE}: it is not installed there, or has another name")
     started = properties.get("ExecMainStartTimestampMonotonic", "")
     since = up - timedelta(microseconds=int(started)) if started.isdigit() and started != "0" else None
+    restarts = properties.get("NRestarts", "")
     return Service(
         running=properties.get("ActiveState") == "active" and properties.get("SubState") == "running",
         turning=properties.get("ActiveState") in ("activating", "deactivating"),
@@ -400,6 +403,7 @@ def _systemd_service(properties: dict[str, str], up: timedelta) -> Service:
         state=f"{properties.get('ActiveState')} ({properties.get('SubState')})",
         since=since,
         at_boot=properties.get("UnitFileState") == "enabled" or "multi-user.target" in properties.get("WantedBy", ""),
+        restarts=int(restarts) if restarts.isdigit() else None,
     )
 
 

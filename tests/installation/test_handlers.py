@@ -53,6 +53,30 @@ def test_a_worker_behind_nat_is_lost_when_its_own_socket_says_so(practice: Pract
     assert [(finding.cause, finding.target.name) for finding in practice.findings()] == [("worker.amqp-lost", name)]
 
 
+def test_a_worker_that_keeps_ending_is_named_in_every_second(practice: Practice) -> None:
+    """Between two tries by its state, and while it tries by systemd's count of its restarts."""
+    practice.inject("worker-1 has no docker endpoint")
+    practice.pass_time(200)
+    states = set()
+    for _ in range(9):
+        practice.pass_time(1)
+        states.add(practice.installation.machine("worker-1").units["travis-worker"].active)
+        assert [finding.cause for finding in practice.findings()] == ["worker.crash-loop"]
+    assert states == {"active", "deactivating"}
+
+
+def test_a_worker_that_kept_ending_is_silent_once_somebody_has_restarted_it(practice: Practice) -> None:
+    practice.inject("worker-1 has no docker endpoint")
+    practice.pass_time(200)
+    file = practice.installation.machine("worker-1").files["/etc/default/travis-worker"]
+    file.text = file.text.replace("# TRAVIS_WORKER_DOCKER_ENDPOINT=", "export TRAVIS_WORKER_DOCKER_ENDPOINT=")
+    practice.installation.machine("worker-1").units["travis-worker"].restart()
+    practice.pass_time(10)
+    for _ in range(9):
+        practice.pass_time(1)
+        assert practice.findings() == []
+
+
 # Which of the fixes that are offered, gentlest first, heals which fault.
 HEALS = {
     "lost RabbitMQ": [True, True, True],

@@ -112,7 +112,7 @@ class Unit:
     exit_code: int = 0
     started: float | None = None
     exited: float | None = None
-    restarts: int = 0
+    restarts: int = 0  # by itself, since somebody last started it
     transient: bool = False
     command: str = ""
     then_start: bool = False
@@ -123,7 +123,7 @@ class Unit:
 
     def start(self) -> None:
         if self.active in ("inactive", "failed"):
-            self.service.start(self)
+            self._begin()
         elif self.active == "deactivating":
             self.then_start = True
 
@@ -134,7 +134,7 @@ class Unit:
 
     def restart(self) -> None:
         if self.active in ("inactive", "failed"):
-            self.service.start(self)
+            self._begin()
         else:
             self.service.stop(self)
             self.then_start = True
@@ -144,7 +144,12 @@ class Unit:
         self.turn("inactive", "dead")
         if self.then_start:
             self.then_start = False
-            self.service.start(self)
+            self._begin()
+
+    def _begin(self) -> None:
+        """Somebody starts it, or the machine does: systemd counts anew."""
+        self.restarts = 0
+        self.service.start(self)
 
 
 class Service:
@@ -210,6 +215,11 @@ class Machine:
         self.wedged.clear()
         self.spawn("systemd" if self.systemd else "init", "/sbin/init", "root", pid=1)
         self.spawn("sshd", "/usr/sbin/sshd -D", "root")
+
+    @property
+    def counts_restarts(self) -> bool:
+        """Ubuntu 16.04 has systemd 229; 235 began to count."""
+        return self.systemd and self.release != "16.04"
 
     def uptime(self) -> float:
         return self.timeline.now() - self.booted

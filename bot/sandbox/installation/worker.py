@@ -108,6 +108,9 @@ class TravisWorker(Service):
     def _again(self) -> None:
         self.unit.restarts += 1
         self.unit.respawns = False
+        if self.machine.counts_restarts:
+            counted = f"{UNIT}.service: Scheduled restart job, restart counter is at {self.unit.restarts}."
+            self.machine.log("systemd", counted, "systemd")
         self.start(self.unit)
 
     # ------------------------------------------------------------ what the program does

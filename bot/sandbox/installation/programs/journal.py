@@ -39,7 +39,9 @@ def journalctl(call: Call) -> Reply:
 
 
 def _about(line: Line, units: set[str]) -> bool:
-    return line.unit == "systemd" and any(name.replace("-", " ") in line.text.lower() for name in units)
+    """What systemd says of a unit, by its description or by its name: `Started Travis Worker.`"""
+    spoken = [text for name in units for text in (name.replace("-", " "), f"{name}.service:")]
+    return line.unit == "systemd" and any(text in line.text.lower() for text in spoken)
 
 
 def _moment(machine: Machine, text: str) -> datetime | None:

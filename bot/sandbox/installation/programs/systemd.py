@@ -75,7 +75,7 @@ def _show(call: Call, names: list[str], properties: list[str], value: bool) -> R
 
 def _block(machine: Machine, name: str, wanted: list[str], value: bool) -> str:
     all = _properties(machine, name)
-    if machine.release == "16.04":  # systemd 229; 235 began to count
+    if not machine.counts_restarts:
         del all["NRestarts"]
     # As systemd does: in its own order, whatever was asked first, and silent about what it does not know.
     lines = [(key, text) for key, text in all.items() if not wanted or key in wanted]
