@@ -125,16 +125,23 @@ def _doubtful(now: worker.Service) -> bool:
 
 
 def _span(every: tuple[Try, ...], now: worker.Service) -> timedelta:
-    """How long it took to end so often by itself; for ever, where it did not or where nobody knows."""
+    """How long it took to end so often by itself, for ever where it did not; raises Unknown where its log has no times
+    of these very tries.
+    """
     *ended, present = every[-ENDS - 1 :] or (None,)
-    if present is None or present.number != now.restarts or present.connected:
-        return timedelta.max  # what is known is of another process, or it is at work
-    if len(ended) < ENDS or ended[0].number != present.number - ENDS or any(each.told for each in ended):
+    if present is None or present.number != now.restarts:
+        raise _untold(now)
+    if present.connected or any(each.told for each in ended):
         return timedelta.max
-    first, last = ended[0].first, ended[-1].last
-    if first is None or last is None or last < first or now.since is None:
-        return timedelta.max
-    return last - first + now.since
+    if len(ended) < ENDS or ended[0].first is None or ended[-1].last is None or now.since is None:
+        raise _untold(now)
+    return ended[-1].last - ended[0].first + now.since
+
+
+def _untold(now: worker.Service) -> Unknown:
+    up = "not long" if now.since is None else f"for only {readable(now.since)}"
+    again = f"systemd has started it again {now.restarts} times"
+    return Unknown(f"travis-worker is up {up}, {again}, and its log does not say when; look again in 2 min")
 
 
 def _person(machine: Target, error: str) -> str:
