@@ -3,7 +3,7 @@
 It ends with status 0 when it cannot connect to RabbitMQ, so no unit ever counts as failed. Between two tries its state
 gives it away. One that is met while it tries is told by systemd's count of restarts that nobody ordered, which is kept
 for as long as the unit is not stopped by hand, and by what its last tries wrote: how many there were, and how soon one
-followed another.
+followed another. A snap is not started again, so it ends once, and with an error as its last words.
 """
 
 import re
@@ -20,7 +20,7 @@ from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.question import Output
 from bot.core.target import Role, Target
-from handlers.toolbox import rabbitmq, settings, worker
+from handlers.toolbox import rabbitmq, recovery, settings, worker
 from handlers.worker_settings_password import BEFORE_START
 
 SHORT_LIFE = timedelta(minutes=2)  # one that ends sooner after its start was hardly stopped by somebody
@@ -89,6 +89,9 @@ def _try(number: int, text: str) -> Try:
 def worker_keeps_ending(look: Look, machine: Target) -> Iterator[Finding]:
     look.together(worker.init_system(machine), worker.addresses(machine))
     now = worker.service(look, machine)
+    if not now.running and not now.turning:
+        yield from _ended(look, machine)
+        return
     if not (ends := _ends(look, machine, now)):
         return
     error = look(worker.last_error(machine, look(worker.init_system(machine))))
@@ -100,6 +103,18 @@ def worker_keeps_ending(look: Look, machine: Target) -> Iterator[Finding]:
         evidence=f"the last error in its log: {error}" if error else "its log has no error",
         person=_person(machine, error),
     )
+
+
+def _ended(look: Look, machine: Target) -> Iterator[Finding]:
+    if words := worker.ended(look, machine, *rabbitmq.ahead(look)):
+        yield Finding(
+            "worker.ended",
+            Severity.BROKEN,
+            machine,
+            f"travis-worker has ended by itself on {machine}, and as a snap it is not started again",
+            evidence=f"the last words in its log: {words}",
+            fixes=(recovery.start_stopped(look, machine),),
+        )
 
 
 def _ends(look: Look, machine: Target, now: worker.Service) -> str:
@@ -133,9 +148,10 @@ def _span(every: tuple[Try, ...], now: worker.Service) -> timedelta:
         raise _untold(now)
     if present.connected or any(each.told for each in ended):
         return timedelta.max
-    if len(ended) < ENDS or ended[0].first is None or ended[-1].last is None or now.since is None:
+    first, last = (ended[0].first, ended[-1].last) if len(ended) == ENDS else (None, None)
+    if first is None or last is None or last < first or now.since is None:
         raise _untold(now)
-    return ended[-1].last - ended[0].first + now.since
+    return last - first + now.since
 
 
 def _untold(now: worker.Service) -> Unknown:

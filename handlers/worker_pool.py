@@ -102,18 +102,19 @@ def _part(look: Look, machine: Target) -> Part | None:
     seen = _seen(look, machine)
     if not seen.builds:
         return None
-    size = pool.pool(look(pool.lines(machine)), init).size
-    edited = init == worker.UPSTART and now.pid and seen.builds != size
+    set_to = pool.pool(look(pool.lines(machine)), init)
+    size = set_to.size
+    edited = not set_to.written.contained and now.pid and seen.builds != size
     nobodys = rabbitmq.presences(look, rabbitmq.broker(look)).get("", rabbitmq.Presence())
-    return Part(seen, nobodys, (edited and _started_with(look, machine, now.pid)) or size, now)
+    return Part(seen, nobodys, (edited and _started_with(look, machine, init, now.pid)) or size, now)
 
 
-def _started_with(look: Look, machine: Target, pid: int) -> int:
-    """On 14.04 the process alone knows what it was started with, for its files may have been edited since; 0 when it
-    was not told.
+def _started_with(look: Look, machine: Target, init: str, pid: int) -> int:
+    """Without a container the process alone knows what it was started with, for its files may have been edited since; 0
+    when it was not told.
     """
     has = settings.process_has(machine, pid)
-    look.together(has, *_next(machine, worker.UPSTART))
+    look.together(has, *_next(machine, init))
     inside = look(has) or {}
     said = inside.get(settings.PREFIX + pool.SIZE) or inside.get(pool.SIZE, "")
     return int(said) if said.isdigit() else 0

@@ -27,7 +27,9 @@ def worker_password_refused(look: Look, machine: Target) -> Iterator[Finding]:
     look.together(worker.init_system(machine), settings.written(machine))
     init = look(worker.init_system(machine))
     now = worker.service(look, machine, settings.refusal(machine, init))
-    if not (now.running or now.turning) or not (words := look(settings.refusal(machine, init))):
+    if not (words := look(settings.refusal(machine, init))):
+        return
+    if not (now.running or now.turning or worker.ended(look, machine)):
         return
     written = settings.settings(look(settings.written(machine)), init)
     yield Finding(

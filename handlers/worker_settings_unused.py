@@ -28,14 +28,13 @@ COMPARED = (AMQP, BUILD_API, QUEUE, "POOL_SIZE")
 )
 def worker_runs_with_old_settings(look: Look, machine: Target) -> Iterator[Finding]:
     look.together(worker.init_system(machine), worker.addresses(machine), settings.written(machine))
-    init = look(worker.init_system(machine))
-    now = worker.service(look, machine, *_compared(machine, init))
-    inside = _started_with(look, machine, init, now) if now.running else None
+    written = settings.settings(look(settings.written(machine)), look(worker.init_system(machine)))
+    now = worker.service(look, machine, *_compared(machine, written))
+    inside = _started_with(look, machine, written, now) if now.running else None
     if inside is None:
         return
-    written = settings.settings(look(settings.written(machine)), init)
     differs = tuple(name for name in COMPARED if _changed(written, inside, name))
-    if not differs and (init == worker.UPSTART or not _edited_since(look, machine)):
+    if not differs and not (written.contained and _edited_since(look, machine)):
         return
     yield Finding(
         "worker.config-stale",
@@ -48,16 +47,16 @@ def worker_runs_with_old_settings(look: Look, machine: Target) -> Iterator[Findi
     )
 
 
-def _compared(machine: Target, init: str) -> tuple[Fact[Any], ...]:
-    """What a container was started with; a process of 14.04 has to be known first."""
-    if init == worker.UPSTART:
+def _compared(machine: Target, written: Settings) -> tuple[Fact[Any], ...]:
+    """What a container was started with; a process of the machine itself has to be known first."""
+    if not written.contained:
         return ()
     digests = (settings.digest_of_files(machine), settings.digest_of_start(machine))
     return (settings.started_with(machine), settings.places(machine), *digests)
 
 
-def _started_with(look: Look, machine: Target, init: str, now: worker.Service) -> Mapping[str, str] | None:
-    if init != worker.UPSTART:
+def _started_with(look: Look, machine: Target, written: Settings, now: worker.Service) -> Mapping[str, str] | None:
+    if written.contained:
         return look(settings.started_with(machine))
     if not now.pid:
         return None
@@ -66,8 +65,8 @@ def _started_with(look: Look, machine: Target, init: str, now: worker.Service) -
 
 
 def _changed(written: Settings, inside: Mapping[str, str], name: str) -> bool:
-    """A shell passes on what is exported alone, so on 14.04 only what is there can be compared."""
-    if written.winner(name) is None or (written.sourced and not _inside(inside, name)):
+    """A shell passes on what is exported alone, so without a container only what is there can be compared."""
+    if written.winner(name) is None or (not written.contained and not _inside(inside, name)):
         return False
     return written.value(name) != _inside(inside, name)
 

@@ -8,7 +8,7 @@ from bot.core.fix import Fix, Risk
 from bot.core.handler import action, diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
-from handlers.toolbox import recovery, worker
+from handlers.toolbox import rabbitmq, recovery, worker
 
 
 @diagnosis(
@@ -22,7 +22,7 @@ from handlers.toolbox import recovery, worker
 def worker_stopped(look: Look, machine: Target) -> Iterator[Finding]:
     look.together(worker.init_system(machine), worker.addresses(machine))
     now = worker.service(look, machine)
-    if now.running or now.turning:
+    if now.running or now.turning or worker.ended(look, machine, *rabbitmq.ahead(look)):
         return
     yield Finding(
         "worker.stopped",

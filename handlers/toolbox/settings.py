@@ -94,6 +94,12 @@ class Settings:
 
     entries: tuple[Entry, ...]
     sourced: bool
+    snap: bool = False
+
+    @property
+    def contained(self) -> bool:
+        """Are they given to a container? Else to a program of the machine itself."""
+        return not self.sourced and not self.snap
 
     def about(self, name: str) -> tuple[Entry, ...]:
         return tuple(each for each in self.entries if each.name == name and not each.comment)
@@ -132,7 +138,7 @@ def entries(text: str) -> tuple[Entry, ...]:
 def settings(every: tuple[Entry, ...], init: str) -> Settings:
     """Those that this machine reads: the snap's file alone, or the files of its generation."""
     if any(each.file == SNAP for each in every):
-        return Settings(tuple(each for each in every if each.file == SNAP), sourced=False)
+        return Settings(tuple(each for each in every if each.file == SNAP), sourced=False, snap=True)
     files = SOURCED if init == UPSTART else FILES
     return Settings(tuple(each for each in every if each.file in files), init == UPSTART)
 

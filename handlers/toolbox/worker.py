@@ -283,6 +283,20 @@ def _last_error(said: Output) -> str:
     return (words_of(lines[-1]) or lines[-1][:LONGEST]) if said.ok and lines else ""
 
 
+@fact
+def last_words(machine: Target) -> Fact[str]:
+    """The error that the worker's log ends with, empty when it ends otherwise, as after a signal."""
+    return Fact(f"last words in the log of {SERVICE} on {machine}", machine, log(SYSTEMD), _last_words)
+
+
+def _last_words(said: Output) -> str:
+    """What systemd adds has no level."""
+    if not said.ok:
+        raise Unknown(f"the worker's log cannot be read: {said.err.strip()[:200] or 'no answer in time'}")
+    last = next((line for line in reversed(said.out.splitlines()) if " level=" in line), "")
+    return words_of(last) if _ERROR.search(last) else ""
+
+
 def words_of(line: str) -> str:
     """What a line of the worker's log says, and why: `couldn't connect to AMQP: x509: …`."""
     return ": ".join(filter(None, (_field("msg", line), _field("err", line))))[:LONGEST]
@@ -384,6 +398,16 @@ def asked(look: Look, machine: Target) -> tuple[Fact[Any], ...]:
     if look(init_system(machine)) == UPSTART:
         return upstart_status(machine), process_age(machine), upstart_conf(machine)
     return unit(machine), uptime(machine)
+
+
+def ended(look: Look, machine: Target, *also: Fact[Any]) -> str:
+    """With which error a snap has ended by itself, empty for anything else that is stopped: only a snap is not started
+    again. `also` are other facts to ask in the same round.
+    """
+    if look(init_system(machine)) == UPSTART:
+        return ""
+    look.together(is_snap(machine), last_words(machine), *also)
+    return look(last_words(machine)) if look(is_snap(machine)) else ""
 
 
 def _systemd_service(properties: dict[str, str], up: timedelta) -> Service:
