@@ -20,12 +20,12 @@ from typing import Final
 
 from bot.sandbox.installation import FAULTS
 from tests.accuracy.mistake import the_last_consumer_is_overlooked
-from tests.accuracy.scenario import PLATFORM, RELEASES, SHAPES, Injected, Outcome, Verdict, can_be, play, singles
+from tests.accuracy.scenario import PLATFORM, SHAPES, Injected, Outcome, Verdict, can_be, play, singles
 from tests.bench.gates import Figure, at_least, exactly, info, missed, say, table, write
 from tests.installation.practice import Practice
 from tests.rigs import postgres
 
-WORKERS: Final = ("worker-1", "worker-2", "worker-3")
+WORKERS: Final = ("worker-1", "worker-2", "worker-3", "worker-4")
 PROCESSES: Final = 2
 RIGHT: Final = 98.0  # percent
 PAIRS, ODD = 100, 15  # at least so many have to be played
@@ -122,7 +122,9 @@ def judged(played: Played) -> list[Figure]:
         at_least("... faults injected, alone and in pairs", faults, len(_kinds())),
         at_least("... pairs", sum(len(scenario) == 2 for scenario, _ in played), PAIRS),
         at_least("kinds of healthy states that look wrong", len({e.fault.name for e in every if not e.expected}), ODD),
-        exactly("releases of Ubuntu on workers", len({RELEASES[each.machine] for each in every if each.on_worker}), 3),
+        exactly(
+            "generations of workers, a snap among them", len({e.machine for e in every if e.on_worker}), len(WORKERS)
+        ),
         at_least("right cause", 100 * right / max(1, faults), RIGHT, " %"),
         *(info(f"... {verdict.value}", verdicts[verdict]) for verdict in Verdict),
         exactly("false alarms", sum(len(outcome.alarms) for _, outcome in played), 0),

@@ -23,8 +23,9 @@ SHAPES: Final = (
     Shape("worker-1", "127.0.0.22"),
     Shape("worker-2", "127.0.0.23", release="16.04"),
     Shape("worker-3", "127.0.0.24", systemd=False, release="14.04"),
+    Shape("worker-4", "127.0.0.25", snap=True),
 )
-RELEASES: Final = {shape.name: shape.release for shape in SHAPES}
+GENERATIONS: Final = {shape.name: "snap" if shape.snap else shape.release for shape in SHAPES}
 SETTLES = 200  # seconds after a fault until it shows
 BETWEEN = 660  # seconds between two faults: what the first one restarts is back by then, or has been given up
 APART = 900  # seconds between two looks that are compared
@@ -45,7 +46,7 @@ class Injected:
 
     @property
     def expected(self) -> str:
-        harmless = RELEASES[self.machine] in self.fault.harmless_on
+        harmless = GENERATIONS[self.machine] in self.fault.harmless_on
         return SUSPICIOUS if harmless else self.fault.cause or ""
 
     @property
@@ -64,7 +65,8 @@ class Injected:
     def accounts_for(self, finding: Finding) -> bool:
         """Its cause, or one that comes with it, where it may show."""
         near = self.everywhere or finding.target.name == self.machine
-        return near and finding.cause in (self.expected, *self.fault.also)
+        with_it = (*self.fault.also, *(("worker.ended",) if self.everywhere and _ends_snaps(self.fault.name) else ()))
+        return near and finding.cause in (self.expected, *with_it)
 
 
 class Verdict(Enum):
@@ -95,8 +97,11 @@ class Outcome:
 
 
 def singles(machines: Sequence[str]) -> list[tuple[Injected, ...]]:
-    """Every fault with a cause, and every state that only looks wrong, on a machine of each generation."""
-    return [(Injected(machine, fault),) for fault in FAULTS.values() for machine in _places(fault, machines)]
+    """Every fault with a cause, and every state that only looks wrong, on a machine of each generation that can have
+    it: a snap has no docker.
+    """
+    every = [(Injected(machine, fault),) for fault in FAULTS.values() for machine in _places(fault, machines)]
+    return [each for each in every if can_be(each)]
 
 
 def _places(fault: Fault, machines: Sequence[str]) -> Sequence[str]:
@@ -171,6 +176,19 @@ def _restarts(name: str) -> bool:
         return False
     practice.pass_time(SETTLES)
     return _starts(practice) != before
+
+
+@cache
+def _ends_snaps(name: str) -> bool:
+    """Does what befalls the platform cut its workers off? Those that are snaps stay ended then, when it is over too."""
+    practice = Practice(None, SHAPES)
+    try:
+        practice.inject(f"{PLATFORM} {name}")
+    except NoSuchFault:
+        return False
+    practice.pass_time(SETTLES)
+    workers = practice.installation.workers()
+    return any(each.snap and each.units[UNIT].active != "active" for each in workers)
 
 
 def _starts(practice: Practice) -> tuple[object, ...]:

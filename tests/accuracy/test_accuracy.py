@@ -50,7 +50,13 @@ def played(dsn: str, *texts: str) -> tuple[dict[str, Verdict], Outcome]:
 
 
 @pytest.mark.parametrize(
-    "text", ["worker-1 lost RabbitMQ", "worker-2 listens on another queue", "worker-3 has a run directory of root"]
+    "text",
+    [
+        "worker-1 lost RabbitMQ",
+        "worker-2 listens on another queue",
+        "worker-3 has a run directory of root",
+        "worker-4 was cut off by RabbitMQ",
+    ],
 )
 def test_a_fault_is_named_and_healed_on_each_generation(dsn: str, text: str) -> None:
     verdicts, outcome = played(dsn, text)
@@ -59,11 +65,18 @@ def test_a_fault_is_named_and_healed_on_each_generation(dsn: str, text: str) -> 
     assert outcome.alarms == outcome.unhealed == outcome.meddled == outcome.strange == []
 
 
-@pytest.mark.parametrize("text", ["worker-1 runs builds", "worker-3 has no run directory", "platform-1 was restarted"])
+@pytest.mark.parametrize("text", ["worker-1 runs builds", "worker-3 has no run directory", "worker-4 has just started"])
 def test_what_only_looks_wrong_raises_no_alarm(dsn: str, text: str) -> None:
     verdicts, outcome = played(dsn, text)
     assert verdicts == {}
     assert (outcome.alarms, outcome.offered) == ([], 0)
+
+
+def test_a_restart_of_the_platform_is_no_alarm_and_leaves_a_snap_to_be_started(dsn: str) -> None:
+    """All workers lose RabbitMQ for a minute and end; the others are started again by their machines."""
+    verdicts, outcome = played(dsn, "platform-1 was restarted")
+    assert verdicts == {}
+    assert (outcome.alarms, outcome.offered, outcome.unhealed) == ([], 1, [])
 
 
 def test_two_faults_are_told_apart(dsn: str) -> None:

@@ -17,7 +17,7 @@ from bot.sandbox.installation.scheduler import REPOS, Scheduler
 from bot.sandbox.installation.state import Machine, Service, Unit
 from bot.sandbox.installation.timeline import Event, Timeline
 from bot.sandbox.installation.tls import Tls
-from bot.sandbox.installation.worker import RUN_DIR, SETTINGS, UNIT, UPSTART_LOG, TravisWorker
+from bot.sandbox.installation.worker import RUN_DIR, SETTINGS, UNIT, UPSTART_LOG, TravisWorker, main_settings
 
 # Importing a family puts its programs into the table.
 for _family in sorted(each.name for each in pkgutil.iter_modules(programs.__path__)):
@@ -55,6 +55,7 @@ class Shape:
     worker: bool = True
     systemd: bool = True
     release: str = "18.04"
+    snap: bool = False
 
 
 SHAPES = (
@@ -216,7 +217,7 @@ def build(timeline: Timeline, shapes: tuple[Shape, ...] = SHAPES) -> Installatio
     platform = next(shape for shape in shapes if not shape.worker)
     installation = Installation(timeline, Broker(timeline, platform.address))
     for shape in shapes:
-        machine = Machine(shape.name, shape.address, timeline, shape.release, shape.systemd)
+        machine = Machine(shape.name, shape.address, timeline, shape.release, shape.systemd, shape.snap)
         machine.names = {DOMAIN: platform.address, "localhost": "127.0.0.1"}
         installation.machines[shape.name] = machine
         _common_files(machine)
@@ -271,7 +272,7 @@ def _common_files(machine: Machine) -> None:
         f'NAME="Ubuntu"\nVERSION="{machine.release} LTS ({name})"\nID=ubuntu\nID_LIKE=debian\n'
         f'PRETTY_NAME="Ubuntu {machine.release} LTS"\nVERSION_ID="{machine.release}"\n',
     )
-    for unit in ("ssh", "cron", "docker"):
+    for unit in ("ssh", "cron") if machine.snap else ("ssh", "cron", "docker"):
         machine.units[unit] = Unit(unit, f"{unit} service", Service(), active="active", sub="running")
 
 
@@ -295,9 +296,12 @@ def _worker(installation: Installation, machine: Machine) -> None:
         f'export AMQP_URI="amqp://travis:{installation.password}@{DOMAIN}/travis"\n'
         f'export BUILD_API_URI="https://{DOMAIN}/__build__/script"\n'
         f"export QUEUE_NAME='{QUEUE}'\nexport POOL_SIZE='{POOL}'\n"
-        "export TRAVIS_WORKER_DOCKER_ENDPOINT='unix:///var/run/docker.sock'\n"
     )
-    machine.write(SETTINGS[2], settings, mode=0o640)
+    if machine.snap:
+        machine.write(main_settings(machine), settings.replace("export ", ""), mode=0o640)
+        return
+    settings += "export TRAVIS_WORKER_DOCKER_ENDPOINT='unix:///var/run/docker.sock'\n"
+    machine.write(main_settings(machine), settings, mode=0o640)
     machine.folder(RUN_DIR, "travis")
     if not machine.systemd:
         machine.write(SETTINGS[0], f'export TRAVIS_ENTERPRISE_HOST="{DOMAIN}"\n')

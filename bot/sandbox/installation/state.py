@@ -175,6 +175,7 @@ class Machine:
     timeline: Timeline
     release: str = "18.04"
     systemd: bool = True
+    snap: bool = False  # travis-worker is a snap, whose builds run in LXD: there is no docker
     up: bool = True
     booted: float = 0.0
     boot_id: str = ""
@@ -215,6 +216,11 @@ class Machine:
         self.wedged.clear()
         self.spawn("systemd" if self.systemd else "init", "/sbin/init", "root", pid=1)
         self.spawn("sshd", "/usr/sbin/sshd -D", "root")
+
+    @property
+    def contained(self) -> bool:
+        """Does travis-worker run in a container of its own?"""
+        return self.systemd and not self.snap
 
     @property
     def counts_restarts(self) -> bool:

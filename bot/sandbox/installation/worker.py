@@ -1,8 +1,8 @@
 """The life of travis-worker on one machine: started by its init system, connected to RabbitMQ, running builds.
 
 systemd hosts run it in a container through a wrapper, Ubuntu 14.04 runs the program itself; it is always started again
-when it ends, five seconds later. USR2 drains and pauses, a second USR2 ends it, INT drains and ends it, TERM puts
-running builds back and ends it.
+when it ends, five seconds later. A snap is a program of the machine too, and stays ended. USR2 drains and pauses, a
+second USR2 ends it, INT drains and ends it, TERM puts running builds back and ends it.
 """
 
 import re
@@ -21,6 +21,8 @@ RUN_DIR = "/var/tmp/travis-run.d"
 EFFECTIVE = f"{RUN_DIR}/travis-worker"
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROGRAM = "\x7fELF\2\1\1\0"
+SNAP = "/var/snap/travis-worker/common/worker.env"
+SNAP_PROGRAM = "/snap/travis-worker/current/bin/travis-worker"
 UPSTART_LOG = "/var/log/upstart/travis-worker.log"
 SETTINGS = tuple(
     f"/etc/default/{name}"
@@ -82,14 +84,17 @@ class TravisWorker(Service):
         unit.turn("active", "running")
         unit.result, unit.started = "success", self.machine.timeline.now()
         if self.machine.systemd:
-            self.machine.units["docker"].start()  # its unit requires it
             self.machine.log("systemd", "Started Travis Worker.", "systemd")
+        if self.machine.contained:
+            self.machine.units["docker"].start()  # its unit requires it
             unit.main = self.machine.spawn("docker", f"docker run --rm --name {UNIT} {IMAGE} {UNIT}", "travis")
-        self._later(WRAPPER if self.machine.systemd else 0.1, self._run)
+        self._later(WRAPPER if self.machine.contained else 0.1, self._run)
 
     def stop(self, unit: Unit) -> None:
         """TERM: running builds go back to the queue. A wedged docker answers to nothing but the time-out."""
         unit.respawns = False
+        if self.process is not None and not self.machine.wedged:
+            self._say_terminated()
         unit.turn("deactivating", "stop-sigterm")
         self._later(STOP_TIMEOUT if "docker" in self.machine.wedged else STOPPING, self._stopped)
 
@@ -99,8 +104,11 @@ class TravisWorker(Service):
         self._later(POST_STOP, self.unit.stopped)
 
     def restarted(self) -> None:
-        """It ended by itself: it is started again after the pause that its unit prescribes."""
+        """It ended by itself: it is started again after the pause that its unit prescribes, if it prescribes one."""
         self._end()
+        if self.machine.snap:
+            self.unit.turn("inactive", "dead")
+            return
         self.unit.respawns = True
         self.unit.turn("deactivating", "stop-post")
         self._later(POST_STOP, self._again)
@@ -117,9 +125,9 @@ class TravisWorker(Service):
 
     def _run(self) -> None:
         """The wrapper has done its part: the program itself starts."""
-        if self.machine.wedged and self.machine.systemd:
+        if self.machine.wedged and self.machine.contained:
             return  # the wrapper waits for docker for ever: for its daemon, or for a network for the new container
-        if complaint := self._no_run_dir() or self._unreadable():
+        if not self.machine.snap and (complaint := self._no_run_dir() or self._unreadable()):
             self._say(complaint)
             self.unit.exit_status = 1
             self.restarted()
@@ -128,13 +136,14 @@ class TravisWorker(Service):
         self._later(CONNECTING, self._connect)
 
     def _begin(self) -> None:
-        if self.machine.systemd:
+        if self.machine.contained:
             self.container = self.machine.run_container(UNIT, IMAGE, UNIT, UNIT, "root")
             self.container.environment = (*(f"{key}={value}" for key, value in self._lines()), PATH)
             self.container.hostname = self.machine.name
             self.process = self.container.process
         else:
-            self.process = self.machine.spawn(UNIT, EFFECTIVE, "travis")
+            program, user = (SNAP_PROGRAM, "root") if self.machine.snap else (EFFECTIVE, "travis")
+            self.process = self.machine.spawn(UNIT, program, user)
             self.process.environment = (PATH, *(f"{key}={value}" for key, value in self.variables().items()))
             self.unit.main = self.process
         if self.process:
@@ -145,7 +154,8 @@ class TravisWorker(Service):
         self.start(self.unit)
         for event in self._events:
             event.cancelled = True
-        self._no_run_dir()
+        if not self.machine.snap:
+            self._no_run_dir()
         self._begin()
         self._connect()
 
@@ -195,7 +205,7 @@ class TravisWorker(Service):
 
     def _connect(self) -> None:
         settings = self.settings()
-        if not settings.get("DOCKER_ENDPOINT", ""):
+        if not self.machine.snap and not settings.get("DOCKER_ENDPOINT", ""):
             self.say("error", "couldn't create backend provider", 'err="expected config key endpoint" self=cli')
             self.restarted()
             return
@@ -281,6 +291,8 @@ class TravisWorker(Service):
 
     def _refused_by_docker(self) -> str:
         """What the daemon says to a client that it cannot or will not work with."""
+        if self.machine.snap:
+            return ""
         daemon, speaks = self.machine.docker, self.settings().get("DOCKER_API_VERSION", "1.24")
         if self.machine.units["docker"].active != "active":
             return " Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
@@ -293,6 +305,8 @@ class TravisWorker(Service):
 
     def _no_place(self) -> tuple[str, ...]:
         """What the worker itself says when it has no image, or no CPUs, for a build; nothing when it has both."""
+        if self.machine.snap:
+            return ()
         if "travis:default" not in self.machine.docker.images:
             return "couldn't select image", "failed to find an image with name travis:default"
         busy = sum(processor.container is not None for processor in self.processors)
@@ -352,8 +366,11 @@ class TravisWorker(Service):
         self._drain()
 
     def _term(self) -> None:
-        self.say("warning", "SIGTERM received, shutting down immediately", "self=cli")
+        self._say_terminated()
         self.restarted()
+
+    def _say_terminated(self) -> None:
+        self.say("warning", "SIGTERM received, shutting down immediately", "self=cli")
 
     def _kill(self) -> None:
         self.unit.exit_status = 137
@@ -426,7 +443,7 @@ class TravisWorker(Service):
         }
 
     def variables(self) -> dict[str, str]:
-        """What the files in /etc/default say, the last one winning."""
+        """What its files say, the last one winning."""
         found: dict[str, str] = {}
         for key, value in self._lines():
             found[key] = value if self.machine.systemd else _filled(value, found)
@@ -436,7 +453,7 @@ class TravisWorker(Service):
         return re.findall(r"^(?:export )?([A-Z_0-9]+)=(.*)$", self._combined(), re.M)
 
     def _combined(self) -> str:
-        texts = (self.machine.read(path) for path in SETTINGS)
+        texts = (self.machine.read(path) for path in ((SNAP,) if self.machine.snap else SETTINGS))
         return "".join(
             re.sub(r"^export ", "", text, flags=re.M).replace('"', "").replace("'", "") for text in texts if text
         )
@@ -457,6 +474,11 @@ class TravisWorker(Service):
             log = self.machine.files.get(UPSTART_LOG)
             if log is not None:
                 log.text = (log.text + text + "\n")[-LONGEST_LOG:]
+
+
+def main_settings(machine: Machine) -> str:
+    """The file that the installer writes a worker's settings into."""
+    return SNAP if machine.snap else SETTINGS[2]
 
 
 def _amqp(uri: str) -> tuple[str, str, str, int, str]:

@@ -23,7 +23,8 @@ class Fault:
     """One thing that can go wrong with machines of a role, and the cause that a diagnosis must name.
 
     `cause` is SUSPICIOUS for a state that only looks wrong, None for what merely prepares another state. `also` are
-    causes that are there with it, `harmless_on` the releases where the same state is a healthy one.
+    causes that are there with it, `harmless_on` the releases where the same state is a healthy one (`snap` is one of
+    its own).
     """
 
     name: str
@@ -83,6 +84,14 @@ def worker_of(installation: Installation, machine: Machine) -> TravisWorker:
     if UNIT not in machine.units:
         raise NoSuchFault(f"{machine.name} is not a worker")
     return installation.worker(machine.name)
+
+
+def no_snap(machine: Machine) -> None:
+    """Raises CannotBe where the worker is a snap: it has neither docker, nor several files of settings, nor a directory
+    that they are put together in.
+    """
+    if machine.snap:
+        raise CannotBe(f"travis-worker on {machine.name} is a snap, with one file of settings and its builds in LXD")
 
 
 for _module in sorted(each.name for each in pkgutil.iter_modules(__path__)):

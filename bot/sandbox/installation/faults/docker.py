@@ -2,7 +2,7 @@
 
 from bot.core.target import Role
 from bot.sandbox.installation.broker import Job
-from bot.sandbox.installation.faults import SUSPICIOUS, CannotBe, fault, worker_of
+from bot.sandbox.installation.faults import SUSPICIOUS, CannotBe, fault, no_snap, worker_of
 from bot.sandbox.installation.faults.worker import runs_builds
 from bot.sandbox.installation.installation import Installation
 from bot.sandbox.installation.state import Docker, Machine
@@ -15,6 +15,7 @@ STUCK = "unregister_netdevice: waiting for lo to become free. Usage count = 1"
 @fault("hangs in docker with a stuck network", cause="docker.hung")
 def hung_by_the_kernel(_installation: Installation, machine: Machine) -> None:
     """The kernel cannot take a container's network down, and docker waits for it: it answers nothing any more."""
+    no_snap(machine)
     machine.wedged.add("docker")
     for _ in range(12):
         machine.log("kernel", STUCK, "kernel")
@@ -23,6 +24,7 @@ def hung_by_the_kernel(_installation: Installation, machine: Machine) -> None:
 @fault("has no docker daemon", cause="docker.down")
 def down(installation: Installation, machine: Machine) -> None:
     """docker has stopped; where travis-worker runs in a container it stopped as well, for its unit requires docker."""
+    no_snap(machine)
     worker = worker_of(installation, machine)
     if machine.systemd:
         worker.lose_power(worker.unit)
@@ -34,18 +36,21 @@ def down(installation: Installation, machine: Machine) -> None:
 @fault("has a docker that is too old", cause="docker.too-old")
 def too_old(_installation: Installation, machine: Machine) -> None:
     """It was installed before November 2017, with a docker that travis-worker cannot work with."""
+    no_snap(machine)
     machine.docker = Docker("17.03.2-ce", "1.27", "1.12")
 
 
 @fault("has a docker that wants a newer API", cause="docker.api-too-new")
 def api_too_new(_installation: Installation, machine: Machine) -> None:
     """`apt upgrade` brought Docker 29, which refuses the API 1.24 that travis-worker speaks: no build starts."""
+    no_snap(machine)
     machine.docker = Docker("29.0.1", "1.52", "1.44")
 
 
 @fault("has an orphaned build", cause="worker.orphan-containers")
 def orphaned(installation: Installation, machine: Machine) -> None:
     """A build container of four hours ago is still there, and no worker knows of it."""
+    no_snap(machine)
     worker_of(installation, machine)
     _container(machine, Job(3001, "octo-org/rockets", 0), 4 * HOUR)
 
@@ -53,6 +58,7 @@ def orphaned(installation: Installation, machine: Machine) -> None:
 @fault("was killed while builds ran", cause="worker.orphan-containers")
 def killed(installation: Installation, machine: Machine) -> None:
     """The worker was killed and started again; the containers of its builds stayed, an hour old by now."""
+    no_snap(machine)
     worker = worker_of(installation, machine)
     if not worker.processors:
         raise CannotBe(f"{machine.name} has no place for a build, so none can have been running")
@@ -65,6 +71,7 @@ def killed(installation: Installation, machine: Machine) -> None:
 @fault("has no image for builds", cause="worker.no-image")
 def no_image(installation: Installation, machine: Machine) -> None:
     """Somebody cleaned up its images, those of builds too: what it takes it has to give back."""
+    no_snap(machine)
     _takes_builds(installation, machine)
     machine.docker.images.clear()
     runs_builds(installation, machine)
@@ -73,6 +80,7 @@ def no_image(installation: Installation, machine: Machine) -> None:
 @fault("has more places than CPUs", cause="worker.cpu-sets")
 def cpu_sets(installation: Installation, machine: Machine) -> None:
     """Each build was given four CPUs, two may run at once, and there are four."""
+    no_snap(machine)
     _takes_builds(installation, machine)
     machine.files["/etc/default/travis-worker"].text += "export TRAVIS_WORKER_DOCKER_CPUS=4\n"
     _at_once(worker_of(installation, machine))
@@ -82,6 +90,7 @@ def cpu_sets(installation: Installation, machine: Machine) -> None:
 @fault("puts builds back for ever", cause="worker.requeue-loop")
 def requeue_loop(installation: Installation, machine: Machine) -> None:
     """docker answers and starts nothing: its file system is full."""
+    no_snap(machine)
     _takes_builds(installation, machine)
     machine.docker.refuses = " mkdir /var/lib/docker/overlay2/6f0b: no space left on device"
     runs_builds(installation, machine)
@@ -126,18 +135,21 @@ def started_later(installation: Installation, machine: Machine) -> None:
 @fault("has a slow docker", cause=SUSPICIOUS)
 def slow(_installation: Installation, machine: Machine) -> None:
     """Its disk is busy, and docker answers after some seconds."""
+    no_snap(machine)
     machine.docker.delay = 4.0
 
 
 @fault("has an old docker that is still supported", cause=SUSPICIOUS)
 def old_but_supported(_installation: Installation, machine: Machine) -> None:
     """17.06.2-ce is the oldest docker that travis-worker works with, and it takes the worker's API."""
+    no_snap(machine)
     machine.docker = Docker("17.06.2-ce", "1.30", "1.12")
 
 
 @fault("speaks the API of its new docker", cause=SUSPICIOUS)
 def api_matches(installation: Installation, machine: Machine) -> None:
     """Docker 29, and a worker that was told to speak its API."""
+    no_snap(machine)
     worker = worker_of(installation, machine)
     machine.docker = Docker("29.0.1", "1.52", "1.44")
     file = machine.files["/etc/default/travis-worker"]

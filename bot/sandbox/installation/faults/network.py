@@ -5,7 +5,7 @@ from bot.sandbox.installation.broker import PORT, TLS_PORT
 from bot.sandbox.installation.faults import SUSPICIOUS, fault, worker_of
 from bot.sandbox.installation.installation import DOMAIN, Installation
 from bot.sandbox.installation.state import Machine
-from bot.sandbox.installation.worker import SETTINGS
+from bot.sandbox.installation.worker import main_settings
 
 OTHER_NAME = "rabbitmq.example.com"
 SLOW = 3.0  # seconds that a slow network takes for each answer
@@ -36,7 +36,7 @@ def tls_alone(installation: Installation, _machine: Machine) -> None:
 @fault("uses TLS and names no port", cause="net.port-refused")
 def tls_without_port(installation: Installation, machine: Machine) -> None:
     """Its address was changed to amqps:// and names no port: it goes to 5671, and RabbitMQ listens on 4567."""
-    file = machine.files[SETTINGS[2]]
+    file = machine.files[main_settings(machine)]
     file.text = file.text.replace("amqp://", "amqps://")
     _connect_anew(installation, machine)
 
@@ -78,7 +78,7 @@ def dashboard_closed(_installation: Installation, machine: Machine) -> None:
 def another_name(installation: Installation, machine: Machine) -> None:
     """Its configuration names RabbitMQ by a virtual address of its own, and it is connected."""
     machine.names[OTHER_NAME] = installation.platform.address
-    file = machine.files[SETTINGS[2]]
+    file = machine.files[main_settings(machine)]
     file.text = file.text.replace(f"@{DOMAIN}/", f"@{OTHER_NAME}/")
     _connect_anew(installation, machine)
 

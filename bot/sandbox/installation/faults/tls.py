@@ -5,12 +5,12 @@ from dataclasses import replace
 
 from bot.core.target import Role
 from bot.sandbox.installation.broker import TLS_PORT
-from bot.sandbox.installation.faults import SUSPICIOUS, fault
+from bot.sandbox.installation.faults import SUSPICIOUS, fault, no_snap
 from bot.sandbox.installation.installation import Installation
 from bot.sandbox.installation.programs.tls import SCRIPT
 from bot.sandbox.installation.state import Machine
 from bot.sandbox.installation.tls import DAY, LETS_ENCRYPT, PUBLIC, Certificate
-from bot.sandbox.installation.worker import SETTINGS
+from bot.sandbox.installation.worker import main_settings
 
 HTTPS = 443
 COMPANY = "O = Example Inc, CN = Example Internal CA"
@@ -100,6 +100,7 @@ def clock_off(_installation: Installation, machine: Machine) -> None:
 @fault("has no default build image", cause=SUSPICIOUS)
 def no_image(_installation: Installation, machine: Machine) -> None:
     """Only images of single languages are installed, so that the certificate cannot be tried in the usual one."""
+    no_snap(machine)
     machine.docker.images = {"travis:ruby"}
 
 
@@ -144,9 +145,9 @@ def _script(machine: Machine) -> None:
 
 def _use_tls(installation: Installation, more: str) -> None:
     for machine in installation.workers():
-        text = machine.read(SETTINGS[2]) or ""
+        text = machine.read(main_settings(machine)) or ""
         address = text.replace("amqp://", "amqps://").replace("example.com/travis", f"example.com:{TLS_PORT}/travis")
-        machine.write(SETTINGS[2], address + more, mode=0o640)
+        machine.write(main_settings(machine), address + more, mode=0o640)
         worker = installation.worker(machine.name)
         worker.lose_power(worker.unit)
         worker.unit.start()

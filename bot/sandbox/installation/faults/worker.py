@@ -1,10 +1,10 @@
 """What can go wrong with workers and with the way to them."""
 
 from bot.core.target import Role
-from bot.sandbox.installation.faults import SUSPICIOUS, CannotBe, fault, worker_of
+from bot.sandbox.installation.faults import SUSPICIOUS, CannotBe, fault, no_snap, worker_of
 from bot.sandbox.installation.installation import Installation
 from bot.sandbox.installation.state import Machine
-from bot.sandbox.installation.worker import EFFECTIVE, RUN_DIR, SETTINGS, UNIT, UPSTART_LOG
+from bot.sandbox.installation.worker import EFFECTIVE, RUN_DIR, UNIT, UPSTART_LOG, main_settings
 
 WAITING = 5  # builds that wait when nobody takes them
 LONG = 1800.0  # seconds that such a build takes
@@ -25,6 +25,7 @@ def lost_until_reboot(installation: Installation, machine: Machine) -> None:
 
     `docker run` waits for ever then (moby#5618); on 14.04, without a container, the kernel drops what is sent.
     """
+    no_snap(machine)
     lost_rabbitmq(installation, machine)
     machine.wedged.add("network")
     stuck = "unregister_netdevice: waiting for lo to become free. Usage count = 1"
@@ -35,6 +36,7 @@ def lost_until_reboot(installation: Installation, machine: Machine) -> None:
 @fault("docker hangs", cause="docker.hung")
 def docker_hangs(installation: Installation, machine: Machine) -> None:
     """The docker daemon takes requests and answers none; the worker's connection is gone as well."""
+    no_snap(machine)
     connection = worker_of(installation, machine).connection
     if connection is not None:
         installation.broker.close(connection)
@@ -113,6 +115,16 @@ def behind_nat(installation: Installation, machine: Machine) -> None:
         worker.connection.peer_host = machine.seen_as
 
 
+@fault("was cut off by RabbitMQ", cause="worker.ended", harmless_on=("14.04", "16.04", "18.04"))
+def cut_off(installation: Installation, machine: Machine) -> None:
+    """RabbitMQ ends its connection with an error: it ends, and is started again; but a snap stays ended."""
+    connection = worker_of(installation, machine).connection
+    if connection is None or connection.on_error is None:
+        raise CannotBe(f"{machine.name} is not connected to RabbitMQ, so nothing can be cut off")
+    installation.broker.close(connection)
+    connection.on_error()
+
+
 @fault("has the wrong password", cause="worker.amqp-auth")
 def wrong_password(installation: Installation, machine: Machine) -> None:
     """Its AMQP_URI holds an old password: it is refused, ends, and is started again, for ever."""
@@ -137,6 +149,7 @@ def firewall(installation: Installation, machine: Machine) -> None:
 @fault("has no run directory", cause="worker.run-dir-missing", harmless_on=("14.04",))
 def no_run_directory(installation: Installation, machine: Machine) -> None:
     """/var/tmp/travis-run.d is missing, so that the worker's wrapper fails each time (14.04 makes it itself)."""
+    no_snap(machine)
     worker = worker_of(installation, machine)
     machine.files.pop(RUN_DIR, None)
     machine.files.pop(EFFECTIVE, None)
@@ -189,6 +202,7 @@ def rekeyed(_installation: Installation, machine: Machine) -> None:
 @fault("has no docker endpoint", cause="worker.crash-loop")
 def no_endpoint(installation: Installation, machine: Machine) -> None:
     """A line that every worker needs was taken out of its settings: it ends at once, and is started again, for ever."""
+    no_snap(machine)
     _edit(installation, machine, "export TRAVIS_WORKER_DOCKER_ENDPOINT=", "# TRAVIS_WORKER_DOCKER_ENDPOINT=")
 
 
@@ -225,7 +239,7 @@ def waiting(installation: Installation, _machine: Machine) -> None:
 
 def _edit(installation: Installation, machine: Machine, old: str, new: str) -> None:
     worker = worker_of(installation, machine)
-    file = machine.files[SETTINGS[2]]
+    file = machine.files[main_settings(machine)]
     file.text = file.text.replace(old, new)
     worker.lose_power(worker.unit)
     worker.unit.start()

@@ -130,6 +130,14 @@ def on_host(_machine: Machine, inside: Container | None) -> bool:
     return inside is None
 
 
+def with_docker(machine: Machine, inside: Container | None) -> bool:
+    return not machine.snap and inside is None
+
+
+def with_lxd(machine: Machine, inside: Container | None) -> bool:
+    return machine.snap and inside is None
+
+
 def in_te_main(_machine: Machine, inside: Container | None) -> bool:
     return inside is not None and "te-main" in inside.image
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from bot.sandbox.installation.programs import Call, Reply, Usage, on_host, options, program, unsupported
+from bot.sandbox.installation.programs import Call, Reply, Usage, options, program, unsupported, with_docker
 from bot.sandbox.installation.state import Container, Machine
 
 _DENIED = (
@@ -16,7 +16,7 @@ _NO_DAEMON = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock
 FOREVER = 24 * 3600.0
 
 
-@program("docker", where=on_host)
+@program("docker", where=with_docker)
 def docker(call: Call) -> Reply:
     if not call.words:
         return unsupported(call, "no command")

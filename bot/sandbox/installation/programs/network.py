@@ -74,7 +74,7 @@ def _ports(key: str, words: str) -> set[int]:
 def hostname(call: Call) -> Reply:
     machine = call.machine
     if call.words in (("-I",), ("--all-ip-addresses",)):
-        docker = " 172.17.0.1" if machine.systemd else ""
+        docker = " 172.17.0.1" if machine.contained else " 10.80.0.1" if machine.snap else ""
         return Reply(out=f"{machine.address}{docker} \n")
     if call.words in ((), ("-s",), ("-f",)):
         return Reply(out=f"{call.context.inside.hostname if call.context.inside else machine.name}\n")
