@@ -209,3 +209,6 @@ def test_pairs_are_drawn_the_same_way_and_can_be_there_together() -> None:
     drawn = [tuple(map(str, pair)) for pair in pairs(20, 1)]
     assert drawn == [tuple(map(str, pair)) for pair in pairs(20, 1)] != [tuple(map(str, pair)) for pair in pairs(20, 2)]
     assert not can_be([injected("worker-1 has the wrong password"), injected(f"worker-1 {LOST}")])
+    in_the_database = injected("platform-1 lost the messages of queued jobs")
+    assert can_be([in_the_database, injected("worker-1 docker hangs")])
+    assert not can_be([in_the_database, injected("worker-4 docker hangs")])
