@@ -64,6 +64,7 @@ def _inhabitants(said: Rows) -> tuple[tuple[str, int], ...]:
 
 def onto_nothing(look: Look, machine: Target, number: str) -> Fix:
     """For a platform without data; raises Refused where there is some."""
+    _held(look, number)  # first: nobody is sent to `restore over` a backup that is not there
     if found := _there(look):
         raise Refused(
             f"{machine} has {found}, and `restore {number}` would overwrite them. When that is meant, say so: "

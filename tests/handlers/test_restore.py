@@ -69,6 +69,11 @@ def test_a_platform_with_data_is_not_overwritten_unsaid() -> None:
         planned("restore", LIVED_IN)
 
 
+def test_a_backup_that_is_not_there_is_said_before_what_it_would_overwrite() -> None:
+    with pytest.raises(Refused, match="there is no backup 12 of prod"):
+        planned("restore", LIVED_IN, pieces=[])
+
+
 def test_said_in_words_it_is_overwritten_after_a_backup_of_it() -> None:
     fix = planned("restore over", LIVED_IN)
     assert "OVER the repositories, users that are there" in fix.title
