@@ -108,6 +108,7 @@ def _title(backup: Backup) -> str:
 
 def _reached(settings: Settings) -> Foundation:
     try:
+        audit_key(settings, make=False)  # a record that another key chains would break the trail
         return lay(settings)
     except OpsbotError as why:
         raise type(why)(

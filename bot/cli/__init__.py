@@ -300,7 +300,7 @@ def backup_drill(
     from bot import drilling
     from bot.cli.backup import keys_of
     from bot.cli.drill import play
-    from bot.settings import load
+    from bot.settings import load_own
 
     for number in (signal.SIGTERM, signal.SIGHUP):  # whoever closes the terminal leaves nothing behind either
         signal.signal(number, signal.default_int_handler)
@@ -308,7 +308,7 @@ def backup_drill(
     if store:
         opened = drilling.unrecorded(store, which or on, keys, unpack, os.environ)
     else:
-        opened = drilling.recorded(load(_config(context, config), os.environ), which, on, keys, unpack)
+        opened = drilling.recorded(load_own(_config(context, config), os.environ), which, on, keys, unpack)
     with opened as drill:
         raise typer.Exit(play(drill, _screen(json)))
 

@@ -26,7 +26,7 @@ from bot.core.people import Actor
 from bot.core.run import Order, Verb
 from tests.rigs import backup, postgres, redis
 from tests.rigs.backup import Made
-from tests.test_settings import TOKENS, broken, valid
+from tests.test_settings import broken, valid
 
 CHECKOUT = Path(bot.__file__).parents[1]
 AUDIT_KEY = "an-audit-key-of-thirty-two-bytes"
@@ -50,7 +50,7 @@ class Desk:
         }
         self.config = valid(folder, broken({"put": given}))
         self.environment = {
-            **TOKENS, "PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT), "HOME": str(folder),
+            "PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT), "HOME": str(folder),
             "OPSBOT_DATABASE_URL": url(dsn), "OPSBOT_AUDIT_KEY": AUDIT_KEY, "OPSBOT_CONFIG": str(self.config),
         }  # fmt: skip
         self.number = self._record()
@@ -219,6 +219,15 @@ def test_a_database_that_is_away_is_a_sentence(desk: Desk) -> None:
     assert done.returncode == 2
     assert "does not answer: nothing listens there." in done.stderr
     assert "opsbot backup drill SITE --store URL` needs the store alone" in done.stderr
+
+
+def test_no_other_key_than_the_trails_own_records_a_drill(desk: Desk) -> None:
+    del desk.environment["OPSBOT_AUDIT_KEY"]
+    done = desk.drill()
+    assert done.returncode == 2
+    assert f"there is no OPSBOT_AUDIT_KEY and no {desk.state}/audit.key" in done.stderr
+    assert not (desk.state / "audit.key").exists()
+    assert desk.proofs() == {}
 
 
 def flip(path: Path, at: float) -> None:
