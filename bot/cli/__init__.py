@@ -2,7 +2,6 @@
 
 import json as jsonlib
 import os
-import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
@@ -226,7 +225,7 @@ def try_it(
     tour: Annotated[bool, typer.Option("--tour", help="Play one incident without a browser.")] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 takes any that is free.")] = 0,
     folder: Annotated[
-        Path | None, typer.Option(help="Where it keeps everything; else a new one, removed after.")
+        Path | None, typer.Option(help="Keeps runs and backups for the next try; else a new one, removed after.")
     ] = None,
     speed: Annotated[float, typer.Option(min=0.1, max=1000, help="How much faster the machines' clocks go.")] = 20.0,
     fault: Annotated[
@@ -237,11 +236,13 @@ def try_it(
 ) -> None:
     """Try opsbot on this machine: a local Slack, a broken installation, nothing real."""
     from bot import tryout
+    from bot.cli.ending import end_cleanly
     from bot.sandbox import breaking
 
     if list_faults:
         typer.echo(breaking.listing())
         raise typer.Exit(0)
+    end_cleanly()
     raise typer.Exit(tryout.run(tour, port, folder, speed, fault or ()))
 
 
@@ -300,10 +301,10 @@ def backup_drill(
     from bot import drilling
     from bot.cli.backup import keys_of
     from bot.cli.drill import play
+    from bot.cli.ending import end_cleanly
     from bot.settings import load_own
 
-    for number in (signal.SIGTERM, signal.SIGHUP):  # whoever closes the terminal leaves nothing behind either
-        signal.signal(number, signal.default_int_handler)
+    end_cleanly()
     keys = keys_of(identity)
     if store:
         opened = drilling.unrecorded(store, which or on, keys, unpack, os.environ)
