@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ CONFIG = Path(bot.__file__).parents[1] / "config" / "try.yaml"
 BOT_TOKEN, APP_TOKEN = "xoxb-local-try", "xapp-local-try"
 READY_WITHIN = 30.0  # seconds until the children have to answer
 TOUR_WITHIN = 120.0  # seconds for the whole incident
+MOST_ENDS = 5  # of `serve`, one after the other, none of which came to live for LIVES
+LIVES = 60.0  # seconds
 OWN = "OPSBOT_", "SLACK_"  # a try must not read the tokens of a real installation
 
 
@@ -56,15 +58,40 @@ class Child:
         return answer
 
 
+@dataclass
+class Serving:
+    """`opsbot serve`, which may be killed at any moment: it is started again, and its runs go on."""
+
+    start: Callable[[], Child]
+    child: Child
+    began: float = field(default_factory=time.monotonic)
+    ends: int = 0
+
+    def keep(self) -> None:
+        """Start it again where it has ended. Raises Permanent with its last words when that happens again and again."""
+        if self.child.process.poll() is None:
+            return
+        lived = time.monotonic() - self.began
+        self.ends = 1 if lived > LIVES else self.ends + 1
+        if self.ends >= MOST_ENDS:
+            raise Permanent(f"{_ended(self.child)}\nIt ended {self.ends} times in a row, and is not started again.")
+        status = self.child.process.returncode
+        say(f"serve ended by itself (exit status {status}). It is started again, and its runs go on.")
+        self.began = time.monotonic()
+        with suppress(Permanent):  # killed before it was there; the next look counts it
+            self.child = self.start()
+
+
 @dataclass(frozen=True)
 class Trial:
     """What is running: where to chat, how to drive it, and what the machines remember."""
 
     slack: LocalSlack
     installation: Child
-    serving: Child
+    serving: Serving
     folder: Path
     config: Path
+    keeps: bool = False  # its folder, for the next try
 
     @property
     def channel(self) -> str:
@@ -104,7 +131,7 @@ def started(
     with ExitStack() as stack:
         home = _made(folder) if folder else Path(stack.enter_context(_scratch()))
         slack = _slack(stack, port)
-        stack.callback(_stop_database, home)
+        stack.callback(_stop_database, home, keep=folder is not None)
         own = ("--folder", str(home / "machines"), "--speed", str(speed), "--database", _travis_database(home))
         machines = ("-m", "bot.sandbox.installation", *own)
         broken = (word for each in faults for word in ("--fault", each))
@@ -113,9 +140,13 @@ def started(
         config = home / "opsbot.yaml"
         config.write_text(yaml.safe_dump(_configuration(home, installation.ready["installation"]), sort_keys=False))
         words = ("-m", "bot.cli", "serve", "--config", str(config), "--simulator", slack.api_url)
-        serving = stack.enter_context(_child("serve", home, *words))
+
+        def start() -> Child:
+            return stack.enter_context(_child("serve", home, *words))
+
+        serving = Serving(start, start())
         slack.driver.wait_for_connection(READY_WITHIN)
-        yield Trial(slack, installation, serving, home, config)
+        yield Trial(slack, installation, serving, home, config, keeps=folder is not None)
 
 
 def _made(folder: Path) -> Path:
@@ -165,12 +196,13 @@ def _travis_database(home: Path) -> str:
     return make_conninfo(dsn, dbname="travis_production")
 
 
-def _stop_database(home: Path) -> None:
-    """The embedded server outlives `serve` by design; a try leaves nothing behind."""
+def _stop_database(home: Path, keep: bool) -> None:
+    """The embedded server outlives `serve` by design, and what it has is kept only in a folder that was named."""
     from bot.adapters import embedded
 
     embedded.stop(home / "state" / "database")
-    embedded.remove(home / "state" / "database")
+    if not keep:
+        embedded.remove(home / "state" / "database")
 
 
 def _configuration(home: Path, installation: Json) -> Json:
@@ -202,7 +234,7 @@ def _child(name: str, home: Path, *words: str) -> Iterator[Child]:
     environment |= {"SLACK_BOT_TOKEN": BOT_TOKEN, "SLACK_APP_TOKEN": APP_TOKEN}
     environment["PYTHONPATH"] = str(Path(bot.__file__).parents[1])
     log = home / f"{name}.log"
-    with log.open("w") as errors:
+    with log.open("a") as errors:
         process = subprocess.Popen(
             [sys.executable, *words],
             stdin=subprocess.PIPE,
@@ -257,7 +289,16 @@ def welcome(trial: Trial, faults: Sequence[str] = (FAULT,)) -> None:
         f"Then approve the plan as bo or cy: the one who asked cannot.\n"
         f"Break something else:   {breaking.COMMAND} {OTHER}   ({breaking.COMMAND} alone lists all)\n\n"
         f"From a terminal:   {_program()} --config {trial.config} runs\n"
-        f"Everything lies in {trial.folder}. Ctrl-C ends it all.\n"
+        f"{_stays(trial)} Ctrl-C ends it all.\n"
+    )
+
+
+def _stays(trial: Trial) -> str:
+    if not trial.keeps:
+        return f"Everything lies in {trial.folder}, and goes at the end."
+    return (
+        f"Runs, backups and the audit trail stay in {trial.folder} for the next try;\n"
+        "messages and machines begin anew each time."
     )
 
 
@@ -272,15 +313,19 @@ def _program() -> str:
 
 def _wait(trial: Trial) -> int:
     try:
-        while trial.serving.process.poll() is None and trial.installation.process.poll() is None:
+        while trial.installation.process.poll() is None:
+            trial.serving.keep()
             time.sleep(0.5)
     except KeyboardInterrupt:
-        say("\nStopping.")
+        with suppress(OSError):  # the terminal was closed
+            say("\nStopping.")
         return 0
-    ended = trial.installation if trial.serving.process.poll() is None else trial.serving
-    raise Permanent(
-        f"{ended.log.stem} ended by itself (exit status {ended.process.poll()}); it said: {_last_words(ended.log)}"
-    )
+    raise Permanent(_ended(trial.installation))
+
+
+def _ended(child: Child) -> str:
+    name, status = child.log.stem, child.process.returncode
+    return f"{name} ended by itself (exit status {status}); it said: {_last_words(child.log)}"
 
 
 def _last_words(log: Path) -> str:
@@ -353,8 +398,12 @@ class Tour:
         return 0 if run["outcome"] == "FIXED" and approved and not own and not unknown else 1
 
     def _run(self) -> Json:
-        """The run as the command line shows it."""
-        words = [sys.executable, "-m", "bot.cli", "--config", str(self.trial.config), "show", "1", "--json"]
+        """The run as the command line shows it; ours is the newest."""
+        newest = self._told("runs")["runs"][0]["run"]
+        return self._told("show", str(newest))
+
+    def _told(self, *verb: str) -> Json:
+        words = [sys.executable, "-m", "bot.cli", "--config", str(self.trial.config), *verb, "--json"]
         environment = os.environ | {"PYTHONPATH": str(Path(bot.__file__).parents[1])}
         shown = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False, env=environment)
         found: Json = json.loads(shown.stdout or "{}")

@@ -11,27 +11,99 @@ from bot import tryout
 from bot.core.errors import Permanent
 from bot.sandbox.slack import LocalSlack
 
+ENDS = "raise SystemExit(3)"
+LIVES = "import time; time.sleep(60)"
+
 
 def child(log: Path, said: str, code: str) -> tryout.Child:
     log.write_text(said)
     return tryout.Child(subprocess.Popen([sys.executable, "-c", code], text=True), {}, log)
 
 
+class Serves:
+    """Starts one of these programs after the other, each as `serve`; an empty one does not come up."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.codes: list[str] = []
+        self.started: list[tryout.Child] = []
+
+    def __call__(self) -> tryout.Child:
+        if not (code := self.codes.pop(0)):
+            raise Permanent("`serve` did not start")
+        self.started.append(child(self.folder / "serve.log", "it begins\nno space left\n", code))
+        return self.started[-1]
+
+    def begin(self, *codes: str) -> tryout.Serving:
+        self.codes += codes
+        return tryout.Serving(self, self())
+
+
 @pytest.fixture
-def without_serve(tmp_path: Path) -> Iterator[tryout.Trial]:
-    """A try whose serve has ended with status 3."""
-    installation = child(tmp_path / "installation.log", "", "import time; time.sleep(60)")
-    serving = child(tmp_path / "serve.log", "it begins\nno space left\n", "raise SystemExit(3)")
-    yield tryout.Trial(LocalSlack(), installation, serving, tmp_path, tmp_path / "opsbot.yaml")
-    installation.process.kill()
-    installation.process.wait()
+def serves(tmp_path: Path) -> Iterator[Serves]:
+    made = Serves(tmp_path)
+    yield made
+    for each in made.started:
+        each.process.kill()
+        each.process.wait()
 
 
-def test_a_part_that_ends_is_named_with_its_last_words(without_serve: tryout.Trial) -> None:
-    with pytest.raises(
-        Permanent, match=r"^serve ended by itself \(exit status 3\); it said: it begins\nno space left$"
-    ):
-        tryout._wait(without_serve)
+def ended(serving: tryout.Serving) -> tryout.Serving:
+    serving.child.process.wait(20)
+    return serving
+
+
+def trial(serving: tryout.Serving, installation: tryout.Child, **more: bool) -> tryout.Trial:
+    folder = serving.child.log.parent
+    return tryout.Trial(LocalSlack(), installation, serving, folder, folder / "opsbot.yaml", **more)
+
+
+def test_a_serve_that_ended_is_started_again_and_that_is_said(
+    serves: Serves, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serving = ended(serves.begin(ENDS, LIVES))
+    serving.keep()
+    assert serving.child is serves.started[1]
+    assert capsys.readouterr().out == (
+        "serve ended by itself (exit status 3). It is started again, and its runs go on.\n"
+    )
+    serving.keep()
+    assert len(serves.started) == 2, "one that lives is left alone"
+
+
+def test_a_serve_that_ends_again_and_again_is_given_up_with_its_last_words(serves: Serves) -> None:
+    serving = serves.begin(ENDS, "", ENDS, ENDS, ENDS)
+    for _ in range(tryout.MOST_ENDS - 1):
+        ended(serving).keep()
+    with pytest.raises(Permanent, match=r"^serve ended by itself \(exit status 3\); it said: it begins\nno space left"):
+        ended(serving).keep()
+    assert len(serves.started) == tryout.MOST_ENDS - 1, "one of them did not come up"
+
+
+def test_ends_that_are_far_apart_are_not_counted_together(serves: Serves) -> None:
+    serving = serves.begin(*[ENDS] * 9)
+    for _ in range(8):
+        serving.began -= 2 * tryout.LIVES
+        ended(serving).keep()
+    assert serving.ends == 1
+
+
+def test_machines_that_end_are_named_with_their_last_words(serves: Serves, tmp_path: Path) -> None:
+    installation = child(tmp_path / "installation.log", "out of memory\n", ENDS)
+    with pytest.raises(Permanent, match=r"^installation ended by itself \(exit status 3\); it said: out of memory$"):
+        tryout._wait(trial(serves.begin(LIVES), installation))
+
+
+@pytest.mark.parametrize(("keeps", "said"), [(False, "and goes at the end"), (True, "machines begin anew each time")])
+def test_what_stays_is_said_at_the_start(
+    serves: Serves, capsys: pytest.CaptureFixture[str], keeps: bool, said: str
+) -> None:
+    serving = serves.begin(LIVES)
+    started = trial(serving, serving.child, keeps=keeps)
+    started.slack.start()
+    tryout.welcome(started)
+    started.slack.stop()
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("folder", ["/proc/nobody-makes-this", "/dev/null"])
