@@ -65,7 +65,8 @@ def recorded(settings: Settings, which: str | None, on: str, keys: Keys, unpack:
                 raise type(why)(f"{task.name} was drilled ({how}), but that could not be recorded. {why}") from why
             return result
 
-        yield _checked(Drill(_title(backup), drills.tasks(store, backup), restore, number=backup.id), practice)
+        tasks = drills.tasks(store, backup)
+        yield _checked(Drill(_title(backup), tasks, restore, drills.left_out(tasks), backup.id), practice)
 
 
 @contextmanager

@@ -6,12 +6,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from getpass import getpass
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 
 import typer
 
-from bot.core.backup import BackupFailed
+from bot.core.backup import BackupFailed, NotThere
+
+if TYPE_CHECKING:
+    from bot.adapters.vault import Objects
 
 app = typer.Typer(help="Backups: read what was stored.", no_args_is_help=True)
 
@@ -19,6 +23,7 @@ Identity = Annotated[
     str, typer.Option("--identity", "-i", help="The secret key: a file as `age-keygen` writes it; - is standard input.")
 ]
 LONGEST_KEYS: Final = 1 << 20  # bytes
+NEAR: Final = 20  # objects that are named to one who mistyped
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="A new file; else standard output.")]
 Stored = Annotated[str, typer.Argument(metavar="OBJECT", help="A file, or its address: s3://bucket/prod/….age")]
 
@@ -59,7 +64,10 @@ def _reading(stored: str) -> Iterator["BinaryIO | _Chunks"]:
         from bot.adapters import vault
 
         place, _, name = stored.rpartition("/")
-        yield _Chunks(vault.objects(place).get(name))
+        objects = vault.objects(place)
+        if objects.size(name) is None:
+            raise NotThere(f"There is no {name} in {objects.where}. {_near(objects)}")
+        yield _Chunks(objects.get(name))
         return
     try:
         file = Path(stored).open("rb")  # noqa: SIM115  # closed below
@@ -67,6 +75,15 @@ def _reading(stored: str) -> Iterator["BinaryIO | _Chunks"]:
         raise BackupFailed(f"{stored} cannot be read: {error.strerror}.") from error
     with file:
         yield file
+
+
+def _near(objects: "Objects") -> str:
+    """What is there, for one who mistyped."""
+    found = ["".join(filter(str.isprintable, each.key)) for each in islice(objects.list(), NEAR + 1)]
+    if not found:
+        return "Nothing is there at all; `opsbot run backup show N` names the objects of a backup."
+    more = ", …" if len(found) > NEAR else ""
+    return f"There is {', '.join(sorted(found[:NEAR]))}{more}"
 
 
 @contextmanager

@@ -39,6 +39,10 @@ class BackupFailed(Permanent):
     """What happened, to what, why, and what to do. Nothing half-written is left; a later `sweep` looks again."""
 
 
+class NotThere(BackupFailed):
+    """The store can be read, and has no such object."""
+
+
 class BackupStopped(BackupFailed):
     """Somebody wanted no more of it: the run was cancelled, or the process ends."""
 

@@ -8,15 +8,16 @@ from time import monotonic
 from typing import Any, Final, Protocol
 
 from bot.core import dump
-from bot.core.backup import BackupFailed, Manifest, Stored
+from bot.core.backup import BackupFailed, Manifest, NotThere, Stored
 from bot.core.drill import Drilled, Practice, Unpacked
 from bot.core.errors import Permanent, Refused
-from bot.core.keeping import Backup, Piece, Proof
+from bot.core.keeping import ALL, Backup, Piece, Proof
 from bot.core.people import Actor
 from bot.core.ports import Store, Tx
 from bot.core.shown import Redactor
 from bot.engine.proving import as_named
 from bot.engine.shelter import apart, place_of
+from bot.engine.taking import KEY_NAME
 from bot.engine.words import listed, size
 
 ORDER: Final = ("databases", "key", "redis", "rabbitmq", "settings", "data")  # the key is tried on the databases
@@ -25,7 +26,7 @@ COUNTED: Final = (("user", "users"), ("vhost", "vhosts"), ("queue", "queues"), (
 
 
 class Shelf(Protocol):
-    """What manifests say, in the store itself."""
+    """What manifests say, in the store itself. `manifests` are the oldest first; `manifest` raises NotThere."""
 
     def manifests(self, site: str) -> Sequence[Manifest]: ...
 
@@ -47,12 +48,12 @@ class Task:
 
 
 def chosen(store: Store, tx: Tx, sites: Sequence[str], number: int | None) -> Backup:
-    """The backup of that number, or the newest complete one of the sites; raises Refused."""
+    """The backup of that number; else the newest complete one of everything, or of what there is. Raises Refused."""
     if number is None:
-        newest = next((each for site in sites for each in store.backups(tx, site) if each.state == "complete"), None)
-        if newest is None:
+        complete = [each for site in sites for each in store.backups(tx, site) if each.state == "complete"]
+        if not complete:
             raise Refused(f"there is no complete backup of {listed(list(sites))} yet; `backup all` takes one")
-        return newest
+        return next((each for each in complete if each.what == ALL), complete[0])
     found = store.backup(tx, number)
     if found is None or found.site not in sites:
         raise Refused(f"there is no backup {number} of {listed(list(sites))}; `opsbot run backups` lists them")
@@ -76,18 +77,53 @@ def _task(manifest: Callable[[str], Manifest], backup: Backup, piece: Piece) -> 
 
 
 def tasks_in_store(shelf: Shelf, site: str, folder: str) -> tuple[str, list[Task], str]:
-    """The set's folder (the newest where none is named), its pieces, and what is not known of it."""
+    """The set's folder (the fullest where none is named), its pieces, and what is not known of it. Raises Refused."""
+    newer = ""
     if not folder:
-        sets = shelf.manifests(site)
-        if not sets:
-            raise Refused(f"no manifest of {site} is in the store")
-        folder = sets[-1].set
-    main, note = list(shelf.manifest(site, folder).objects), ""
+        folder, newer = _fullest(shelf, site)
+    if not (found := _in_store(shelf, site, folder)):
+        raise Refused(f"no manifest of {site}/{folder} is in the store")
+    return folder, found, " ".join(filter(None, (newer, left_out(found))))
+
+
+def left_out(tasks: Sequence[Task]) -> str:
+    """A sentence for what a backup of everything would have; empty when it is all there."""
+    missing = [kind for kind in ORDER if kind not in _kinds(tasks)]
+    return f"Not in this backup, and so not drilled: {listed(missing)}." if missing else ""
+
+
+def _fullest(shelf: Shelf, site: str) -> tuple[str, str]:
+    """The newest of the sets that hold the most: a copy of the databases alone, taken before a restore, proves little.
+    With it a sentence for a newer one that holds less.
+    """
+    sets = {each.set: _kinds(_in_store(shelf, site, each.set)) for each in shelf.manifests(site)}
+    if not sets:
+        raise Refused(f"no manifest of {site} is in the store")
+    newest, most = list(sets)[-1], max(map(len, sets.values()))
+    chosen = [name for name, kinds in sets.items() if len(kinds) == most][-1]
+    if chosen == newest:
+        return chosen, ""
+    return chosen, f"There is a newer set, {newest}, with {listed(sorted(sets[newest]))} only."
+
+
+def _kinds(tasks: Iterable[Task]) -> set[str]:
+    return {task.kind for task in tasks}
+
+
+def _in_store(shelf: Shelf, site: str, folder: str) -> list[Task]:
+    """The key lies apart, and a set of one kind has a manifest in one of the two places alone."""
     try:
-        main += shelf.manifest(apart(site), folder).objects
+        keys = [Task("key", each.name, each) for each in _objects(shelf, apart(site), folder)]
     except BackupFailed as why:
-        note = f"The encryption key is not drilled: {why}"
-    return folder, _ordered(Task(_kind(each), each.name, each) for each in main), note
+        keys = [Task("key", KEY_NAME, str(why))]
+    return _ordered([*(Task(_kind(each), each.name, each) for each in _objects(shelf, site, folder)), *keys])
+
+
+def _objects(shelf: Shelf, site: str, folder: str) -> Sequence[Stored]:
+    try:
+        return shelf.manifest(site, folder).objects
+    except NotThere:
+        return ()
 
 
 def _kind(stored: Stored) -> str:

@@ -94,6 +94,28 @@ def test_what_cannot_be_decrypted_leaves_no_file(folder: Path, words: tuple[str,
     assert sorted(folder.iterdir()) == before
 
 
+def test_an_object_that_is_not_there_is_said_so_with_what_is(folder: Path) -> None:
+    done = opsbot(folder, "-i", "key", f"{folder.as_uri()}/objekt.age", "-o", "plain")
+    assert done.returncode == 2
+    said = done.stderr.decode()
+    assert said == f"There is no objekt.age in file://{folder}. There is key, object.age\n"
+    assert not (folder / "plain").exists()
+    done = opsbot(folder, "-i", "key", f"{folder.as_uri()}/nowhere/object.age")
+    assert f"There is no object.age in file://{folder}/nowhere. Nothing is there at all" in done.stderr.decode()
+
+
+def test_what_a_store_says_is_said_as_it_is(folder: Path) -> None:
+    (folder / "object.age").unlink()
+    (folder / "object.age").mkdir()
+    done = opsbot(folder, "-i", "key", f"{folder.as_uri()}/object.age")
+    assert done.returncode == 2
+    said = done.stderr.decode()
+    assert said == (
+        f"In the store file://{folder}, object.age could not be read: Is a directory. Look at what it lies on, then run"
+        " it again.\n"
+    )
+
+
 def test_a_file_that_is_there_stays(folder: Path) -> None:
     (folder / "plain").write_bytes(b"mine")
     done = opsbot(folder, "-i", "key", "object.age", "-o", "plain")

@@ -247,7 +247,8 @@ def test_what_is_damaged_fails_and_is_recorded(desk: Desk) -> None:
     failed = {each["name"]: each["said"] for each in events(done) if each["event"] == "drill" and not each["passed"]}
     assert list(failed) == ["database-main", "redis", "rabbitmq", "data-platform-1"]
     assert "database-main.dump.age is not what was stored: its SHA-256 is another one" in failed["database-main"]
-    assert "could not be read: No such file" in failed["redis"]
+    assert "there is no prod/" in failed["redis"]
+    assert "Make room" not in failed["redis"]
     assert "rabbitmq.json.age is not what was stored: its SHA-256 is another one" in failed["rabbitmq"]
     assert "is not what was stored: it has" in failed["data-platform-1"]
     assert {name: passed for name, (passed, _) in desk.proofs().items()} == {

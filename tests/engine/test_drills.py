@@ -5,12 +5,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bot.core.backup import BackupFailed, Manifest, Stored
+from bot.core.backup import BackupFailed, Manifest, NotThere, Stored
 from bot.core.drill import Loaded, Unpacked
 from bot.core.errors import Permanent, Refused
 from bot.core.keeping import Backup, Piece
 from bot.core.taking import Rehearsed
-from bot.engine.drills import Task, check_key, drilled, tasks, tasks_in_store
+from bot.engine.drills import Task, check_key, chosen, drilled, tasks, tasks_in_store
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 DUMP = Stored("prod/set/database-main.dump.age", "database-main", "platform-1", "pg_dump", "", 9, 10, "ab", "cd", 3,
@@ -20,6 +20,8 @@ KEY = replace(DUMP, key="prod=key/set/key.bin.age", name="encryption-key", form=
 JSON = replace(DUMP, key="prod/set/rabbitmq.json.age", name="rabbitmq", form="json", stored_bytes=7)
 PARAMS = replace(JSON, key="prod/set/params.json.age", name="params-platform-1")
 RDB = replace(DUMP, key="prod/set/redis.rdb.age", name="redis", form="rdb")
+MAIN = (DUMP, TAR, RDB, JSON, PARAMS)
+UNREADABLE = "an opsbot that wrote no JSON"
 UNPACKED, LOADED = Unpacked(3, 100), Loaded(4, "redis-server")
 
 
@@ -72,7 +74,9 @@ class Shelf:
     def manifest(self, site: str, folder: str) -> Manifest:
         found = [each for each in self.sets if (each.site, each.set) == (site, folder)]
         if not found:
-            raise BackupFailed(f"{site}/{folder}/manifest.json could not be read.")
+            raise NotThere(f"there is no {site}/{folder}/manifest.json.")
+        if found[0].opsbot == UNREADABLE:
+            raise BackupFailed(f"{site}/{folder}/manifest.json cannot be read.")
         return found[0]
 
 
@@ -104,22 +108,78 @@ def test_a_manifest_that_says_something_else_fails_its_pieces_only() -> None:
     results = {each.name: drilled(Practice(), each) for each in tasks(shelf(DUMP, TAR, key=False), backup)}
     assert results["database-main"].passed
     assert "says another SHA-256 of prod/set/data.tar.age" in results["data"].said
-    assert "prod=key/set/manifest.json could not be read" in results["encryption-key"].said
+    assert "there is no prod=key/set/manifest.json" in results["encryption-key"].said
     assert "No manifest in the store names prod/set/redis.rdb.age" in results["redis"].said
     assert sum(each.passed for each in results.values()) == 1
 
 
 def test_a_store_alone_tells_the_kinds() -> None:
-    folder, found, note = tasks_in_store(shelf(DUMP, TAR, RDB, JSON, PARAMS), "prod", "")
+    folder, found, note = tasks_in_store(shelf(*MAIN), "prod", "")
     assert (folder, note) == ("set", "")
     assert [(each.kind, each.name) for each in found] == [
         ("databases", "database-main"), ("key", "encryption-key"), ("redis", "redis"), ("rabbitmq", "rabbitmq"),
         ("settings", "params-platform-1"), ("data", "data"),
     ]  # fmt: skip
-    _, _, note = tasks_in_store(shelf(DUMP, key=False), "prod", "set")
-    assert note.startswith("The encryption key is not drilled: prod=key/set")
     with pytest.raises(Refused, match="no manifest of other is in the store"):
         tasks_in_store(shelf(DUMP), "other", "")
+    with pytest.raises(Refused, match="no manifest of prod/another is in the store"):
+        tasks_in_store(shelf(DUMP), "prod", "another")
+
+
+def manifest(folder: str, *stored: Stored, site: str = "prod", opsbot: str = "0.1") -> Manifest:
+    return Manifest(folder, site, NOON, stored, opsbot)
+
+
+EARLIER = (manifest("1-all", *MAIN), manifest("1-all", KEY, site="prod=key"))
+LATER = (manifest("2-all", *MAIN), manifest("2-all", KEY, site="prod=key"))
+SAFETY = manifest("3-databases", DUMP)
+
+
+def test_the_newest_set_of_everything_comes_before_a_newer_one_of_less() -> None:
+    folder, found, note = tasks_in_store(Shelf([*EARLIER, *LATER, SAFETY]), "prod", "")
+    assert (folder, len(found)) == ("2-all", 6)
+    assert note == "There is a newer set, 3-databases, with databases only."
+    folder, found, note = tasks_in_store(Shelf([*EARLIER, SAFETY, *LATER]), "prod", "")
+    assert (folder, len(found), note) == ("2-all", 6, "")
+
+
+@pytest.mark.parametrize(("sets", "folder"), [([SAFETY], ""), ([*EARLIER, SAFETY], "3-databases")])
+def test_what_a_set_does_not_have_is_said_in_words(sets: list[Manifest], folder: str) -> None:
+    chosen, found, note = tasks_in_store(Shelf(sets), "prod", folder)
+    assert (chosen, [each.kind for each in found]) == ("3-databases", ["databases"])
+    assert note == "Not in this backup, and so not drilled: key, redis, rabbitmq, settings and data."
+
+
+def test_a_set_of_the_key_alone_lies_apart() -> None:
+    _, found, note = tasks_in_store(Shelf([manifest("4-key", KEY, site="prod=key")]), "prod", "4-key")
+    assert [each.kind for each in found] == ["key"]
+    assert note.endswith("not drilled: databases, redis, rabbitmq, settings and data.")
+
+
+def test_a_key_whose_manifest_cannot_be_read_fails() -> None:
+    spoilt = manifest("2-all", KEY, site="prod=key", opsbot=UNREADABLE)
+    _, found, _ = tasks_in_store(Shelf([LATER[0], spoilt]), "prod", "")
+    (key,) = (each for each in found if each.kind == "key")
+    result = drilled(Practice(), key)
+    assert (result.passed, result.said) == (False, "prod=key/2-all/manifest.json cannot be read.")
+
+
+@dataclass
+class Rows:
+    """A `Store` that knows these backups, the newest first."""
+
+    known: list[Backup]
+
+    def backups(self, _tx: object, site: str) -> list[Backup]:
+        return [each for each in self.known if each.site == site]
+
+
+def test_a_recorded_backup_of_everything_comes_before_a_newer_one_of_less() -> None:
+    safety = Backup(9, "prod", "databases", 3, "3-databases", NOON, NOON)
+    whole = Backup(8, "prod", "all", 2, "2-all", NOON, NOON)
+    cut = Backup(10, "prod", "all", 4, "4-all", NOON)
+    assert chosen(Rows([cut, safety, whole]), None, ["prod"], None) == whole  # type: ignore[arg-type]
+    assert chosen(Rows([cut, safety]), None, ["prod"], None) == safety  # type: ignore[arg-type]
 
 
 def test_the_smallest_object_that_is_whole_tells_whether_the_key_fits() -> None:

@@ -88,6 +88,8 @@ def decrypt(reader: Readable, keys: Sequence[Identity], writer: Writable) -> Non
     except (pyrage.DecryptError, OSError) as error:
         if checked.failure is not None:
             raise checked.failure from None
+        if isinstance(flat.failure, BackupFailed):
+            raise flat.failure from None
         if flat.failure is not None:
             raise BackupFailed(f"The backup cannot be read: {flat.failure.strerror}.") from flat.failure
         kind = NotARecipient if NO_KEY in str(error) else BackupFailed
@@ -193,12 +195,12 @@ class _Flat:
 
     def __init__(self, reader: Readable) -> None:
         self._reader = reader
-        self.failure: OSError | None = None
+        self.failure: OSError | BackupFailed | None = None
 
     def read(self, most: int) -> bytes:
         try:
             return bytes(self._reader.read(most))
-        except OSError as error:
+        except (OSError, BackupFailed) as error:
             self.failure = error
             raise
 

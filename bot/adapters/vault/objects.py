@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
@@ -17,7 +18,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import from_url
 
-from bot.core.backup import BackupFailed, check_key
+from bot.core.backup import BackupFailed, NotThere, check_key
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -29,6 +30,10 @@ SCHEMES: Final = ("s3", "gs", "az", "abfs", "abfss", "azure")
 ALLOW_HTTP: Final = ("AWS_ALLOW_HTTP", "AZURE_ALLOW_HTTP", "GOOGLE_ALLOW_HTTP")  # only where somebody said so
 UNFINISHED: Final = re.compile(r"\.part-[0-9a-f]{16}")  # never a part of a key: those begin otherwise
 FULL: Final = {errno.ENOSPC: "it is full", errno.EDQUOT: "its quota is used up", errno.EFBIG: "it takes no such size"}
+ADVICE: Final = {
+    **dict.fromkeys(FULL, "Make room"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Allow it"),
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Object:
 
 
 class Objects(Protocol):
-    """Named bytes. Everything raises BackupFailed; `where` may be shown."""
+    """Named bytes. Everything raises BackupFailed, `get` of what is not there NotThere; `where` may be shown."""
 
     where: str
 
@@ -109,7 +114,7 @@ class Folder:
                 raise
 
     def get(self, key: str) -> Iterator[bytes]:
-        with self._explained(f"{key} could not be read"), self._place(key).open("rb", buffering=0) as file:
+        with self._explained(f"{key} could not be read"), self._opened(key) as file:
             while chunk := file.read(CHUNK):
                 yield chunk
 
@@ -140,6 +145,12 @@ class Folder:
         there = next(folder for folder in (self._root, *self._root.parents) if folder.exists())
         with self._explained("its free space could not be told"):
             return shutil.disk_usage(there).free
+
+    def _opened(self, key: str) -> FileIO:
+        try:
+            return self._place(key).open("rb", buffering=0)
+        except FileNotFoundError as error:
+            raise NotThere(_absent(self.where, key)) from error
 
     def _place(self, key: str) -> Path:
         return self._root / check_key(key)
@@ -178,9 +189,12 @@ class Folder:
             raise
         except OSError as error:
             why = FULL.get(error.errno or 0, error.strerror or str(error))
-            raise BackupFailed(
-                f"In the store {self.where}, {what}: {why}. Make room or allow it, then run it again."
-            ) from error
+            advice = ADVICE.get(error.errno or 0, "Look at what it lies on")
+            raise BackupFailed(f"In the store {self.where}, {what}: {why}. {advice}, then run it again.") from error
+
+
+def _absent(where: str, key: str) -> str:
+    return f"In the store {where} there is no {key}."
 
 
 def _settle(folder: Path) -> None:
@@ -218,7 +232,8 @@ class Bucket:
 
     def get(self, key: str) -> Iterator[bytes]:
         with self._explained(f"{key} could not be read"):
-            size = int(obstore.head(self._store, check_key(key))["size"])
+            if (size := self.size(key)) is None:
+                raise NotThere(_absent(self.where, key))
             for start in range(0, size, PART):  # one request for all of it would have to end in the time of one part
                 yield bytes(obstore.get_range(self._store, key, start=start, end=min(start + PART, size)))
 
