@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final, Literal, NoReturn, cast
 
 import typer
 
@@ -24,6 +24,8 @@ TROUBLE: Final = 1
 FAILED: Final = 3
 INTERRUPTED: Final = 130  # as shells count: 128 and the signal
 UNREAD: Final = 141
+# UsageError, of click or of typer's own copy of it.
+WRONG_USAGE: Final = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
 
 app = typer.Typer(
     help="An on-call engineer's helper for Travis CI Enterprise: diagnoses, asks a second person, repairs, proves it.",
@@ -55,18 +57,26 @@ Words = Annotated[list[str], typer.Argument(metavar="TEXT…", help="What to do,
 def main() -> NoReturn:
     """Run the command line; whatever goes wrong is a sentence and an exit status."""
     try:
-        app(prog_name="opsbot")
+        status = app(prog_name="opsbot", standalone_mode=False)
+    except WRONG_USAGE as error:
+        from typer.rich_utils import rich_format_error
+
+        rich_format_error(error)
+        _tell(error.format_message(), USAGE)
+        sys.exit(USAGE)
+    except typer.Abort:
+        sys.exit(TROUBLE)
     except OpsbotError as error:
-        _complain(str(error))
+        _complain(str(error), _status(error))
         sys.exit(_status(error))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
         if os.environ.get("OPSBOT_TRACEBACK"):
             raise
-        _complain(f"opsbot failed: {type(error).__name__}: {error}. OPSBOT_TRACEBACK=1 shows where.")
+        _complain(f"opsbot failed: {type(error).__name__}: {error}. OPSBOT_TRACEBACK=1 shows where.", FAILED)
         sys.exit(FAILED)
-    sys.exit(0)
+    sys.exit(status or 0)
 
 
 @app.callback(invoke_without_command=True)
@@ -320,6 +330,7 @@ def audit_verify(
     head: Annotated[
         str | None, typer.Option("--head", help="A head that was posted in Slack, daily: all up to it must be there.")
     ] = None,
+    json: Json = False,
     config: Config = None,
 ) -> None:
     """Whether every record fits the one before it; names the first that does not."""
@@ -327,10 +338,8 @@ def audit_verify(
     from bot.settings import load_own
 
     fits, said = wiring.audit_verify(load_own(_config(context, config), os.environ), head)
-    if not fits:
-        _complain(said)
-        raise typer.Exit(TROUBLE)
-    _screen().say(said)
+    _screen(json).verdict(fits, said)
+    raise typer.Exit(0 if fits else TROUBLE)
 
 
 @audit_app.command(name="export")
@@ -345,19 +354,25 @@ def audit_export(context: typer.Context, config: Config = None) -> None:
 
 
 @config_app.command(name="check")
-def config_check(context: typer.Context, config: Config = None) -> None:
+def config_check(context: typer.Context, json: Json = False, config: Config = None) -> None:
     """Whether the configuration and the secrets can be used, as `serve` would; says everything that is wrong."""
     from bot import wiring
-    from bot.settings import load
+    from bot.settings import inspect
 
-    path = _config(context, config)
-    settings = load(path, os.environ)
-    wiring.check(settings)
+    path, screen = _config(context, config), _screen(json)
+    settings, wrong = inspect(path, os.environ)
+    wrong += wiring.faults(settings) if settings else []
+    for each in wrong:
+        screen.verdict(False, each)
+    if settings is None and not json:
+        screen.complain("What the file names (keys, handlers, schedules) can be checked after that.")
+    if settings is None or wrong:
+        raise typer.Exit(USAGE)
     if settings.slack.connect and not settings.slack.channels.commands:
-        _complain(f"Beware: {wiring.NO_CHANNELS}.")
+        screen.complain(f"Beware: {wiring.NO_CHANNELS}.")
     machines = len(settings.ssh_hosts())
-    _screen().say(
-        f"{path} is fine: {_count(len(settings.installations), 'installation')}, {_count(machines, 'machine')}."
+    screen.verdict(
+        True, f"{path} is fine: {_count(len(settings.installations), 'installation')}, {_count(machines, 'machine')}."
     )
 
 
@@ -427,7 +442,8 @@ def _follow(screen: "Screen", lines: Iterator["Line"]) -> NoReturn:
         raise typer.Exit(screen.follow(lines))
     except KeyboardInterrupt:
         if screen.run:
-            _complain(f"\nRun {screen.run} goes on: `opsbot watch {screen.run}` or `opsbot cancel {screen.run}`.")
+            going_on = f"\nRun {screen.run} goes on: `opsbot watch {screen.run}` or `opsbot cancel {screen.run}`."
+            _complain(going_on, INTERRUPTED)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain once more at its end
@@ -480,11 +496,16 @@ def _folders(context: typer.Context, config: Path | None) -> tuple[Path, ...]:
     return (_settings(context, config).state_dir / "files", Path.cwd())
 
 
-def _complain(text: str) -> None:
+def _complain(text: str, status: int) -> None:
     """On standard error for people; a script that reads JSON lines finds it among them, too."""
     sys.stderr.write(f"{text}\n")
+    _tell(text, status)
+
+
+def _tell(text: str, status: int) -> None:
+    """What went wrong, to a script; the status is what the process ends with."""
     if "--json" in sys.argv[1:]:
-        sys.stdout.write(jsonlib.dumps({"event": "error", "text": text}) + "\n")
+        sys.stdout.write(jsonlib.dumps({"event": "error", "text": text, "exit": status}) + "\n")
 
 
 def _status(error: OpsbotError) -> int:

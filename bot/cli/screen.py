@@ -68,6 +68,15 @@ class Screen:
         else:
             sys.stderr.write(f"{text}\n")
 
+    def verdict(self, fine: bool, text: str) -> None:
+        """What was looked at: good news are an answer, bad ones go where trouble goes."""
+        if self.as_json:
+            self._json({"ok": fine, "text": text})
+        elif fine:
+            self.say(text)
+        else:
+            self.complain(text)
+
     @contextmanager
     def busy(self, with_what: str) -> Iterator[None]:
         """Tells somebody at a terminal what goes on meanwhile."""

@@ -25,6 +25,7 @@ __all__ = [
     "RedisSettings",
     "Secrets",
     "Settings",
+    "inspect",
     "load",
     "load_file",
     "load_own",
@@ -144,19 +145,34 @@ def load_file(path: Path, environment: Mapping[str, str]) -> Settings:
     return _load(path, environment, with_secrets=False)
 
 
+def inspect(path: Path, environment: Mapping[str, str]) -> tuple[Settings | None, list[str]]:
+    """What `load` would load, however wrong it is, and each of its problems; None where the file has another shape."""
+    try:
+        return _read(path, environment, with_secrets=True)
+    except BadSettings as bad:
+        return None, list(bad.problems)
+
+
 def _load(path: Path, environment: Mapping[str, str], with_secrets: bool, demanding: bool = True) -> Settings:
+    settings, problems = _read(path, environment, with_secrets, demanding)
+    if settings is None or problems:
+        raise BadSettings(problems)
+    return settings
+
+
+def _read(
+    path: Path, environment: Mapping[str, str], with_secrets: bool, demanding: bool = True
+) -> tuple[Settings | None, list[str]]:
     written = _with_defaults(document.read(path), environment)
     settings, problems = _validated(written, path)
     found, missing = Secrets(), list[str]()
     if with_secrets:
         needed = checks.needed_secrets(settings) if settings else secrets.TOKENS
-        needed = needed if demanding else ()
-        found, missing = secrets.read(environment, needed)
-    problems += list(checks.problems(settings, found)) if settings else []
-    if settings is None or problems or missing:
-        raise BadSettings([*problems, *missing])
-    settings._secrets = found
-    return settings
+        found, missing = secrets.read(environment, needed if demanding else ())
+    if settings is not None:
+        problems += checks.problems(settings, found)
+        settings._secrets = found
+    return settings, [*problems, *missing]
 
 
 def _validated(written: Mapping[str, Any], path: Path) -> tuple[Settings | None, list[str]]:

@@ -1,14 +1,14 @@
 """What is checked before opsbot works: the configuration (`config check`) and what it names (`doctor`)."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 from bot.adapters import embedded
 from bot.adapters.router import Router
-from bot.adapters.ssh import Ssh
+from bot.adapters.ssh import Ssh, unusable
 from bot.adapters.store import versions
 from bot.adapters.stream import OpenSsh
 from bot.core.command import refuse_secrets, sh
@@ -45,38 +45,43 @@ def policy_of(settings: Settings, catalogue: Catalogue) -> Policy:
 
 
 def check(settings: Settings) -> None:
-    """All that can be wrong with the configuration without asking anybody; raises Permanent with every sentence."""
-    wrong = [*_faults(settings)]
-    if wrong:
+    """Raises Permanent with every sentence of `faults`."""
+    if wrong := faults(settings):
         raise Permanent("\n".join(wrong))
 
 
-def _faults(settings: Settings) -> Iterator[str]:
-    yield from (f"{key}: {why}" for key, why in _unreadable(settings))
+def faults(settings: Settings) -> list[str]:
+    """All that can be wrong with the configuration without asking anybody, a sentence each."""
+    return [*_logins(settings), *_raised(partial(_aws, settings)), *_named(settings)]
+
+
+def _logins(settings: Settings) -> Iterator[str]:
+    """Keys and pins, as the first login would find them."""
+    hosts = hosts_of(settings)
+    for no, site in enumerate(settings.sites()):
+        for name, why in unusable(hosts[target.key] for target in site):
+            yield f"installations[{no}].ssh.{name}: {why}"
+
+
+def _named(settings: Settings) -> Iterator[str]:
+    """Names of handlers in the policy and in schedules."""
     try:
         catalogue = discover(settings.handlers)
     except OpsbotError as why:
-        yield f"handlers: {why}"
+        names = settings.rules or settings.schedules
+        yield f"handlers: {why}" + (" What `policy` and `schedules` name can be checked after that." if names else "")
         return
     machines = machines_of({each.name: each for each in settings.sites()})
     vocabulary = vocabulary_of(catalogue, settings.slack.command, machines)
-    looks = (partial(policy_of, settings, catalogue), partial(check_schedules, settings, vocabulary))
-    for look in (*looks, partial(_aws, settings)):
-        try:
-            look()
-        except OpsbotError as why:
-            yield str(why)
+    yield from _raised(partial(policy_of, settings, catalogue))
+    yield from _raised(partial(check_schedules, settings, vocabulary))
 
 
-def _unreadable(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Files that logging in needs, each once."""
-    for no, each in enumerate(settings.installations):
-        for name in ("key_file", "known_hosts"):
-            path = getattr(each.ssh, name)
-            try:
-                path.read_bytes()
-            except OSError as error:
-                yield f"installations[{no}].ssh.{name}", f"{path} cannot be read: {error.strerror}"
+def _raised(look: Callable[[], object]) -> Iterator[str]:
+    try:
+        look()
+    except OpsbotError as why:
+        yield str(why)
 
 
 def check_schedules(settings: Settings, vocabulary: Vocabulary) -> None:

@@ -11,9 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import paramiko
 import pytest
+import typer
 
 import bot
+from bot.cli import app
 from bot.cli.screen import Screen
 from bot.core.outcome import Outcome
 from bot.core.people import Actor
@@ -33,6 +36,8 @@ from tests.cli.fakes import (
 )
 
 CHECKOUT = Path(bot.__file__).parents[1]
+KEY = paramiko.ECDSAKey.generate()
+PINS = f"10.0.0.10,10.0.0.11,10.0.0.12 {KEY.get_name()} {KEY.get_base64()}\n"
 VALID = (CHECKOUT / "tests" / "cases" / "settings" / "valid.yaml").read_text()
 TOKENS = {"SLACK_BOT_TOKEN": "xoxb-1-2-bot", "SLACK_APP_TOKEN": "xapp-1-A-app"}
 
@@ -45,8 +50,8 @@ class Terminal:
         self.socket = folder / "run" / "opsbot.sock"
         (folder / "opsbot.yaml").write_text(f"{VALID}socket: {self.socket}\n")
         (folder / "opsbot.yaml").chmod(0o600)
-        for needed in ("id_ed25519", "known_hosts"):
-            (folder / needed).touch(0o600)
+        KEY.write_private_key_file(folder / "id_ed25519")
+        (folder / "known_hosts").write_text(PINS)
 
     def start(self, *words: str, **environment: str) -> "subprocess.Popen[str]":
         kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL") if name in os.environ}
@@ -321,10 +326,36 @@ def test_a_serve_that_dies_before_it_answers_is_no_success(terminal: Terminal, d
 def test_usage_is_explained(terminal: Terminal) -> None:
     assert terminal.run("run").status == 2
     assert terminal.run("decline", "1").status == 2
+    ran = terminal.run("show", "seven", "--json")
+    (line,) = ran.lines
+    assert (ran.status, line["event"], line["exit"]) == (2, "error", 2)
+    assert "Invalid value for 'RUN'" in line["text"]
+    assert "Invalid value for 'RUN'" in ran.err
+    assert terminal.run("show", "seven").out == ""
     ran = terminal.run("--help")
     assert ran.status == 0
     for verb in ("run", "approve", "doctor", "try", "audit"):
         assert f" {verb} " in ran.out
+
+
+def test_what_takes_no_json_is_named_in_the_readme() -> None:
+    """Each verb, and those whose output is a document by itself."""
+    without = {name for name, verb in _verbs(typer.main.get_command(app)) if "--json" not in _options(verb)}
+    assert without == {"serve", "try", "manifest", "manifest sudoers", "audit export", "backup decrypt"}
+    readme = (CHECKOUT / "README.md").read_text()
+    assert "every verb takes `--json` but `serve`, `try`, `manifest`, `audit export` and `backup decrypt`" in readme
+
+
+def _verbs(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, verb in group.commands.items():
+        if not hasattr(verb, "commands") or verb.invoke_without_command:
+            yield before + name, verb
+        if hasattr(verb, "commands"):
+            yield from _verbs(verb, f"{before}{name} ")
+
+
+def _options(verb: Any) -> set[str]:
+    return {option for each in verb.params for option in each.opts}
 
 
 # ---------------------------------------------------------------- what needs no serve
@@ -333,12 +364,19 @@ def test_usage_is_explained(terminal: Terminal) -> None:
 def test_the_configuration_is_checked(terminal: Terminal, tmp_path: Path) -> None:
     ran = terminal.run("config", "check", **TOKENS)
     assert (ran.status, ran.out) == (0, "opsbot.yaml is fine: 1 installation, 3 machines.\n")
+    (line,) = terminal.run("config", "check", "--json", **TOKENS).lines
+    assert line == {"ok": True, "text": "opsbot.yaml is fine: 1 installation, 3 machines."}
     (tmp_path / "opsbot.yaml").write_text(VALID + "polcy: []\nengine: {lease: 10}\n")
     ran = terminal.run("config", "check", **TOKENS)
     assert (ran.status, ran.out) == (2, "")
     assert ran.err.splitlines() == [
         "engine.lease: must be a time span with a unit, such as 10s, 30m, 26h or 1h30m",
         "polcy: unknown key (did you mean policy?)",
+        "What the file names (keys, handlers, schedules) can be checked after that.",
+    ]
+    assert terminal.run("config", "check", "--json", **TOKENS).lines == [
+        {"ok": False, "text": "engine.lease: must be a time span with a unit, such as 10s, 30m, 26h or 1h30m"},
+        {"ok": False, "text": "polcy: unknown key (did you mean policy?)"},
     ]
 
 
@@ -352,14 +390,44 @@ schedules: [{cron: "0 3 * * *", run: backup evrything}]
 def test_the_check_finds_what_would_stop_serve_or_fail_at_night(terminal: Terminal, tmp_path: Path) -> None:
     (tmp_path / "known_hosts").unlink()
     (tmp_path / "opsbot.yaml").write_text(VALID + WRONG)
-    ran = terminal.run("config", "check", **TOKENS)
+    (tmp_path / "id_ed25519").write_text("")
+    ran = terminal.run("config", "check")
     assert (ran.status, ran.out) == (2, "")
-    assert f"installations[0].ssh.known_hosts: {tmp_path}/known_hosts cannot be read: No such file" in ran.err
+    assert "SLACK_BOT_TOKEN: missing" in ran.err
+    assert f"ssh.key_file: {tmp_path}/id_ed25519 does not hold a private key that can be used" in ran.err
+    assert (
+        f"installations[0].ssh.known_hosts: The file of pinned host keys, {tmp_path}/known_hosts, cannot be" in ran.err
+    )
     assert f"the handlers folder {tmp_path}/nowhere does not exist" in ran.err
+    assert "What `policy` and `schedules` name can be checked after that." in ran.err
     (tmp_path / "opsbot.yaml").write_text(VALID + WRONG.replace("handlers: [nowhere]", "handlers: []"))
     ran = terminal.run("config", "check", **TOKENS)
     assert "policy[0].action: `worker.rebot` is no action, job or fix; did you mean `worker.reboot`?" in ran.err
     assert "schedules[0].run: " in ran.err
+
+
+UNPINNED = (
+    "pins no host key of 10.0.0.11:22: compare each on its machine's console "
+    "(`ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub`), then add it."
+)
+
+
+def test_keys_are_checked_as_a_login_would(terminal: Terminal, tmp_path: Path) -> None:
+    key = tmp_path / "id_ed25519"
+    key.chmod(0o644)
+    (tmp_path / "known_hosts").write_text(PINS.replace("10.0.0.11,", ""))
+    ran = terminal.run("config", "check", **TOKENS)
+    assert ran.status == 2
+    assert ran.err.splitlines() == [
+        f"installations[0].ssh.key_file: The private key {key} can be read by others (mode 0644): `chmod 600` it.",
+        f"installations[0].ssh.known_hosts: {tmp_path}/known_hosts {UNPINNED}",
+    ]
+    key.unlink()
+    KEY.write_private_key_file(key, password="only for tests")
+    (tmp_path / "known_hosts").write_text("")
+    ran = terminal.run("config", "check", **TOKENS)
+    assert f"The private key {key} has a passphrase" in ran.err
+    assert "pins no host key of 10.0.0.10:22, 10.0.0.11:22, 10.0.0.12:22" in ran.err
 
 
 def test_the_check_warns_where_nobody_could_ask(terminal: Terminal, tmp_path: Path) -> None:

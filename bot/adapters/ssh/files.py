@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from threading import Lock
 from typing import Generic, TypeVar
@@ -11,7 +11,7 @@ import paramiko
 from cryptography.exceptions import UnsupportedAlgorithm
 from paramiko.pkey import UnknownKeyType
 
-from bot.adapters.ssh.host import Unreached
+from bot.adapters.ssh.host import Host, Unreached
 from bot.adapters.ssh.hostkeys import HostKeys
 
 T = TypeVar("T")
@@ -64,3 +64,30 @@ def _private_key(path: Path, state: os.stat_result) -> paramiko.PKey:
         raise Unreached(f"The private key {path} has a passphrase, and nobody is there to type it.", "auth") from error
     except (paramiko.SSHException, UnknownKeyType, UnsupportedAlgorithm, ValueError) as error:
         raise Unreached(f"{path} does not hold a private key that can be used: {error}.", "auth") from error
+
+
+def unusable(hosts: Iterable[Host]) -> Iterator[tuple[str, str]]:
+    """What a login to these hosts would not get out of its files, asking nobody: the setting's name and a sentence."""
+    every = [each for host in hosts for each in (host, host.jump) if each is not None]
+    keys, pins = private_keys(), known_hosts()
+    for path in dict.fromkeys(each.key_file for each in every):
+        try:
+            keys(path)
+        except Unreached as why:
+            yield "key_file", str(why)
+    for path in dict.fromkeys(each.known_hosts for each in every):
+        try:
+            yield from _unpinned(path, pins(path), [each for each in every if each.known_hosts == path])
+        except Unreached as why:
+            yield "known_hosts", str(why)
+
+
+def _unpinned(path: Path, pins: HostKeys, hosts: Iterable[Host]) -> Iterator[tuple[str, str]]:
+    if missing := dict.fromkeys(str(host) for host in hosts if not pins.of(host.host, host.port).keys):
+        yield (
+            "known_hosts",
+            (
+                f"{path} pins no host key of {', '.join(missing)}: compare each on its machine's console"
+                " (`ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub`), then add it."
+            ),
+        )
