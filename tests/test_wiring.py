@@ -11,7 +11,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from bot import wiring
 from bot.adapters.store import Audit, Pool, Store, migrate, versions
-from bot.core.errors import Permanent, Temporary
+from bot.core.errors import NotUnderstood, Permanent, Temporary
+from bot.core.request import Vocabulary
 from bot.core.shown import Redactor
 from bot.settings import Settings, load, load_own
 from bot.wiring import foundation
@@ -177,3 +178,17 @@ def test_the_head_is_posted_once_a_day_however_many_processes_there_are(database
             (letter,) = tx.execute("SELECT kind, channel, body FROM opsbot.outbox").fetchall()
     assert (letter["kind"], letter["channel"]) == ("note", "C012AB3CD")
     assert f"`0:{'0' * 64}`" in letter["body"]["text"]
+
+
+# ---------------------------------------------------------------- who is told to type what
+
+
+def test_a_terminal_is_told_what_to_type_there(tmp_path: Path) -> None:
+    vocabulary = Vocabulary("/travis", (), ("restart",), (), (("prod", (("worker-1", "worker"),)),))
+    parts = ("desk", "_events", "_run", "_why_not_decide", "_called_by_others")
+    serving = SimpleNamespace(settings=of(tmp_path), vocabulary=vocabulary, **dict.fromkeys(parts))
+    console = wiring.Serving._console(cast("wiring.Serving", serving))
+    with pytest.raises(NotUnderstood) as error:
+        console.read("make coffee")
+    assert "`opsbot run restart worker-1 because it hangs`" in str(error.value)
+    assert "/travis" not in str(error.value)

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -59,6 +60,7 @@ SWITCH = 0.001  # seconds that a busy thread may hold the interpreter: Slack wai
 HOUSEKEEPING = timedelta(hours=6)
 BACKUPS_SEEN_EVERY = 60.0  # seconds
 LOST_AFTER = timedelta(days=7)  # what no manifest names stays that long, for a person who needs it
+TYPED = "opsbot run"  # what a person types in a terminal where another types the slash command
 OVERDUE, OVERDUE_DIAGNOSIS = "backup.overdue", "backup overdue"
 
 
@@ -155,7 +157,7 @@ class Serving:
         return Console(
             self.settings.socket,
             desk=self.desk,
-            read=self._read,
+            read=partial(words.read, vocabulary=replace(self.vocabulary, command=TYPED)),
             people=people.uids,
             team=self.settings.slack.team_id,
             impersonate=self.settings.cli.impersonate,
