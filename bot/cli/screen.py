@@ -32,6 +32,7 @@ _STYLES: Final = {
     "CANCELLED": "bold yellow",
 }
 TROUBLE: Final = "bold red"
+MINUTES, SECONDS = "%Y-%m-%d %H:%M UTC", "%Y-%m-%d %H:%M:%S UTC"
 _MENTION: Final = re.compile(r"<(?:@|!subteam\^)([A-Z0-9]+)>")
 
 
@@ -105,7 +106,8 @@ class Screen:
         sys.stdout.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
         sys.stdout.flush()
 
-    def _show(self, line: Line) -> None:
+    def _show(self, line: Line, at: str = "") -> None:
+        """`at` is in front of what was long ago."""
         if line["event"] == "error":
             self.complain(line["text"])
         elif line["event"] == "answer":
@@ -113,9 +115,10 @@ class Screen:
         elif line["event"] == "run":
             self.say(line["text"])
         elif line["event"] == "outcome":
-            self.say(_told(line), _STYLES.get(line["outcome"], TROUBLE))
+            self.say(f"{at}{_told(line)}", _STYLES.get(line["outcome"], TROUBLE))
         else:
-            for each in story(line):
+            first, *below = story(line)
+            for each in (f"{at}{first}", *below):
                 self.say(each)
             if line.get("files"):
                 self.say(f"    {keep(self.folders, line.get('run', 0), line['file'], line['files'])}")
@@ -124,16 +127,27 @@ class Screen:
         if line.get("runs"):
             people = line.get("people", {})
             rows = (
-                (str(run["run"]), run["order"], people.get(run["by"], run["by"]), run["outcome"] or run["state"])
+                (
+                    str(run["run"]),
+                    when(run["created"]),
+                    run["order"],
+                    people.get(run["by"], run["by"]),
+                    run["outcome"] or run["state"],
+                )
                 for run in line["runs"]
             )
-            self.table(("run", "what", "asked by", "outcome"), rows)
+            self.table(("run", "when", "what", "asked by", "outcome"), rows)
         elif "story" in line:
             self.say(line["text"].partition("\n")[0])
             for event in line["story"]:
-                self._show({"run": line["run"], **event})
+                self._show({"run": line["run"], **event}, f"{when(event['at'], SECONDS)}  ")
         else:
             self.say(line["text"])
+
+
+def when(written: str, shape: str = MINUTES) -> str:
+    """A time of a JSON line, as people read it."""
+    return datetime.fromisoformat(written).astimezone(UTC).strftime(shape)
 
 
 def exit_status(line: Line, before: int) -> int:
@@ -177,7 +191,7 @@ def _plan_whole(line: Line) -> Iterator[str]:
         yield f"{fix['target']}: {fix['title']} (risk: {fix['risk']})"
         yield from (f"  {number}. {step}" for number, step in enumerate(fix["steps"], 1))
         yield f"  undo: {fix['undo']}" if fix["undo"] else ""
-    yield f"rule: {line['rule']}; open until {line['expires']}"
+    yield f"rule: {line['rule']}; open until {when(line['expires'])}"
     if line["needs"] > 0:
         words = f"opsbot approve {line['run']} {line['digest'][:SHORTEST_DIGEST]}"
         yield f"another person decides, in Slack or with `{words}`"

@@ -114,10 +114,14 @@ class FakeDesk:
         if request.ask is Ask.SHOW and request.number not in self.runs:
             raise Refused(f"There is no run {request.number}; `runs` lists the latest.")
         if request.ask is Ask.SHOW:
-            story = [{"event": event.kind, **event.data} for event in self.events[request.number or 0]]
+            story = [
+                {"event": event.kind, "at": event.at.isoformat(), **event.data}
+                for event in self.events[request.number or 0]
+            ]
             return Said(f"run {request.number}: it\n1. more", {"run": request.number, "story": story})
         if request.ask is Ask.RUNS:
-            runs = [{"run": 1, "order": "diagnose all", "by": ANA, "state": "running", "outcome": None}]
+            runs = [{"run": 1, "order": "diagnose all", "by": ANA, "state": "running", "outcome": None,
+                     "created": NOW.isoformat()}]  # fmt: skip
             return Said("run 1: diagnose all", {"runs": runs})
         return Said(f"{request.ask.value}: answered")
 

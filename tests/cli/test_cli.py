@@ -136,7 +136,7 @@ def test_a_story_reads_like_one(served: Terminal, desk: FakeDesk) -> None:
         "    worker-1: Restart travis-worker (risk: interrupts)",
         "      1. Restart the service: `sudo -n systemctl restart travis-worker`",
         "      undo: nothing to undo",
-        "    rule: default for risk interrupts: 1 approval; open until 2026-01-01T00:30:00+00:00",
+        "    rule: default for risk interrupts: 1 approval; open until 2026-01-01 00:30 UTC",
         "    another person decides, in Slack or with `opsbot approve 1 012345`",
         "approve by @U00BO",
         "FIXED: worker-1 is back",
@@ -221,8 +221,9 @@ def test_escape_sequences_of_a_machine_stay_words(served: Terminal, desk: FakeDe
 
 def test_runs_are_listed(served: Terminal) -> None:
     ran = served.run("runs")
-    assert (ran.status, ran.out) == (0, f"1\tdiagnose all\t{ANA}\trunning\n")
-    assert served.run("runs", "--json").lines[0]["runs"][0]["run"] == 1
+    assert (ran.status, ran.out) == (0, f"1\t2026-01-01 00:00 UTC\tdiagnose all\t{ANA}\trunning\n")
+    (run,) = served.run("runs", "--json").lines[0]["runs"]
+    assert (run["run"], run["created"]) == (1, "2026-01-01T00:00:00+00:00")
 
 
 def test_a_run_is_shown_whole(served: Terminal, desk: FakeDesk) -> None:
@@ -230,10 +231,14 @@ def test_a_run_is_shown_whole(served: Terminal, desk: FakeDesk) -> None:
     desk.tell(1, *PLAN)
     ran = served.run("show", "1")
     assert ran.status == 0
-    assert ran.out.splitlines()[:2] == ["run 1: it", "plan 1 (0123456789ab): worker-1: Restart travis-worker"]
+    assert ran.out.splitlines()[:2] == [
+        "run 1: it",
+        "2026-01-01 00:00:00 UTC  plan 1 (0123456789ab): worker-1: Restart travis-worker",
+    ]
     assert "1. Restart the service" in ran.out
     (line,) = served.run("--config", "opsbot.yaml", "show", "1", "--json").lines
-    assert [event["event"] for event in line["story"]] == ["plan"]
+    assert [(event["event"], event["at"]) for event in line["story"]] == [("plan", "2026-01-01T00:00:00+00:00")]
+    assert line["story"][0]["expires"] == "2026-01-01T00:30:00+00:00"
     assert served.run("show", "77").status == 6
 
 
