@@ -58,6 +58,7 @@ def _row(result: Drilled) -> tuple[str, ...]:
 
 def _conclusion(results: list[Drilled], passed: bool) -> str:
     if passed:
-        return f"All {len(results)} pieces were restored from the store. Nothing of them is left here."
+        all_of_it = f"All {len(results)} pieces were" if len(results) > 1 else f"The only piece, {results[0].name}, was"
+        return f"{all_of_it} restored from the store. Nothing of it is left here."
     failed = [result.name for result in results if not result.passed]
     return f"{len(failed)} of {len(results)} FAILED: {', '.join(failed)}. Take a new backup now, and look at the store."

@@ -34,6 +34,7 @@ def test_one_that_failed_fails_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert told.out.splitlines()[-1] == ("1 of 2 FAILED: database-main. Take a new backup now, and look at the store.")
     assert told.err == "The key is not drilled.\n"
     assert play(Drill("backup 7", TASKS[:1], restored), Screen()) == 0
+    assert "The only piece, params, was restored from the store." in capsys.readouterr().out
     assert play(Drill("backup 7", (), restored), Screen()) == 1, "nothing proves nothing"
 
 
