@@ -59,17 +59,19 @@ def _unless(look: Look, at: rabbitmq.Broker) -> tuple[str, ...] | None:
 
 
 def _told_by_workers(look: Look, at: rabbitmq.Broker) -> broker.Cluster:
-    """As the management API says; where it gives no answer, down when every worker that was asked is refused, too."""
+    """As the management API says; where it gives no answer, down when most workers are refused and none gets through:
+    what one of them sends may get lost on its way.
+    """
     try:
         return look(broker.cluster(at.place))
     except CannotLook as silent:
         if silent.cause != rabbitmq.AWAY:
             raise
         roads = network.to_broker(look, look.site.of(Role.WORKER)[:WITNESSES])
-        if not roads or any(road.way is not network.Way.REFUSED for _, road in roads):
+        refused = [f"{road.host}:{road.port} refuses {each}" for each, road in roads if road.way is network.Way.REFUSED]
+        if any(road.way is network.Way.OPEN for _, road in roads) or 2 * len(refused) <= len(roads):
             raise
-        refused = ", ".join(f"{road.host}:{road.port} refuses {worker}" for worker, road in roads)
-        return broker.Cluster(broker.DOWN, said=f"{silent.why.rstrip('.')}; {refused}")
+        return broker.Cluster(broker.DOWN, said=f"{silent.why.rstrip('.')}; {', '.join(refused)}")
 
 
 def _where(machine: Target, at: rabbitmq.Broker) -> str:

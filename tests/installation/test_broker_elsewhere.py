@@ -52,6 +52,13 @@ def test_a_platform_that_is_down_explains_its_own_broker(fault: str) -> None:
     assert [cause for cause, _ in broken(fault)[1] if cause.startswith("broker.")] == []
 
 
+def test_a_worker_whose_packets_get_lost_is_no_witness_for_a_broker_that_refuses_the_others() -> None:
+    practice, _ = broken("worker-1 cannot reach RabbitMQ")
+    practice.inject("platform-1 has a stopped RabbitMQ")
+    practice.pass_time(SHOWN)
+    assert "broker.down" in [each.cause for each in practice.findings() if each.severity is Severity.BROKEN]
+
+
 def test_a_worker_that_hangs_is_seen_by_what_it_holds_in_two_looks() -> None:
     practice, found = broken("worker-1 holds builds and does nothing")
     practice.pass_time(SETTLED)
