@@ -5,6 +5,7 @@
 """
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -17,6 +18,9 @@ for _name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):  # tests sp
     os.environ.pop(_name.upper(), None)
 for _name in [name for name in os.environ if name.startswith("PG")]:  # a developer's own database
     os.environ.pop(_name)
+for _number in (signal.SIGINT, signal.SIGHUP):  # a shell in the background ignores them, and so would what is tested
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, lambda *_: None)
 
 
 def pytest_report_header() -> str | None:
