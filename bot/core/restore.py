@@ -18,8 +18,9 @@ from bot.core.target import Role, Site, Target
 KEY_FILE: Final = "KEY.txt"
 OPSBOT: Final = f"opsbot backup decrypt {{}} --identity {KEY_FILE}"
 AGE: Final = f"age -d -i {KEY_FILE} {{}}"
-# Looked up anew each time: whoever saves settings starts the app, and it comes back in another container.
-_CONTAINER: Final = f"$(sudo docker ps | grep {MAIN_IMAGE} | head -c 12)"
+# Looked up anew each time: whoever saves settings starts the app, and it comes back in another container. Without its
+# own standard input, sudo, which hands a terminal to what it runs, would read of what is meant for the other program.
+_CONTAINER: Final = f"$(sudo docker ps </dev/null | grep {MAIN_IMAGE} | head -c 12)"
 _PG_RESTORE: Final = (
     "pg_restore --clean --if-exists --no-owner --no-privileges --exit-on-error --single-transaction"
 )  # fmt: skip

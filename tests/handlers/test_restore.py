@@ -103,8 +103,8 @@ def test_the_words_for_a_person_are_whole() -> None:
     how = {step.does: step.how for step in by_hand(planned("restore"))}
     assert how["Load database-main into PostgreSQL"].splitlines()[-1] == (
         "opsbot backup decrypt s3://backups/prod/set/databases.dump.age --identity KEY.txt | ssh 10.0.0.10 "
-        "'sudo docker exec -i $(sudo docker ps | grep te-main | head -c 12) pg_restore --clean --if-exists --no-owner "
-        "--no-privileges --exit-on-error --single-transaction -h 127.0.0.1 -U travis -d travis_production'"
+        "'sudo docker exec -i $(sudo docker ps </dev/null | grep te-main | head -c 12) pg_restore --clean --if-exists "
+        "--no-owner --no-privileges --exit-on-error --single-transaction -h 127.0.0.1 -U travis -d travis_production'"
     )
     assert "| zstd -d | ssh 10.0.0.10 'sudo tar -xp" in how["Unpack data, without the files of running servers"]
     assert "AGE-SECRET-KEY" not in str(how)

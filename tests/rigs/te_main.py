@@ -79,6 +79,7 @@ state={state}
 id=$(cat "$state/id")
 case $1 in
 ps)
+    cat >/dev/null  # as sudo does, which hands a terminal to what it runs: what stands on its standard input is gone
     printf '4be51c0ffee0\\tregistry.replicated.com/library/retraced:1\\treplicated\\n'
     [ -z "$id" ] || printf '%s\\tquay.io/travisci/te-main:v2.2.26\\tfocused_wozniak\\n' "$id"
     exit 0 ;;
