@@ -54,7 +54,7 @@ def _unless(look: Look, at: rabbitmq.Broker) -> tuple[str, ...] | None:
     """A platform that is not ready explains its own RabbitMQ, and may be the consequence of one on other machines."""
     if not at.elsewhere:
         return None
-    roads = network.to_broker(look, look.site.of(Role.WORKER)[:WITNESSES])
+    roads = _roads(look)
     return None if any(network.leads_to_platform(look, road) for _, road in roads) else ()
 
 
@@ -67,11 +67,15 @@ def _told_by_workers(look: Look, at: rabbitmq.Broker) -> broker.Cluster:
     except CannotLook as silent:
         if silent.cause != rabbitmq.AWAY:
             raise
-        roads = network.to_broker(look, look.site.of(Role.WORKER)[:WITNESSES])
+        roads = _roads(look)
         refused = [f"{road.host}:{road.port} refuses {each}" for each, road in roads if road.way is network.Way.REFUSED]
         if any(road.way is network.Way.OPEN for _, road in roads) or 2 * len(refused) <= len(roads):
             raise
         return broker.Cluster(broker.DOWN, said=f"{silent.why.rstrip('.')}; {', '.join(refused)}")
+
+
+def _roads(look: Look) -> tuple[tuple[Target, network.Road], ...]:
+    return network.to_broker(look, look.site.of(Role.WORKER)[:WITNESSES])
 
 
 def _where(machine: Target, at: rabbitmq.Broker) -> str:

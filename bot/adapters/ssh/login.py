@@ -33,7 +33,7 @@ class Tuned(paramiko.Transport):
     )
 
     def _log(self, *_: object) -> None:
-        """Nobody reads it, and writing down each list of algorithms took a tenth of a login's time."""
+        """Nobody reads it, and every list of algorithms would be written down for it."""
 
     def _parse_debug(self, _: paramiko.Message) -> None:
         """OpenSSH says with each login what the line of the key allows."""
