@@ -1,7 +1,8 @@
 """The outbox as the sender sees it: one letter at a time, in order within its channel.
 
 A thread that takes letters has a connection of its own. It serves a channel under a session lock, which ends with the
-connection, so a process that is killed frees its channels at once; it listens there for new letters too.
+connection, so a process that is killed frees its channels at once. One thread at a time listens for new letters, and
+calls another when it has found one: a letter that woke them all would be looked for by each.
 """
 
 import threading
@@ -23,6 +24,7 @@ from bot.core.errors import Temporary
 from bot.core.outbox import Letter
 
 SQL = Queries("outbox")
+SERVED = 0.2  # seconds until a look again at what is due, and which somebody else serves just now
 _SPACE = 0x6F7073  # "ops": the first half of a channel's lock
 
 
@@ -41,10 +43,15 @@ class Outbox:
         self._mine = threading.local()
         self._guard = threading.Lock()
         self._all: list[Connection[DictRow]] = []
+        self._listening = threading.Lock()
+        self._listener: Connection[DictRow] | None = None
+        self._called = threading.Condition()
 
     @contextmanager
     def take(self) -> Iterator[Letter | None]:
         connection, letter = self._first()
+        if letter:
+            self._call_another()
         try:
             yield letter
         finally:
@@ -71,12 +78,8 @@ class Outbox:
 
     def wait(self, seconds: float) -> None:
         try:
-            connection = self._connection()
-            due = values.only(connection.execute(SQL["next_due"]).fetchone())["seconds"]
-            if due is not None:
-                seconds = min(seconds, max(due, 0.0) + 0.01)
-            for _ in connection.notifies(timeout=seconds, stop_after=1):
-                return
+            due = values.only(self._connection().execute(SQL["next_due"]).fetchone())["seconds"]
+            self._rest(seconds if due is None else min(seconds, due + 0.01 if due > 0 else SERVED))
         except (Temporary, psycopg.Error):
             self._drop()
             threading.Event().wait(min(seconds, 1.0))
@@ -92,6 +95,28 @@ class Outbox:
                 with suppress(psycopg.Error):
                     connection.close()
             self._all.clear()
+
+    def _rest(self, seconds: float) -> None:
+        if not self._listening.acquire(blocking=False):
+            with self._called:
+                self._called.wait(seconds)
+            return
+        try:
+            self._listen(seconds)
+        finally:
+            self._listening.release()
+
+    def _listen(self, seconds: float) -> None:
+        if self._listener is None or self._listener.closed:
+            self._listener = self._opened()
+            self._listener.execute("LISTEN opsbot_outbox")
+            return  # what came before it is looked for
+        for _ in self._listener.notifies(timeout=seconds, stop_after=1):
+            return
+
+    def _call_another(self) -> None:
+        with self._called:
+            self._called.notify()
 
     def _first(self) -> tuple[Connection[DictRow], Letter | None]:
         """The letter to send now; its channel is ours until `_leave`."""
@@ -123,11 +148,13 @@ class Outbox:
     def _connection(self) -> Connection[DictRow]:
         connection: Connection[DictRow] | None = getattr(self._mine, "connection", None)
         if connection is None or connection.closed:
-            connection = self._pool.apart()
-            connection.execute("LISTEN opsbot_outbox")
-            self._mine.connection = connection
-            with self._guard:
-                self._all = [one for one in self._all if not one.closed] + [connection]
+            connection = self._mine.connection = self._opened()
+        return connection
+
+    def _opened(self) -> Connection[DictRow]:
+        connection = self._pool.apart()
+        with self._guard:
+            self._all = [one for one in self._all if not one.closed] + [connection]
         return connection
 
     def _drop(self) -> None:
