@@ -5,6 +5,7 @@ too many connections, a deadlock) leaves it as `Temporary`: nothing of the trans
 lost on the way back, so the caller looks at the rows again.
 """
 
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -73,7 +74,7 @@ class Pool(ConnectionPool[Connection[DictRow]]):
             kwargs=_options(dsn),
             timeout=5.0,
             reconnect_timeout=2.0,  # then the next caller tries at once; the pool's own back-off doubles for ever
-            check=ConnectionPool.check_connection,  # one round trip; a restarted server costs no transaction
+            check=_check,  # a restarted server costs no transaction
             name="database",
             open=True,
         )
@@ -117,6 +118,14 @@ def trouble(dsn: str, error: Exception) -> OpsbotError:
             return Permanent(f"The database {describe(dsn)} cannot be used: {why}. Check the database's URL.")
     why = next((why for sign, why in _SOON if sign in text), f"{type(error).__name__}")
     return Temporary(f"The database {describe(dsn)} does not answer: {why}.")
+
+
+def _check(connection: Connection[DictRow]) -> None:
+    """A server that ended the connection has said so: a round trip is made only when something can be read."""
+    said = select.poll()
+    said.register(connection.fileno(), select.POLLIN)
+    if said.poll(0):
+        ConnectionPool.check_connection(connection)
 
 
 @contextmanager
