@@ -139,6 +139,10 @@ class Claim(Protocol):
         """
         ...
 
+    def end(self, tx: Tx) -> None:
+        """End the task when this transaction commits: what it wrote then stands once, whatever is killed when."""
+        ...
+
 
 class Suspended(BaseException):
     """The task sleeps durably; no thread is held. Not an error: it passes through everything."""

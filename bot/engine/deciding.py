@@ -30,15 +30,13 @@ class Deciding:
     def decide(self, claim: Claim, click: Click) -> Decided:
         """The decision, or why it did not count. Raises Temporary when it cannot be checked who this is.
 
-        Recorded with what it wrote, so that a click that was counted is not called too late after a crash.
+        The task ends with what it wrote, so that a click that was counted is not called too late after a crash.
         """
-        if (done := claim.recorded("decided")) is not None:
-            return Decided(*done[0])
         barred = self.gate.barred(click.actor)
         deciders = self.gate.deciders(click.actor.via)
         with claim.commit() as tx:
             decided = self._ruled(tx, click, barred, deciders)
-            claim.record(tx, "decided", [decided.counted, decided.text])
+            claim.end(tx)
         return decided
 
     def _ruled(self, tx: Tx, click: Click, barred: str, deciders: tuple[str, ...]) -> Decided:

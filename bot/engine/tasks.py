@@ -191,17 +191,14 @@ class Engine:
     # ------------------------------------------------------------ clicks and questions
 
     def _click(self, claim: Claim) -> None:
-        with claim.commit() as tx:
+        with self.durable.transaction() as tx:
             click = click_from_json(self.store.request(tx, claim.params["request"]))
         decided = Deciding(self.store, self.durable, self.gate, self.redactor).decide(claim, click)
         log.info("click on approval %s: %s", click.approval, decided.text)
 
     def _ask(self, claim: Claim) -> None:
-        with self.answering:
-            if claim.recorded("answered") is not None:
-                return
-            with claim.commit() as tx:
-                body = self.store.request(tx, claim.params["request"])
+        with self.answering, self.durable.transaction() as tx:
+            body = self.store.request(tx, claim.params["request"])
         actor, place = actor_from_json(body["actor"]), place_from_json(body["place"])
         barred = self.gate.barred(actor)
         with self.answering, claim.commit() as tx:
@@ -210,9 +207,9 @@ class Engine:
             self.store.reply(tx, actor, place, text)
             if place is not None:
                 self._post(tx, place, said.charts)
-            claim.record(tx, "answered", True)
             if barred:
                 self.store.audit(tx, "refused", actor, {"asked": body["request"]["ask"], "why": text})
+            claim.end(tx)
 
     def _answered(self, tx: Tx, body: Mapping[str, Any], actor: Actor) -> Said:
         answers = Answers(self.store, self.durable, self.catalogue, self.policy, self.gate, self.diagnosers)

@@ -261,6 +261,25 @@ def test_commits_of_several_threads_come_one_after_the_other(held: Claim) -> Non
     assert [held.recorded(f"step {no}") for no in range(8)] == [(no,) for no in range(8)]
 
 
+def test_a_task_ends_with_what_it_wrote_or_not_at_all(
+    pool: Pool, store: Store, held: Claim, begin: Begin, shown: Show, take: Take
+) -> None:
+    run = begin()
+    with suppress(LookupError), held.commit() as tx:
+        store.intend(tx, run, 1, 1, held.attempt, shown("x"))
+        held.end(tx)
+        raise LookupError
+    with held.commit() as tx:
+        assert store.change(tx, run, 1) is None
+        store.intend(tx, run, 1, 1, held.attempt, shown("x"))
+        held.end(tx)
+    assert held.over
+    assert take() is None
+    with pool.connection() as tx:
+        assert store.change(tx, run, 1) is not None
+        assert tx.execute("SELECT state FROM absurd.t_opsbot").fetchall() == [{"state": "completed"}]
+
+
 def test_a_completed_task_is_over(pool: Pool, durable: Durable, held: Claim, take: Take) -> None:
     held.complete()
     with durable.transaction() as tx:

@@ -132,12 +132,14 @@ class Claim:
         rows(tx).execute("SELECT opsbot.sleep(%s, %s, %s, %s)", [self.run, self.task, self._seen, until])
         self._ends = True
 
+    def end(self, tx: Tx) -> None:
+        rows(tx).execute("SELECT opsbot.complete(%s, %s, %s, %s)", [self.run, self.task, self.worker, self._lease])
+        self._ends = True
+
     def complete(self) -> None:
         """The task has ended."""
         with self.commit() as connection:
-            parameters = [self.run, self.task, self.worker, self._lease]
-            connection.execute("SELECT opsbot.complete(%s, %s, %s, %s)", parameters)
-            self._ends = True
+            self.end(connection)
 
     def give_back(self, delay: timedelta = timedelta()) -> None:
         """Let any process go on with the task, now or after a delay."""

@@ -31,6 +31,7 @@ Carry = Callable[[Claim], None]
 OnError = Callable[[Claim, Exception], timedelta | None]
 
 POLL = 1.0  # seconds; only for what no notification and no deadline announces
+GATHER = 0.02  # between two claims, each of which costs the database some milliseconds
 SOONEST = 0.02  # when something is due that somebody else has locked
 AWAY = timedelta(seconds=1)  # before a task is tried again that the database failed
 NEARLY = 0.05  # seconds between two looks whether a change has ended
@@ -42,9 +43,9 @@ HOPELESS = timedelta(minutes=1)  # ... or that nobody knows how to end
 class Workers:
     """Carries tasks until told to stop.
 
-    `carry(claim)` returns (the task has ended), raises Suspended after `claim.sleep`, LeaseLost, or an error;
-    `on_error(claim, error)` then says how long to back off, or None: the task has ended. Trouble with the database
-    itself is no error of the task. `woken(claim)` is called when a task is woken while it is carried here.
+    `carry(claim)` returns (the task has ended, now at the latest), raises Suspended after `claim.sleep`, LeaseLost, or
+    an error; `on_error(claim, error)` then says how long to back off, or None: the task has ended. Trouble with the
+    database itself is no error of the task. `woken(claim)` is called when a task is woken while it is carried here.
     """
 
     def __init__(
@@ -164,7 +165,9 @@ class Workers:
             due = row["seconds"] if row else None
             if self._free() <= 0 or due is None:
                 due = POLL
+            asked = time.monotonic()
             self._nap(connection, min(POLL, max(SOONEST, due)))
+            self._stopping.wait(max(0.0, asked + GATHER - time.monotonic()))
 
     def _free(self) -> int:
         """How many may be claimed. A backup streams for hours, and a click has to be decided meanwhile: what is carried
@@ -219,9 +222,11 @@ class Workers:
             log.warning("%s could not be handed on: %s", claim, _said(error))
         finally:
             with self._guard:
+                crowded = len(self._claims) >= self._threads
                 self._claims.discard(claim)
                 self._guard.notify_all()
-            self._poke()
+            if crowded:  # else whoever claims has asked for as many as there are
+                self._poke()
 
     def _carry_on(self, claim: Claim) -> None:
         try:
@@ -235,7 +240,8 @@ class Workers:
         except Exception as error:
             self._after(claim, error)
         else:
-            claim.complete()
+            if not claim.over:
+                claim.complete()
 
     def _after(self, claim: Claim, error: Exception) -> None:
         if claim.over or self._draining:
