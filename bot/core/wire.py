@@ -25,9 +25,10 @@ CUT_SHORT = (*ENDED, 129, 143)  # ... or the end of the connection did
 # of the session (sshd's own for this command, so it holds what `timeout` puts into process groups) when nothing more
 # can come. A round stands between two lines of its nonce, and nothing of it runs before the second one was read.
 # A pipeline asks for a bash, which a login shell that is one need not start. One with a part past its time has not
-# answered, whatever a filter behind it made of the little that it heard.
+# answered, whatever a filter behind it made of the little that it heard. `lastpipe` spares a bash the process that it
+# would else fork to type into.
 ASK_SHELL = """\
-export LC_ALL=C
+export LC_ALL=C; [ "$BASH_VERSION" ] && shopt -s lastpipe
 t='r=$? s=" ${PIPESTATUS[*]} "; case $s in *" 124 "* | *" 137 "*) r=124; esac; exit $r'
 bash() { case "$#$1$2$3 $BASH_VERSION" in 4-opipefail-c\\ ?*) (set -o pipefail; eval "$4
 $t");; 4-opipefail-c*) command bash -o pipefail -c "$4
