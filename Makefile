@@ -31,6 +31,7 @@ test: system-packages check unit ## All that CI does: system packages, lint, typ
 
 check: dev ## Lint, types, layers, Dockerfile
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	@if test -x $(BIN)/hadolint; then echo $(BIN)/hadolint Dockerfile && $(BIN)/hadolint Dockerfile; \

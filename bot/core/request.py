@@ -27,6 +27,7 @@ class Ask(Enum):
 
 STARTS: Final = frozenset({Ask.RUN, Ask.STATUS})
 
+
 @dataclass(frozen=True)
 class Request:
     """A sentence in parts.

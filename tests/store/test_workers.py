@@ -141,9 +141,7 @@ def test_no_more_at_once_than_threads(crew: Crew, eventually: Eventually) -> Non
     assert max(most) == 3
 
 
-def test_what_takes_long_holds_nothing_up(
-    crew: Crew, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_takes_long_holds_nothing_up(crew: Crew, eventually: Eventually, monkeypatch: pytest.MonkeyPatch) -> None:
     """Backups stream for hours: a click must be decided meanwhile, with however few threads."""
     monkeypatch.setattr(workers, "LONG", 0.1)
     monkeypatch.setattr(workers, "POLL", 0.1)
