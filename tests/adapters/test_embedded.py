@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from bot.adapters import embedded
+from bot.adapters.embedded import place
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 AM_ROOT = os.geteuid() == 0
@@ -27,6 +28,7 @@ import json, os, sys, time
 from pathlib import Path
 import psycopg
 from bot.adapters import embedded
+from bot.adapters.embedded import cluster
 from bot.core.errors import Permanent
 folder = Path(sys.argv[1])
 
@@ -152,7 +154,7 @@ def ordinary_stopped(ordinary: Person, made_before: Callable[[Person], Path]) ->
 
 
 def is_up(folder: Path) -> bool:
-    return not embedded._is_down(embedded.Place(folder, folder / "postgres", embedded._account()))
+    return not embedded.is_down(folder)
 
 
 def eventually(is_so: Callable[[], bool], seconds: float = 20) -> bool:
@@ -273,7 +275,7 @@ def test_a_server_that_is_killed_under_opsbot_is_started_again(ordinary: Person)
 def test_a_process_id_that_another_process_has_now_stops_nothing(ordinary: Person, ordinary_stopped: Path) -> None:
     reused = """
 pid_file = folder / 'postgres/data/postmaster.pid'
-while not embedded._is_down(embedded.Place(folder, folder / 'postgres', embedded._account())): time.sleep(.02)
+while not embedded.is_down(folder): time.sleep(.02)
 lines = pid_file.read_text().splitlines()
 pid_file.write_text('\\n'.join([str(os.getppid()), *lines[1:]]))
 say(ask(embedded.start(folder), 'SELECT n FROM kept'))
@@ -285,11 +287,11 @@ def test_a_backend_that_outlives_its_server_is_waited_for(ordinary: Person, ordi
     busy = """
 import threading
 def work():
-    try: ask(embedded._dsn(place, 'postgres'), "DO $$ DECLARE t timestamptz := clock_timestamp(); "
+    try: ask(cluster.dsn(place, 'postgres'), "DO $$ DECLARE t timestamptz := clock_timestamp(); "
              "BEGIN WHILE clock_timestamp() < t + interval '2 s' LOOP NULL; END LOOP; END $$")
     except psycopg.OperationalError: pass
 embedded.start(folder)
-place = embedded.Place(folder, folder / 'postgres', embedded._account())
+place = cluster.Place(folder, folder / 'postgres', cluster.server_account())
 working = threading.Thread(target=work); working.start(); time.sleep(.5)
 """
     restarted = "begun = time.monotonic(); embedded.start(folder); say(time.monotonic() - begun); working.join()"
@@ -309,7 +311,7 @@ def test_a_path_that_no_socket_can_have_gets_a_short_one(ordinary: Person, name:
     folder = ordinary.folder(name)
     code = "ask(embedded.start(folder), 'SELECT 1'); say(str((folder / 'postgres/run').resolve()))"
     (socket_folder,) = ordinary.does(code, folder)
-    assert len(socket_folder) < embedded.LONGEST_SOCKET
+    assert len(socket_folder) < place.LONGEST_SOCKET
     assert Path(socket_folder).stat().st_mode & 0o777 == 0o700
     embedded.remove(folder)
     assert not Path(socket_folder).exists()
@@ -377,7 +379,7 @@ embedded.start(folder)
 pid_file = folder / 'postgres/data/postmaster.pid'
 true = pid_file.read_text()
 pid_file.write_text('\\n'.join([str(os.getpid()), *true.splitlines()[1:]]))
-embedded._is_down_after(embedded.Place(folder, folder / 'postgres', embedded._account()), 15)
+cluster._is_down_after(cluster.Place(folder, folder / 'postgres', cluster.server_account()), 15)
 pid_file.write_text(true)
 say('alive')
 """
@@ -412,7 +414,7 @@ if AM_ROOT:
         folder = closed / "db"
         root.does("ask(embedded.start(folder), 'SELECT 1')", folder)
         home = (folder / "postgres").resolve()
-        assert home.parent == embedded.FOR_ROOT
+        assert home.parent == place.FOR_ROOT
         assert closed.stat().st_mode & 0o777 == 0o700
         assert pwd.getpwall() == people
         embedded.remove(folder)

@@ -475,7 +475,7 @@ def test_a_server_that_is_being_made_is_given_up(tmp_path: Path, mark: Path, mon
 
 
 def test_a_server_that_is_starting_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(embedded.SETTINGS, "pre_auth_delay", "30")
+    monkeypatch.setitem(embedded.cluster.SETTINGS, "pre_auth_delay", "30")
     starting = When(lambda: any((tmp_path / "r").glob("*/postgres/data/postmaster.pid")))
     stopped_within(4, tmp_path, starting)  # the connection that is being tried has 2 s
 
