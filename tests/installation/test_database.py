@@ -63,6 +63,22 @@ def test_both_versions_load_twice_and_differ_as_the_vendor_says(travis_dsn: str)
 COLUMNS = "SELECT column_name FROM information_schema.columns WHERE table_name ="
 
 
+def test_github_is_heard_as_long_as_it_reaches_the_platform(
+    with_database: Installation, database: TravisDatabase
+) -> None:
+    def silent() -> bool:
+        [row] = database.run(
+            "SELECT now() AT TIME ZONE 'utc' - max(created_at) > interval '1 hour' AS is FROM requests"
+        )
+        return bool(row["is"])
+
+    pass_time(with_database, 6 * 3600)
+    assert not silent()
+    database.hears_github = False
+    pass_time(with_database, 6 * 3600)
+    assert silent()
+
+
 def test_a_healthy_installation_has_a_past_and_nothing_that_waits(database: TravisDatabase) -> None:
     states = {row["state"]: row["count"] for row in database.run("SELECT state, count(*) FROM jobs GROUP BY 1")}
     assert states.keys() == {"passed", "failed"}

@@ -57,6 +57,7 @@ class TravisDatabase:
         self.name = NAME
         self.running = True
         self.refuses = ""
+        self.hears_github = True
         self._runs_by_itself = False
         with self._connect(LOADS) as connection:
             connection.execute("SELECT pg_advisory_xact_lock(%s)", [LOADING])
@@ -73,7 +74,7 @@ class TravisDatabase:
 
     def reset(self) -> None:
         """Empty every table and seed a healthy installation; what was stopped runs again."""
-        self.running, self.refuses = True, ""
+        self.running, self.refuses, self.hears_github = True, "", True
         tables = ", ".join(TABLES + (LOGS if self.has_logs else ()))
         self.tick()
         with self._connect() as connection:

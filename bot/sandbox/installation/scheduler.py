@@ -1,5 +1,7 @@
 """travis-scheduler and what follows from it in the database: jobs are routed, sent to RabbitMQ, run, and end.
 
+Now and then GitHub is heard, as it is day and night where people push.
+
 Only jobs that this scheduler has sent are followed; others stand in the database as somebody put them there.
 """
 
@@ -16,6 +18,13 @@ FOLLOWS = 20.0  # seconds until what workers report is in the database, at most
 REPOS = ("octo-org/rockets", "octo-org/website", "acme/billing-service")  # in the order of their ids
 REPORTS = "reporting.jobs.builds"
 LASTS = 120.0  # seconds that a build takes
+PUSHED = 1800.0  # seconds between two pushes that ask for no build, as `[skip ci]` does
+HEAR = """
+INSERT INTO requests (repository_id, state, created_at, updated_at, event_type, result, owner_id, owner_type, private)
+SELECT repository_id, 'finished', now() AT TIME ZONE 'utc', now() AT TIME ZONE 'utc', 'push', 'rejected', owner_id,
+       owner_type, private
+  FROM requests ORDER BY id DESC LIMIT 1
+"""
 TAKE = """
 UPDATE jobs SET state = 'queued', queued_at = now() AT TIME ZONE 'utc', queue = coalesce(queue, 'builds.trusty')
   FROM queueable_jobs waiting, repositories r
@@ -44,6 +53,7 @@ class Scheduler:
     def start(self) -> None:
         self._again(EVERY, self._ping)
         self._again(FOLLOWS, self._follow)
+        self._again(PUSHED, self._hear)
 
     def push(self, queue: str, count: int, repo: str) -> list[int]:
         """So many jobs are queued this moment; the ids under which they are sent."""
@@ -58,6 +68,11 @@ class Scheduler:
                 do()
 
         self.timeline.after(seconds, turn)
+
+    def _hear(self) -> None:
+        """Somebody pushes, and GitHub says so."""
+        if self.database.hears_github:
+            self.database.run(HEAR)
 
     def _ping(self) -> None:
         """Look for jobs that wait, and send them."""

@@ -189,8 +189,9 @@ def quiet_night(installation: Installation, _machine: Machine) -> None:
 
 
 def _hush(installation: Installation, days: float) -> None:
-    """As if all requests had come so much earlier."""
+    """As if all requests had come so much earlier, and none comes any more."""
     if installation.database is not None:
+        installation.database.hears_github = False
         installation.database.rewrite("UPDATE requests SET created_at = created_at - %s * interval '1 day'", days)
 
 
