@@ -188,7 +188,11 @@ class Applying:
 
     def _save(self) -> None:
         def ask() -> Json:
-            return {fact.asks: self.journal.show(self.changing.answer(fact))[:MOST_SAVED] for fact in self.fix.saves}
+            try:
+                answers = {fact.asks: self.changing.answer(fact) for fact in self.fix.saves}
+            except (CannotLook, Unknown) as why:
+                raise StepFailed(f"what is there now could not be saved, so nothing was sent: {why}") from why
+            return {asks: self.journal.show(answer)[:MOST_SAVED] for asks, answer in answers.items()}
 
         def keep(tx: Tx, saved: Json) -> None:
             for asks, value in saved.items():

@@ -55,14 +55,14 @@ def test_a_fix_that_is_not_offered_any_more_does_not_mean_healthy(lit: Room) -> 
     assert lit.sent() == []
 
 
-def silent_once(made: Room, asks: int) -> None:
-    """The hall does not answer the nth time it is asked."""
+def silent_once(made: Room, asks: int, instead: Answer | None = None) -> None:
+    """The hall does not answer the nth time it is asked from now on, or says something else instead."""
     ask, seen = made.machines.ask, [0]
 
     def asked(target: Target, questions: Sequence[Question], abort: Flag) -> Sequence[Answer | Unanswered]:
         seen[0] += target.name == "hall"
         if target.name == "hall" and seen[0] == asks:
-            return [Unanswered("hall does not answer")] * len(questions)
+            return [instead or Unanswered("hall does not answer")] * len(questions)
         return ask(target, questions, abort)
 
     made.machines.ask = asked  # type: ignore[method-assign]
@@ -78,6 +78,20 @@ def test_a_fix_that_was_never_begun_is_proposed_again(lit: Room) -> None:
     lit.click(second, BO)
     assert lit.outcome(run) is Outcome.FIXED
     assert lit.sent() == ["tap"]
+
+
+@pytest.mark.parametrize("answer", ["silence", "nonsense"])
+def test_nothing_is_sent_before_what_is_there_is_saved(lit: Room, answer: str) -> None:
+    lit.engine.catalogue.add(Diagnosis("flicker", "poor light", Role.WORKER, "Does it flicker?", flicker), "e")
+    light(lit, "hall", "flickers")
+    run = lit.order("poor light")
+    first = lit.asked(run)
+    silent_once(lit, 2, None if answer == "silence" else Output(0, "f", truncated=True))
+    lit.click(first, BO)
+    lit.plan_no(run, 2)
+    said = [event.data["does"] for event in lit.story(run, "step")]
+    assert [each.partition(":")[0] for each in said] == ["what is there now could not be saved, so nothing was sent"]
+    assert lit.sent() == []
 
 
 def test_a_fix_that_was_not_needed_is_not_skipped_for_a_harsher_one(lit: Room) -> None:
