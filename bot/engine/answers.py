@@ -1,11 +1,11 @@
 """Answers that need no run: what runs there are, what you may do, what can be asked."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bot.core.chart import Chart
-from bot.core.errors import NotUnderstood
+from bot.core.errors import NotUnderstood, OpsbotError
 from bot.core.handler import Action, Catalogue, Job
 from bot.core.keeping import Backup
 from bot.core.people import Actor
@@ -20,12 +20,15 @@ from bot.engine.policy import Policy, Rule
 from bot.engine.rounds import Diagnoser
 
 RUNS_SHOWN = 10
-FIXED = (  # of `help`: what there is whatever the handlers are
+LOOKING = (  # of `help`: what there is whatever the handlers are
     "`status`: a look at everything, nothing is offered",
-    "`runs`, `show N`, `cancel N`: what runs, one of them, stop it",
-    "`approve N [PLAN]`, `decline N because TEXT`: decide the open plan of a run that somebody else asked for",
+    "`runs`, `show N`: what runs, one of them",
     '`can @person "restart MACHINE"`: who may, and which rule says so',
     "`backups`, `backup show N`, `restore N`: what there is, one of them, how to restore it",
+)
+ORDERING = ("`cancel N`: stop run N",)
+DECIDING = (
+    "`approve N [PLAN]`, `decline N because TEXT`: decide the open plan of a run that somebody else asked for",
     "`done N`, `stop N`: answer run N, which waits for what somebody does by hand",
 )
 SAID = 3  # questions that say what a situation is about
@@ -67,29 +70,47 @@ class Answers:
         }
         return table[request.ask](tx, request, actor)
 
-    def _help(self, _tx: Tx, request: Request, _actor: Actor) -> Said:
-        """Only what this person may run: an action whose every rule forbids it is not offered."""
+    def _help(self, _tx: Tx, request: Request, actor: Actor) -> Said:
+        """Only what this person may run: nothing but looks for who could be anybody, no action or job that every rule
+        forbids, and no decisions for who is no approver.
+        """
+        actions, jobs = ([], []) if actor.nobody else (self._allowed(), self._jobs())
+        fixed = self._fixed(actor)
         lines = [f"`diagnose {name}`: {_says(each)}" for name, each in self.catalogue.situations().items()]
         lines += [f"`diagnose {each.name}`: {each.says}" for each in self.catalogue.diagnoses.values()]
-        lines += [f"`{each.name} {each.each.value.upper()} because TEXT`: {each.says}" for each in self._allowed()]
-        lines += [f"`{each.name}{' N' if each.takes else ''}`: {each.says}" for each in self._jobs()]
-        lines += FIXED
-        wanted = [line for line in lines if request.subject.lower() in line.lower()] or lines
+        lines += [f"`{each.name} {each.each.value.upper()} because TEXT`: {each.says}" for each in actions]
+        lines += [f"`{each.name}{' N' if each.takes else ''}`: {each.says}" for each in jobs]
+        lines += fixed
+        wanted = [line for line in lines if request.subject.lower() in line.lower()]
         where = f"Installations: {', '.join(self.diagnosers)} (add `on NAME`)." if len(self.diagnosers) > 1 else ""
-        shown = wanted if request.subject else [*self._in_short(), *FIXED]
-        return Said("\n".join(filter(None, ["What you can ask:", *shown, where])), {"help": wanted})
+        known = request.subject and wanted
+        first = "What you can ask:" if known or not request.subject else _unheard(request.subject)
+        shown = wanted if known else [*self._in_short(actions, jobs), *fixed]
+        return Said("\n".join(filter(None, [first, *shown, where])), {"help": wanted})
 
-    def _in_short(self) -> list[str]:
+    def _in_short(self, actions: Sequence[Action], jobs: Sequence[Job]) -> list[str]:
         """What there is by name, to be read on a phone; `help WORD` says what each does."""
         situations = ", ".join(f"`{name}` ({_checks(len(each))})" for name, each in self.catalogue.situations().items())
-        actions, jobs = _names(each.name for each in self._allowed()), _names(each.name for each in self._jobs())
+        ordered, begun = _names(each.name for each in actions), _names(each.name for each in jobs)
         first = max(self.catalogue.situations().items(), key=lambda each: len(each[1]), default=("", ()))[0]
         return [
             *([f"`diagnose …`, such as `diagnose {first}`: {situations}"] if first else []),
-            *([f"`… MACHINE because TEXT`, once another person approves: {actions}"] if actions else []),
-            *([f"without a plan: {jobs}"] if jobs else []),
+            *([f"`… MACHINE because TEXT`, once another person approves: {ordered}"] if ordered else []),
+            *([f"without a plan: {begun}"] if begun else []),
             "`help WORD`: what each of these does, such as `help diagnose`",
         ]
+
+    def _fixed(self, actor: Actor) -> tuple[str, ...]:
+        if actor.nobody:
+            return LOOKING
+        return (*LOOKING, *ORDERING, *(DECIDING if self._decides(actor) else ()))
+
+    def _decides(self, actor: Actor) -> bool:
+        """Whether this is an approver, or may be: help is given while Slack cannot say so, too."""
+        try:
+            return self.gate.may_decide(actor, self.gate.deciders(actor.via))
+        except OpsbotError:
+            return True
 
     def _allowed(self) -> list[Action]:
         return [each for each in self.catalogue.actions.values() if self._possible(each)]
@@ -190,6 +211,11 @@ class Answers:
             self.durable.wake(tx, run.task)
         self.store.audit(tx, "cancel", actor, {"run": run.id})
         return Said(f"Run {run.id} is told to stop; its thread says how it ended.", {"run": run.id})
+
+
+def _unheard(word: str) -> str:
+    said = "".join(char for char in word if char.isprintable() and char != "`")
+    return f"Nothing that you can ask is about `{said}`. There is:"
 
 
 def _checks(count: int) -> str:

@@ -72,6 +72,8 @@ class Deciding:
 
     def _too_late(self, tx: Tx, click: Click) -> str:
         approval = self.store.approval(tx, click.approval)
+        if approval and approval.state == "open" and any(map(click.actor.same_person, approval.decided_by)):
+            return f"you approved it already; of the {approval.ask.needs} that it needs, another one is missing"
         if approval is None or approval.state == "open":
             return (
                 "this message is not the one that counts, or the question is over; use the buttons in the run's thread"

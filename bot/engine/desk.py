@@ -72,6 +72,9 @@ class Desk:
 
     def now(self, request: Request, actor: Actor) -> Said:
         """The answer to a question at once, for the command line; raises Refused."""
+        if request.ask is Ask.CANCEL and (barred := self.answers.gate.barred(actor)):
+            self.refused(actor, barred)
+            raise Refused(f"Not allowed: {barred}.")
         with self.durable.transaction() as tx:
             return self.answers.answer(tx, request, actor)
 

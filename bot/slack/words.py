@@ -264,7 +264,10 @@ def _can(sentence: _Sentence) -> Request:
             f"I do not know who {echo(who)} is: in Slack type @ and choose the person; in a terminal say their id, "
             f"such as U012AB3CD (in Slack: their profile, Copy member ID). {example}"
         )
-    wish = _order(replace(sentence, words=sentence.words[2:]), needs_reason=False)
+    asked = replace(sentence, words=sentence.words[2:])
+    if asked.verb in _VERBS and not _begins_with_name(asked):
+        raise NotUnderstood(f"No rule is about `{asked.verb}`; ask about a diagnosis, an action or a job: {example}.")
+    wish = _order(asked, needs_reason=False)
     return replace(wish, ask=Ask.CAN, who=(person[1] or person[2]) if person else "")
 
 
@@ -305,6 +308,11 @@ def _folded(name: str) -> str:
 
 def _is_name(text: str, vocabulary: Vocabulary) -> bool:
     return _known(text, (*vocabulary.diagnoses, *vocabulary.actions, *vocabulary.jobs)) is not None
+
+
+def _begins_with_name(sentence: _Sentence) -> bool:
+    words = sentence.words
+    return any(_is_name(" ".join(words[:length]), sentence.vocabulary) for length in range(1, len(words) + 1))
 
 
 def _site(sentence: _Sentence) -> str:

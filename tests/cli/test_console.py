@@ -111,7 +111,9 @@ def test_an_unmapped_uid_neither_orders_nor_decides(unmapped: Console, desk: Fak
     assert f"uid {ME}" in why
 
 
-@pytest.mark.parametrize("text", ["runs", "help", "can U0123ABCD restart worker-1"])
+@pytest.mark.parametrize(
+    "text", ["runs", "help", "can U0123ABCD restart worker-1", "backups", "backup show 1", "restore 1"]
+)
 def test_an_unmapped_uid_may_ask(unmapped: Console, desk: FakeDesk, path: Path, text: str) -> None:
     (line,) = say(path, text)
     assert line["event"] == "answer"
@@ -341,9 +343,9 @@ def test_closing_lets_followers_go(desk: FakeDesk, path: Path) -> None:
         (b"{}\n", 'a request is {"verb": "say", "text": …}'),
         (b'{"verb": "say", "text": 7}\n', 'a request is {"verb": "say", "text": …}'),
         (b'{"verb": "shutdown"}\n', 'a request is {"verb": "say", "text": …}'),
-        (b'{"verb": "watch", "run": "1"}\n', "`run` must be a number"),
-        (b'{"verb": "watch", "run": true}\n', "`run` must be a number"),
-        (b'{"verb": "watch", "run": 1, "after": -1}\n', "`after` must be a number"),
+        (b'{"verb": "watch", "run": "1"}\n', "`run` must be a whole number from 0 to 2147483647"),
+        (b'{"verb": "watch", "run": true}\n', "`run` must be a whole number from 0 to 2147483647"),
+        (b'{"verb": "watch", "run": 1, "after": -1}\n', "`after` must be a whole number from 0 to 2147483647"),
         (b'{"verb": "watch", "run": 77}\n', "There is no run 77"),
         (b'{"verb": "say", "text": "make coffee"}\n', "I did not understand `make coffee`"),
         (b"x" * (1024 * 1024 + 1) + b"\n", "a request has at most 1 MiB"),

@@ -10,6 +10,7 @@ from bot.core.outcome import Outcome
 from bot.core.people import Part
 from bot.core.question import Output
 from bot.core.request import Ask, Request
+from bot.engine.policy import Rule
 from tests.engine.lamps import ANA, BO, CY, Room, light, room, until
 
 pytestmark = pytest.mark.parametrize("postgres_server", ["18"], indirect=True)
@@ -96,3 +97,15 @@ def test_an_answer_is_given_once(forgetful: tuple[Room, list[str]]) -> None:
     assert len(told(made)) == 1
     assert "told to stop" in told(made)[0]
     assert audited(made, "cancel") == 1
+
+
+def test_who_approved_already_is_told_that_another_one_is_missing(database: str) -> None:
+    with room(database, rules=(Rule("policy[0]", 2),)) as made:
+        made.set_to_work()
+        ask = made.asked(made.order())
+        made.click(ask, BO)
+        made.click(ask, BO)
+        until(lambda: told(made), 10, "the second click is answered")
+        assert told(made) == [
+            "Your decision did not count: you approved it already; of the 2 that it needs, another one is missing."
+        ]

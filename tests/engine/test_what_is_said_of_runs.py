@@ -1,12 +1,14 @@
 """What `runs`, `show` and a typed decision say of a run."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from bot.core.errors import Refused
+from bot.core.people import Actor
 from bot.core.request import Ask, Request
-from tests.engine.lamps import ANA, BO, Room, room
+from tests.engine.lamps import ANA, BO, GUS, TEAM, Room, room
 
 pytestmark = pytest.mark.parametrize("postgres_server", ["18"], indirect=True)
 
@@ -46,3 +48,40 @@ def test_help_is_short_and_a_word_of_it_says_more(made: Room) -> None:
     assert len(short) < 1_500
     more = made.desk.now(Request(Ask.HELP, subject="screw"), ANA).text
     assert "`screw WORKER because TEXT`: Screw it in" in more
+
+
+def helped(made: Room, who: Actor, word: str = "") -> str:
+    return made.desk.now(Request(Ask.HELP, subject=word), who).text
+
+
+def test_help_has_nothing_that_its_reader_may_not_do(made: Room) -> None:
+    assert "`approve N" in helped(made, BO)
+    assert "`approve N" not in helped(made, GUS), "no approver"
+    assert "`cancel N`" in helped(made, GUS)
+    anybody = helped(made, Actor(TEAM, "uid:1000", "cli"))
+    assert "`diagnose …`" in anybody
+    assert "`runs`" in anybody
+    for order in ("`screw`", "`count`", "`cancel N`", "`approve N", "`done N`"):
+        assert order not in anybody
+    made.people.away = True
+    assert "`approve N" in helped(made, BO), "nobody can say who approves, so the row decides"
+
+
+def test_help_says_when_it_has_no_such_word(made: Room) -> None:
+    said = helped(made, ANA, "zz`z")
+    assert said.startswith("Nothing that you can ask is about `zzz`. There is:\n`diagnose …`")
+    assert "Screw it in" not in said
+
+
+def test_who_is_barred_cancels_nothing_from_a_terminal_either(made: Room) -> None:
+    run = made.order()
+    made.asked(run)
+    made.people.guests.add("UGUS")
+    with pytest.raises(Refused, match="Not allowed: guests may not use opsbot"):
+        made.desk.now(Request(Ask.CANCEL, number=run), replace(GUS, via="cli"))
+    assert made.run(run).cancelled_by is None
+    with made.pool.connection() as connection:
+        (row,) = connection.execute(
+            'SELECT detail FROM opsbot.audit WHERE what = %s AND "user" = %s', ["refused", "UGUS"]
+        )
+    assert "guests may not use opsbot" in row["detail"]

@@ -105,6 +105,8 @@ NOT_UNDERSTOOD = [
     ("can", 'Say who, and what: `/travis can @ana "restart worker-1"`.'),
     ("can @ana restart worker-2", "`@ana` is: in Slack type @ and choose the person; in a terminal say their id"),
     ("can <@U0ANA> fly", "I did not understand `fly`."),
+    ("can <@U0ANA> status", "No rule is about `status`; ask about a diagnosis, an action or a job: `/travis can @ana"),
+    ("can me cancel 12", "No rule is about `cancel`"),
 ]  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from bot.engine.answers import Said
 from bot.engine.desk import Filed
 
 COUNTED_WITHIN: Final = 10.0  # seconds in which a decision is normally counted
-LOOKS: Final = (Ask.HELP, Ask.RUNS, Ask.SHOW, Ask.CAN, Ask.STATUS)
+LOOKS: Final = (Ask.HELP, Ask.RUNS, Ask.SHOW, Ask.CAN, Ask.STATUS, Ask.BACKUPS, Ask.BACKUP, Ask.RESTORE)
 DECIDES: Final = (Ask.APPROVE, Ask.DECLINE, Ask.DONE, Ask.AGAIN, Ask.STOP)
 ORDERS: Final = (Ask.APPROVE, Ask.DECLINE, Ask.AGAIN)  # what nobody says who had a part in the run
 
@@ -288,5 +288,5 @@ def _line(event: Event) -> Line:
 def _number(request: Line, name: str) -> int:
     value = request.get(name, 0)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
-        raise NotUnderstood(f"`{name}` must be a number")
+        raise NotUnderstood(f"`{name}` must be a whole number from 0 to {2**31 - 1}")
     return value
