@@ -191,8 +191,9 @@ def _plan_whole(line: Line) -> Iterator[str]:
         yield f"{fix['target']}: {fix['title']} (risk: {fix['risk']})"
         yield from (f"  {number}. {step}" for number, step in enumerate(fix["steps"], 1))
         yield f"  undo: {fix['undo']}" if fix["undo"] else ""
-    yield f"rule: {line['rule']}; open until {when(line['expires'])}"
-    if line["needs"] > 0:
+    asks = line["needs"] > 0  # none are needed, or a rule forbids it
+    yield f"rule: {line['rule']}" + (f"; open until {when(line['expires'])}" if asks else "")
+    if asks:
         words = f"opsbot approve {line['run']} {line['digest'][:SHORTEST_DIGEST]}"
         yield f"another person decides, in Slack or with `{words}`"
 

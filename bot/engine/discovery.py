@@ -94,7 +94,7 @@ def _load(file: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends itself would end opsbot, without a word
         del sys.modules[name]
         raise Permanent(f"{file} cannot be loaded: {type(error).__name__}: {error}") from error
     return module

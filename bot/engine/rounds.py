@@ -351,7 +351,7 @@ PERSON = {
     "database-unreachable": "Check that PostgreSQL runs where the sentence says and takes connections, then ask again.",
     "redis-unreachable": "Check that redis runs where the sentence says and takes connections, then ask again.",
     "rabbitmq-unreachable": "Check that RabbitMQ's management API runs where the sentence says, then ask again.",
-    "auth": "Put opsbot's public key into the login's authorized_keys on that machine.",
+    "auth": "Give opsbot the private key that the sentence names, and that login's authorized_keys the public one.",
 }
 
 

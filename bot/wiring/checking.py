@@ -69,7 +69,9 @@ def _named(settings: Settings) -> Iterator[str]:
         catalogue = discover(settings.handlers)
     except OpsbotError as why:
         names = settings.rules or settings.schedules
-        yield f"handlers: {why}" + (" What `policy` and `schedules` name can be checked after that." if names else "")
+        yield f"handlers: {str(why).rstrip('.')}" + (
+            ". What `policy` and `schedules` name can be checked after that." if names else ""
+        )
         return
     machines = machines_of({each.name: each for each in settings.sites()})
     vocabulary = vocabulary_of(catalogue, settings.slack.command, machines)
@@ -126,11 +128,11 @@ def _check_configuration(settings: Settings) -> str:
 def _check_machines(settings: Settings) -> str:
     ssh = Ssh(hosts_of(settings), refuse_secrets)
     try:
-        silent = [why for site in settings.sites() for target in site if (why := _greet(ssh, target))]
+        silent = [why.rstrip(".") for site in settings.sites() for target in site if (why := _greet(ssh, target))]
     finally:
         ssh.close()
     if silent:
-        raise Permanent("; ".join(silent))
+        raise Permanent("; ".join(dict.fromkeys(silent)))  # one key may be wrong for all of them
     return f"all {len(settings.ssh_hosts())} answer"
 
 

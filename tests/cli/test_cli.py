@@ -145,6 +145,15 @@ def test_a_story_reads_like_one(served: Terminal, desk: FakeDesk) -> None:
     assert desk.filed[0][0].site == "prod"
 
 
+@pytest.mark.parametrize("needs", [0, -1])
+def test_a_plan_that_nobody_is_asked_about_is_not_called_open(served: Terminal, desk: FakeDesk, needs: int) -> None:
+    desk.then = ((PLAN[0], {**PLAN[1], "needs": needs, "rule": "policy[0]: so"}), outcome(Outcome.DONE))
+    assert served.run("run", "restart worker-1 because it hangs", "on", "prod").out.splitlines()[-2:] == [
+        "    rule: policy[0]: so",
+        "DONE: so it ended",
+    ]
+
+
 def test_a_script_gets_a_json_line_for_each_event(served: Terminal, desk: FakeDesk) -> None:
     desk.then = (LOOK, FINDING, PLAN, decision(BO), outcome(Outcome.UNFIXED))
     ran = served.run("run", "diagnose builds not starting", "--json")

@@ -78,7 +78,11 @@ def test_a_folder_that_is_missing_is_said(tmp_path: Path) -> None:
         discover([tmp_path / "nowhere"])
 
 
-def test_a_file_with_a_mistake_is_named(folder: Path) -> None:
-    write(folder, "team_broken.py", "import nothing_of_that_name\n")
-    with pytest.raises(Permanent, match=r"team_broken\.py cannot be loaded: ModuleNotFoundError"):
+@pytest.mark.parametrize(
+    ("source", "mistake"),
+    [("import nothing_of_that_name\n", "ModuleNotFoundError"), ("raise SystemExit(0)\n", "SystemExit: 0")],
+)
+def test_a_file_with_a_mistake_is_named(folder: Path, source: str, mistake: str) -> None:
+    write(folder, "team_broken.py", source)
+    with pytest.raises(Permanent, match=rf"team_broken\.py cannot be loaded: {mistake}"):
         discover([folder])

@@ -41,7 +41,8 @@ class Cached(Generic[T]):
 
 
 def private_keys() -> Cached[paramiko.PKey]:
-    return Cached(_private_key, "The private key {path} cannot be read: {error}.", "auth")
+    missing = "The private key {path} cannot be read: {error}. Let opsbot read it, or correct `key_file`."
+    return Cached(_private_key, missing, "auth")
 
 
 def known_hosts() -> Cached[HostKeys]:
@@ -61,9 +62,14 @@ def _private_key(path: Path, state: os.stat_result) -> paramiko.PKey:
     except OSError:
         raise
     except TypeError as error:
-        raise Unreached(f"The private key {path} has a passphrase, and nobody is there to type it.", "auth") from error
+        without = f"`ssh-keygen -p -f {path}` takes it off"
+        raise Unreached(
+            f"The private key {path} has a passphrase, and nobody is there to type it; {without}.", "auth"
+        ) from error
     except (paramiko.SSHException, UnknownKeyType, UnsupportedAlgorithm, ValueError) as error:
-        raise Unreached(f"{path} does not hold a private key that can be used: {error}.", "auth") from error
+        why = str(error).partition(" See http")[0].rstrip(".")
+        new = "`ssh-keygen -t ed25519 -N '' -f FILE` makes one"
+        raise Unreached(f"{path} does not hold a private key that can be used ({why}); {new}.", "auth") from error
 
 
 def unusable(hosts: Iterable[Host]) -> Iterator[tuple[str, str]]:

@@ -162,10 +162,13 @@ def test_a_key_that_is_not_accepted_is_named_with_its_user(rig: Rig, reach: Reac
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [
-        (lambda file: file.unlink(), "cannot be read: No such file"),
+        (lambda file: file.unlink(), "cannot be read: No such file or directory. Let opsbot read it, or"),
         (lambda file: file.chmod(0o644), "can be read by others (mode 0644): `chmod 600` it"),
-        (lambda file: file.write_text("nothing of the kind"), "does not hold a private key"),
-        (encrypt, "has a passphrase"),
+        (
+            lambda file: file.write_text("nothing of the kind"),
+            "(Unable to load PEM file); `ssh-keygen -t ed25519 -N '' -f FILE`",
+        ),
+        (encrypt, "has a passphrase, and nobody is there to type it; `ssh-keygen -p -f "),
     ],
 )
 def test_a_key_file_that_cannot_be_used_is_named(
