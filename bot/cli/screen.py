@@ -32,6 +32,7 @@ _STYLES: Final = {
     "CANCELLED": "bold yellow",
 }
 TROUBLE: Final = "bold red"
+MOST_BELOW: Final = 20  # lines of an answer that are printed while a run is followed
 MINUTES, SECONDS = "%Y-%m-%d %H:%M UTC", "%Y-%m-%d %H:%M:%S UTC"
 _MENTION: Final = re.compile(r"<(?:@|!subteam\^)([A-Z0-9]+)>")
 
@@ -118,6 +119,8 @@ class Screen:
             self.say(f"{at}{_told(line)}", _STYLES.get(line["outcome"], TROUBLE))
         else:
             first, *below = story(line)
+            if not at and len(below) > MOST_BELOW and line["event"] == "note":  # evidence would push the plan away
+                below = [f"    ({len(below)} lines: `opsbot show {line['run']}` prints them)"]
             for each in (f"{at}{first}", *below):
                 self.say(each)
             if line.get("files"):

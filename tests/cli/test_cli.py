@@ -145,6 +145,16 @@ def test_a_story_reads_like_one(served: Terminal, desk: FakeDesk) -> None:
     assert desk.filed[0][0].site == "prod"
 
 
+def test_evidence_does_not_push_the_plan_away(served: Terminal, desk: FakeDesk) -> None:
+    said = {"text": "What the machines said", "file": "evidence.txt", "content": "\n".join(map(str, range(300)))}
+    desk.then = (FINDING, ("note", said), PLAN, outcome(Outcome.DECLINED))
+    followed = served.run("run", "diagnose builds not starting", "on", "prod").out.splitlines()
+    place = followed.index("What the machines said (evidence.txt)")
+    assert followed[place + 1] == "    (300 lines: `opsbot show 1` prints them)"
+    assert followed[place + 2].startswith("plan 1 ")
+    assert "    299" in served.run("show", "1").out.splitlines()
+
+
 @pytest.mark.parametrize("needs", [0, -1])
 def test_a_plan_that_nobody_is_asked_about_is_not_called_open(served: Terminal, desk: FakeDesk, needs: int) -> None:
     desk.then = ((PLAN[0], {**PLAN[1], "needs": needs, "rule": "policy[0]: so"}), outcome(Outcome.DONE))
