@@ -157,6 +157,9 @@ class Answers:
             return Said(f"No: {barred}.", {"can": False, "why": barred})
         if not (rules := self._rules(request)):
             return Said(f"Yes: {who} may ask for that; it only reads.", {"can": True, "rule": "reads only"})
+        if who.nobody:
+            why = "no person stands behind it, so it may look, but not order or decide"
+            return Said(f"No: {why}.", {"can": False, "why": why})
         named = sorted(map(str, rules))
         if all(rule.approvals is None for rule in rules):
             return Said(f"No: the rule that decides is `{'`, `'.join(named)}`.", {"can": False, "rules": named})

@@ -85,3 +85,12 @@ def test_who_is_barred_cancels_nothing_from_a_terminal_either(made: Room) -> Non
             'SELECT detail FROM opsbot.audit WHERE what = %s AND "user" = %s', ["refused", "UGUS"]
         )
     assert "guests may not use opsbot" in row["detail"]
+
+
+def test_who_could_be_anybody_can_look_and_no_more(made: Room) -> None:
+    anybody = Actor(TEAM, "uid:1000", "cli")
+    restart = Request(Ask.CAN, "act", "screw", ("hall",), "home")
+    said = made.desk.now(restart, anybody)
+    assert (said.data["can"], said.text.startswith("No: no person stands behind it")) == (False, True)
+    assert made.desk.now(Request(Ask.CAN, "diagnose", "darkness", (), "home"), anybody).data["can"] is True
+    assert made.desk.now(restart, ANA).data["may_approve"] is True
