@@ -1,5 +1,8 @@
 """What `serve` does while its database comes up beside it, and what `doctor` asks."""
 
+import json
+import logging
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -178,6 +181,68 @@ def test_the_head_is_posted_once_a_day_however_many_processes_there_are(database
             (letter,) = tx.execute("SELECT kind, channel, body FROM opsbot.outbox").fetchall()
     assert (letter["kind"], letter["channel"]) == ("note", "C012AB3CD")
     assert f"`0:{'0' * 64}`" in letter["body"]["text"]
+
+
+# ---------------------------------------------------------------- the start
+
+
+def test_where_another_opsbot_serves_no_work_is_taken() -> None:
+    began: list[str] = []
+
+    def taken() -> None:
+        raise Permanent("another opsbot serves there")
+
+    workers = SimpleNamespace(start=lambda: began.append("work"))
+    serving = SimpleNamespace(console=SimpleNamespace(start=taken), workers=workers)
+    with pytest.raises(Permanent, match="another opsbot"):
+        wiring.Serving.start(cast("wiring.Serving", serving))
+    assert began == []
+
+
+def test_what_should_never_end_begins_anew_after_a_mistake(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("bot.wiring.serving.ANEW_AFTER", 0.01)
+    begun, went_on = [0], threading.Event()
+
+    def work(stop: threading.Event) -> None:
+        begun[0] += 1
+        if begun[0] < 3:
+            raise KeyError("nobody expected this")
+        went_on.set()
+        stop.wait(5)
+
+    serving = SimpleNamespace(stopping=threading.Event())
+    wiring.Serving._spawn(cast("wiring.Serving", serving), "schedule", work)
+    assert went_on.wait(5)
+    serving.stopping.set()
+    assert [each.getMessage() for each in caplog.records] == ["`schedule` failed, and begins anew"] * 2
+
+
+def test_the_last_words_of_a_thread_are_a_line_without_secrets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", list(root.handlers))
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    levels = {each: each.level for each in (root, logging.getLogger("opsbot"), logging.getLogger("bot"))}
+
+    def work() -> None:
+        raise KeyError("open sesame")
+
+    try:
+        wiring.write_logs_as_json(Redactor(["open sesame"]))
+        thread = threading.Thread(target=work, name="samples")
+        thread.start()
+        thread.join()
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
+    said = capsys.readouterr().err
+    line = json.loads(said)
+    assert (line["level"], line["event"]) == ("critical", "`samples` ended by an error that nobody expected")
+    assert "KeyError" in line["exception"]
+    assert "open sesame" not in said
 
 
 # ---------------------------------------------------------------- who is told to type what

@@ -1,6 +1,7 @@
 """Log lines as JSON, every text redacted."""
 
 import logging
+import threading
 from typing import Any
 
 import structlog
@@ -31,3 +32,10 @@ def write_logs_as_json(redactor: Redactor) -> None:
     root.setLevel(logging.WARNING)
     for ours in ("opsbot", "bot"):
         logging.getLogger(ours).setLevel(logging.INFO)
+    threading.excepthook = _last_words  # Python's own would print the traceback as it is, secrets and all
+
+
+def _last_words(ended: threading.ExceptHookArgs) -> None:
+    name = ended.thread.name if ended.thread else "a thread"
+    exc_info = (ended.exc_type, ended.exc_value, ended.exc_traceback) if ended.exc_value else None
+    logging.getLogger("opsbot").critical("`%s` ended by an error that nobody expected", name, exc_info=exc_info)

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -58,9 +58,11 @@ log = logging.getLogger("opsbot")
 SENDERS = 4  # threads that say things in Slack, each in another channel
 SWITCH = 0.001  # seconds that a busy thread may hold the interpreter: Slack waits for its acknowledgement meanwhile
 HOUSEKEEPING = timedelta(hours=6)
+ANEW_AFTER = 10.0  # seconds until what should never end is begun again after an error that nobody expected
 BACKUPS_SEEN_EVERY = 60.0  # seconds
 LOST_AFTER = timedelta(days=7)  # what no manifest names stays that long, for a person who needs it
 TYPED = "opsbot run"  # what a person types in a terminal where another types the slash command
+Work = Callable[[threading.Event], object]  # goes on until it is told to stop
 OVERDUE, OVERDUE_DIAGNOSIS = "backup.overdue", "backup overdue"
 
 
@@ -194,9 +196,11 @@ class Serving:
     # ------------------------------------------------------------ running
 
     def start(self) -> None:
-        """Begin to work: with Slack when it answers, without it until it does."""
-        self.workers.start()
+        """Begin to work: with Slack when it answers, without it until it does. Raises Permanent where another opsbot
+        serves at this socket, before any work is taken: it would be dropped half done.
+        """
         self.console.start()
+        self.workers.start()
         if self.client is not None:
             self._start_slack()
         self._spawn("schedule", self._schedule().run)
@@ -225,8 +229,8 @@ class Serving:
         approvers = self.settings.approvers()
         return tuple(filter(None, (approvers.usergroup, *approvers.users)))
 
-    def _spawn(self, name: str, work: Any) -> None:
-        threading.Thread(target=work, args=[self.stopping], name=name, daemon=True).start()
+    def _spawn(self, name: str, work: Work) -> None:
+        threading.Thread(target=_always, args=[name, work, self.stopping], name=name, daemon=True).start()
 
     def _sampling(self) -> Sampling:
         diagnoses = tuple(self.catalogue.diagnoses.values())
@@ -332,6 +336,17 @@ def serve(settings: Settings, simulator: str | None = None) -> int:
     over.wait()
     serving.stop()
     return 0
+
+
+def _always(name: str, work: Work, stop: threading.Event) -> None:
+    """Until stopped, whatever happens: nobody would notice that schedules or samples have ended."""
+    while not stop.is_set():
+        try:
+            work(stop)
+            return
+        except Exception:
+            log.exception("`%s` failed, and begins anew", name)
+            stop.wait(ANEW_AFTER)
 
 
 def drawn(chart: Chart) -> bytes:
