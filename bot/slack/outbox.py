@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 IDLE: Final = 5.0  # seconds to sleep in the table's own wait; a new letter wakes it
 LONGEST_BACK_OFF: Final = 60.0
 REMEMBERED: Final = 1_000
+FEW_TRIES: Final = 3  # for a mistake of ours
 MOST_TRIES: Final = 12  # for an error that nobody has described; known ones have their own rule
 QUIET: Final[Mapping[str, Any]] = {"unfurl_links": False, "unfurl_media": False, "parse": "none", "link_names": False}
 
@@ -104,6 +105,9 @@ class Sender:
             self._refused(letter, error)
         except DROPPED as error:
             self._postpone(letter, f"Slack cannot be reached ({type(error).__name__})")
+        except Exception as error:  # a letter that failed for ever would stop its channel, and all senders one by one
+            log.exception("letter %s (%s) failed", letter.id, letter.kind)
+            self._give_up(letter, f"it could not be written ({type(error).__name__}; opsbot's log says where)")
         else:
             moved = letter.message is not None and said.ts not in (None, letter.message)
             self._outbox.sent(replace(letter, message=None) if moved else letter, said.ts)
@@ -314,6 +318,13 @@ class Sender:
         else:
             log.error("letter %s (%s) to %s cannot be sent: %s", letter.id, letter.kind, letter.channel, rule.why)
             self._outbox.dead(letter, f"{rule.why} ({code_of(error)})", _unheard(letter, rule.why))
+
+    def _give_up(self, letter: Letter, why: str) -> None:
+        """After a few tries: what could not be drawn now may be drawn when its run has gone on."""
+        if letter.tries < FEW_TRIES:
+            self._postpone(letter, why)
+        else:
+            self._outbox.dead(letter, why, _unheard(letter, why))
 
     def _postpone(self, letter: Letter, why: str, after: float = 0.0, tried: bool = True) -> None:
         with self._guard:

@@ -391,6 +391,28 @@ class TestRefusals:
         assert (kept.state, kept.why) == ("dead", "Slack answers cosmic_rays (cosmic_rays)")
         assert len(outbox.waits) == 12
 
+    def test_a_letter_that_cannot_be_drawn_does_not_stop_the_others(
+        self,
+        slack: LocalSlack,
+        outbox: FakeOutbox,
+        sender: Sender,
+        clock: Clock,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def broken(*_: object) -> None:
+            raise KeyError("a part that nobody wrote")
+
+        monkeypatch.setattr("bot.slack.outbox.status.status", broken)
+        poison = outbox.put(letter(1, "status", run=run(), story=story()))
+        note = outbox.put(letter(2))
+        for _ in range(6):
+            sender.step()
+            clock.seconds += 1
+        assert poison.state == "dead"
+        assert "KeyError" in poison.why
+        assert note.state == "sent"
+        assert posted(slack) == ["letter 2"]
+
     def test_patience_that_slack_asks_for_is_no_try(
         self, slack: LocalSlack, outbox: FakeOutbox, sender: Sender, clock: Clock
     ) -> None:
