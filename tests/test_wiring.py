@@ -19,6 +19,7 @@ from bot.core.request import Vocabulary
 from bot.core.shown import Redactor
 from bot.settings import Settings, load, load_own
 from bot.wiring import foundation
+from bot.wiring.serving import tenant_of
 from tests.rigs import postgres, redis
 
 
@@ -184,6 +185,13 @@ def test_the_head_is_posted_once_a_day_however_many_processes_there_are(database
 
 
 # ---------------------------------------------------------------- the start
+
+
+def test_an_organisation_that_is_configured_is_a_home(tmp_path: Path) -> None:
+    settings = of(tmp_path)
+    there = settings.model_copy(update={"slack": settings.slack.model_copy(update={"enterprise_id": "E012AB3CD"})})
+    assert tenant_of(settings).homes == {settings.slack.team_id}
+    assert tenant_of(there).homes == {settings.slack.team_id, "E012AB3CD"}
 
 
 def test_where_another_opsbot_serves_no_work_is_taken() -> None:

@@ -153,6 +153,7 @@ SlashCommand = Annotated[
 ]
 Team = Annotated[StrictStr, _id("T", "a workspace id")]
 App = Annotated[StrictStr, _id("A", "an app id")]
+Enterprise = Annotated[StrictStr, _id("E", "an organisation's id")]
 Channel = Annotated[StrictStr, _id("CG", "a channel id")]
 User = Annotated[StrictStr, _id("UW", "a user id")]
 Usergroup = Annotated[StrictStr, _id("S", "a user group id")]

@@ -36,6 +36,11 @@ class Slack(Section):
         description="The workspace's id; requests from any other are refused. No default: it is half of who people are."
     )
     app_id: fields.App = Field(description="The app's id, from its Basic Information page. No default.")
+    enterprise_id: fields.Enterprise | None = Field(
+        default=None,
+        description="The organisation's id where the workspace belongs to Slack's Enterprise Grid: who clicks there is "
+        "of the organisation, not of the workspace, and would be refused. Default: none.",
+    )
     connect: StrictBool = Field(
         default=True,
         description="Whether opsbot speaks to Slack. Default: true; false needs no tokens, and leaves the command "

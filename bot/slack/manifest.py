@@ -1,5 +1,6 @@
 """The app's manifest: the least that Slack must allow, for the administrator who installs opsbot."""
 
+import re
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,8 @@ DELIVERED: Final = {"slash_commands": "commands", "app_mention": "app_mentions:r
 
 def manifest(command: str = COMMAND) -> str:
     """The manifest as YAML, to be pasted at https://api.slack.com/apps?new_app=1, with this slash command."""
-    if not command.startswith("/") or not 2 <= len(command) <= 32 or not command[1:].replace("-", "").isalnum():
-        raise Permanent(f"{command!r} is no slash command: a `/`, then letters, digits and `-`, at most 32 characters")
+    if not re.fullmatch(r"/[A-Za-z0-9_-]{1,31}", command):
+        raise Permanent(
+            f"{command!r} is no slash command: a `/`, then letters, digits, `-` and `_`, at most 32 characters"
+        )
     return FILE.read_text(encoding="utf-8").replace(COMMAND, command.lower())

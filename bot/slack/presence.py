@@ -9,12 +9,16 @@ from bot.core.errors import Permanent, Temporary
 from bot.slack.refusals import DROPPED, code_of, rule_for
 
 
-def presence(client: WebClient, team: str, channels: Iterable[str]) -> str:
+def presence(client: WebClient, team: str, channels: Iterable[str], enterprise: str = "") -> str:
     """Who the bot is and where, as a sentence; raises Permanent with what is wrong, Temporary when Slack is away."""
     try:
         bot = client.auth_test()
         missing = (_absent(client, each) for each in channels)
-        wrong = [*_elsewhere(str(bot.get("team_id")), team), *filter(None, missing)]
+        wrong = [
+            *_elsewhere(str(bot.get("team_id")), team),
+            *_organisation(bot.get("enterprise_id") or "", enterprise),
+            *filter(None, missing),
+        ]
     except SlackApiError as error:
         raise Permanent(rule_for(error).why) from error
     except DROPPED as error:
@@ -27,6 +31,14 @@ def presence(client: WebClient, team: str, channels: Iterable[str]) -> str:
 def _elsewhere(found: str, wanted: str) -> Iterator[str]:
     if found != wanted:
         yield f"the token belongs to the workspace {found}, and `slack.team_id` is {wanted}"
+
+
+def _organisation(found: str, wanted: str) -> Iterator[str]:
+    """On Enterprise Grid every click would be refused as a stranger's."""
+    if found and found != wanted:
+        yield f"the workspace belongs to the organisation {found}: set `slack.enterprise_id` to it"
+    elif found != wanted:
+        yield "the workspace belongs to no organisation: take `slack.enterprise_id` out"
 
 
 def _absent(client: WebClient, channel: str) -> str:

@@ -193,7 +193,8 @@ def _check_slack(settings: Settings) -> str:
         raise Permanent(NO_CHANNELS)
     given = settings.slack.channels
     channels = dict.fromkeys(filter(None, (*given.commands, given.approvals)))
-    return presence(client(settings.secrets.slack_bot_token), settings.slack.team_id, channels)
+    home = settings.slack.enterprise_id or ""
+    return presence(client(settings.secrets.slack_bot_token), settings.slack.team_id, channels, home)
 
 
 def _check_backups(settings: Settings) -> str:

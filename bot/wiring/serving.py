@@ -110,7 +110,8 @@ class Serving:
     def _directory(self) -> SlackDirectory | NobodyKnows:
         if self.client is None:
             return NobodyKnows()
-        return SlackDirectory(self.client, self.settings.slack.team_id)
+        slack = self.settings.slack
+        return SlackDirectory(self.client, slack.team_id, slack.enterprise_id or "")
 
     def _diagnoser(self, site: Site) -> Diagnoser:
         def earlier(target: Target, question: Question, at_least: timedelta) -> Answer | None:
@@ -214,13 +215,12 @@ class Serving:
 
     def _start_slack(self) -> None:
         settings = self.settings.slack
-        channels = frozenset(settings.channels.commands)
-        tenant = Tenant(settings.team_id, settings.app_id, channels, settings.channels.approvals or "")
+        tenant = tenant_of(self.settings)
         desk = SlackDesk(self.desk, self.vocabulary, self.base, self.redactor)
         app = intake(self.client, desk, tenant, settings.command)
         self.connection = connect(app, self.settings.secrets.slack_app_token, self.simulator or SLACK)
         self.outbox = Outbox(self.base.pool)
-        sender = Sender(self.outbox, self.client, channels=channels, approvers=self._called(), draw=drawn)
+        sender = Sender(self.outbox, self.client, channels=tenant.channels, approvers=self._called(), draw=drawn)
         for no in range(SENDERS):  # one sender, so that they share its pace
             self._spawn(f"say-{no}", sender.run)
 
@@ -313,6 +313,13 @@ class Serving:
             self.outbox.close()
         self.ssh.close()
         self.base.pool.close()
+
+
+def tenant_of(settings: Settings) -> Tenant:
+    """Whose payloads are taken in, and from where."""
+    slack = settings.slack
+    channels = frozenset(slack.channels.commands)
+    return Tenant(slack.team_id, slack.app_id, channels, slack.channels.approvals or "", slack.enterprise_id or "")
 
 
 def serve(settings: Settings, simulator: str | None = None) -> int:

@@ -1,6 +1,10 @@
 """What `doctor` learns from Slack: whose tokens they are, and in which channels the bot is missing."""
 
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
+from slack_sdk import WebClient
 
 from bot.core.errors import Permanent, Temporary
 from bot.sandbox.slack import LocalSlack
@@ -30,6 +34,17 @@ def test_names_each_channel_that_it_is_not_in_and_says_how_to_invite_it(slack: L
 def test_a_token_of_another_workspace_is_named(slack: LocalSlack) -> None:
     with pytest.raises(Permanent, match=f"belongs to the workspace {TEAM}, and `slack.team_id` is T0OTHER"):
         asked(slack, team="T0OTHER")
+
+
+def test_a_workspace_of_an_organisation_is_said_to_be_one() -> None:
+    bot = {"team_id": TEAM, "enterprise_id": "E0ACME", "user": "opsbot", "team": "Acme"}
+    slack = cast("WebClient", SimpleNamespace(auth_test=lambda: bot))
+    with pytest.raises(Permanent, match="belongs to the organisation E0ACME: set `slack"):
+        presence(slack, TEAM, ())
+    assert presence(slack, TEAM, (), "E0ACME").startswith("the tokens are those of opsbot")
+    bot["enterprise_id"] = ""
+    with pytest.raises(Permanent, match="belongs to no organisation: take"):
+        presence(slack, TEAM, (), "E0ACME")
 
 
 def test_a_refused_token_is_said_so(slack: LocalSlack) -> None:
