@@ -192,7 +192,10 @@ def _plan_whole(line: Line) -> Iterator[str]:
     """Exactly what would run: whoever approves from here has seen it."""
     for fix in line["fixes"]:
         yield f"{fix['target']}: {fix['title']} (risk: {fix['risk']})"
+        yield f"  machine: {fix['machine']}" if fix.get("machine") else ""
+        yield from (f"  save first: {fact}" for fact in fix.get("saves", ()))
         yield from (f"  {number}. {step}" for number, step in enumerate(fix["steps"], 1))
+        yield from (f"  if it ends early: {step}" for step in fix.get("ensure", ()))
         yield f"  undo: {fix['undo']}" if fix["undo"] else ""
     asks = line["needs"] > 0  # none are needed, or a rule forbids it
     yield f"rule: {line['rule']}" + (f"; open until {when(line['expires'])}" if asks else "")

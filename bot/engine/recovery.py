@@ -440,16 +440,8 @@ class Recovery:
     def _put(self, tx: Tx, no: int, plan: Plan, rule: Rule) -> Json:
         journal = self.journal
         until = journal.clock.now() + self.terms.approval_open_for
-        fixes = [
-            {
-                "title": fix.title,
-                "target": fix.target.name,
-                "risk": fix.risk.value,
-                "steps": [step_text(step) for step in fix.steps],
-                "undo": fix.undo,
-            }
-            for fix in plan.fixes
-        ]
+        identities = dict(plan.identities)
+        fixes = [_told_fix(fix, identities.get(fix.target.name, "")) for fix in plan.fixes]
         needs = -1 if rule.approvals is None else rule.approvals
         details: Json = {"rule": str(rule), "needs": needs, "expires": until.isoformat(), "fixes": fixes}
         journal.tell(tx, "plan", no=no, digest=plan.digest, risk=_worst(plan), **details)
@@ -500,6 +492,20 @@ def _is_about_others(finding: Finding, fix: Fix) -> bool:
     """Whether what is found after a fix of single jobs or people is about none of these: they are for the next plan."""
     left = [frozenset(each.items) for each in finding.fixes if each.id == fix.id]
     return bool(fix.items and left) and not any(items & frozenset(fix.items) for items in left)
+
+
+def _told_fix(fix: Fix, identity: str) -> Json:
+    """A fix as the command line shows it: all that its approver in Slack sees."""
+    return {
+        "title": fix.title,
+        "target": fix.target.name,
+        "machine": f"{fix.target.key} {identity}".rstrip(),
+        "risk": fix.risk.value,
+        "saves": [str(fact) for fact in fix.saves],
+        "steps": [step_text(step) for step in fix.steps],
+        "ensure": [step_text(step) for step in fix.ensure],
+        "undo": fix.undo,
+    }
 
 
 def _ended(text: str) -> str:

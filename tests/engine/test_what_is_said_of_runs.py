@@ -5,17 +5,28 @@ from dataclasses import replace
 
 import pytest
 
+from bot.cli.screen import story
 from bot.core.errors import Refused
+from bot.core.finding import Finding, Severity
+from bot.core.handler import Diagnosis
+from bot.core.look import Look
 from bot.core.people import Actor
 from bot.core.request import Ask, Request
-from tests.engine.lamps import ANA, BO, GUS, TEAM, Room, room
+from bot.core.target import Role, Target
+from tests.engine.lamps import ANA, BO, GUS, TEAM, Room, lamp, room, screw, tap
 
 pytestmark = pytest.mark.parametrize("postgres_server", ["18"], indirect=True)
 
 
 @pytest.fixture
 def made(database: str) -> Iterator[Room]:
+    def look(look: Look, machine: Target) -> Iterator[Finding]:
+        if look(lamp(machine)) == "dark":
+            fix = replace(tap(machine), saves=screw(machine).saves)
+            yield Finding("lamp.poor", Severity.BROKEN, machine, "poor", fixes=(fix,))
+
     with room(database) as made:
+        made.engine.catalogue.add(Diagnosis("dim", "poor light", Role.WORKER, "Is it dim?", look), "e")
         made.set_to_work()
         yield made
 
@@ -32,6 +43,18 @@ def test_a_run_that_waits_for_people_is_not_called_running(made: Room) -> None:
     made.desk.file(Request(Ask.CANCEL, number=run), ANA, None, made.key())
     made.ended(run)
     assert "waiting for a decision" not in said(made, Ask.RUNS)
+
+
+def test_who_approves_from_a_terminal_sees_all_that_slack_shows(made: Room) -> None:
+    run = made.order("poor light")
+    whole = made.asked(run).ask.text
+    (plan,) = made.story(run, "plan")
+    terminal = "\n".join(story({"event": "plan", "run": run, **plan.data}))
+    every = ("machine: home/hall 10.0.0.0:22 SHA256:hall", "save first: light of hall", "Tap: tap",
+             "if it ends early: Let go: untap", "undo: untap it")  # fmt: skip
+    for part in every:
+        assert part in whole
+        assert part in terminal
 
 
 @pytest.mark.parametrize("ask", [Ask.APPROVE, Ask.DECLINE])
