@@ -109,12 +109,22 @@ def _faults(policy: Policy, catalogue: Catalogue, fixes: Callable[[], Collection
                     f"{place} is a job: it changes no machine and has no plan to approve, so the rule can only say "
                     "`approvals: forbidden` or 0, for any role and risk"
                 )
-        elif not rule.action or rule.action in catalogue.actions or _made(rule.action, ordered):
+        elif action := catalogue.actions.get(rule.action):
+            yield from (f"{place} {why}, so no such rule is ever met" for why in _elsewhere(rule, action))
+        elif not rule.action or _made(rule.action, ordered):
             continue
         elif not _made(rule.action, fixes()):
             known = [*catalogue.actions, *catalogue.jobs, *fixes()]
             near = difflib.get_close_matches(rule.action, known, 1)
             yield f"{place} is no action, job or fix{f'; did you mean `{near[0]}`?' if near else ''}"
+
+
+def _elsewhere(rule: Rule, action: Action) -> Iterator[str]:
+    """What the rule demands and this action never has."""
+    if rule.risk and rule.risk is not action.risk:
+        yield f"has the risk {action.risk.value}, not {rule.risk.value}"
+    if rule.role and rule.role is not action.each:
+        yield f"is for a {action.each.value}, not for a {rule.role.value}"
 
 
 def _made(name: str, fixes: Collection[str]) -> bool:

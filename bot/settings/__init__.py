@@ -167,12 +167,19 @@ def _read(
     settings, problems = _validated(written, path)
     found, missing = Secrets(), list[str]()
     if with_secrets:
-        needed = checks.needed_secrets(settings) if settings else secrets.TOKENS
+        needed = checks.needed_secrets(settings) if settings else _tokens(written)
         found, missing = secrets.read(environment, needed if demanding else ())
     if settings is not None:
         problems += checks.problems(settings, found)
         settings._secrets = found
     return settings, [*problems, *missing]
+
+
+def _tokens(written: Mapping[str, Any]) -> tuple[str, ...]:
+    """Those that a file of another shape would need: none where it says that Slack is left out."""
+    slack = written.get("slack")
+    alone = isinstance(slack, Mapping) and slack.get("connect") is False
+    return () if alone else secrets.TOKENS
 
 
 def _validated(written: Mapping[str, Any], path: Path) -> tuple[Settings | None, list[str]]:

@@ -69,6 +69,20 @@ def test_can_names_the_rule_that_decides_in_the_example() -> None:
     assert (rule.name.partition(" ")[0], rule.approvals) == ("policy[0]", 2)
 
 
+@pytest.mark.parametrize(
+    ("rule", "why"),
+    [
+        (Rule("policy[3] x", None, Risk.DATA, "screw"), "has the risk interrupts, not data"),
+        (Rule("policy[3] x", None, action="screw", role=Role.PLATFORM), "is for a worker, not for a platform"),
+    ],
+)
+def test_a_rule_that_its_action_never_meets_is_refused(rule: Rule, why: str) -> None:
+    with pytest.raises(Permanent) as error:
+        of(rule)
+    assert str(error.value) == f"policy[3].action: `screw` {why}, so no such rule is ever met"
+    of(replace(rule, risk=None if rule.risk is None else Risk.INTERRUPTS, role=rule.role and Role.WORKER))
+
+
 @pytest.mark.parametrize("name", discover().actions)
 def test_every_action_can_be_forbidden_by_its_name(name: str) -> None:
     catalogue = discover()
