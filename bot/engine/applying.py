@@ -137,11 +137,24 @@ class Applying:
         left = next((fix for fix in offered if fix_to_json(fix) == fix_to_json(self.fix)), None) or next(
             (fix for fix in offered if narrows(fix, self.fix)), None
         )
-        if left is None or self._identity_now() != self.identity:
-            return Result.ALTERED
+        if left is None:
+            return self._altered("what would be done")
+        if self._identity_now() != self.identity:
+            return self._altered("the machine's address or host key")
         narrowed = self._narrowed(left)
         narrowed._save()
         return narrowed
+
+    def _altered(self, what: str) -> Result:
+        """Whoever agreed has to know why they are asked once more."""
+
+        def keep(tx: Tx) -> bool:
+            text = f"{self.fix}: not begun, nothing was sent: {what} has changed since it was agreed to. Looking anew."
+            self.journal.tell(tx, "note", text=text)
+            return True
+
+        self.journal.write(f"{self.key}.altered", keep)
+        return Result.ALTERED
 
     def _narrowed(self, left: Fix) -> "Applying":
         """From now on this is the fix, also for a process that takes over."""

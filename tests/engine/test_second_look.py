@@ -44,6 +44,12 @@ def flicker(look: Look, machine: Target) -> Iterator[Finding]:
         yield Finding("lamp.poor", Severity.BROKEN, machine, f"{machine} {state}", fixes=fixes)
 
 
+def told(made: Room, run: int) -> list[str]:
+    """What the thread says beside evidence."""
+    notes = made.story(run, "note")
+    return [event.data["text"] for event in notes if "content" not in event.data]
+
+
 def test_a_fix_that_is_not_offered_any_more_does_not_mean_healthy(lit: Room) -> None:
     lit.engine.catalogue.add(Diagnosis("flicker", "poor light", Role.WORKER, "Does it flicker?", flicker), "e")
     run = lit.order("poor light")
@@ -52,6 +58,12 @@ def test_a_fix_that_is_not_offered_any_more_does_not_mean_healthy(lit: Room) -> 
     lit.click(ask, BO)
     second = lit.plan_no(run, 2)
     assert "Screw the bulb in" in second.ask.text
+    why = "what would be done has changed since it was agreed to. Looking anew."
+    assert told(lit, run) == [f"hall: Tap the lamp: not begun, nothing was sent: {why}"]
+    lit.machines.identity = lambda target: "another host key"  # type: ignore[method-assign]
+    lit.click(second, BO)
+    assert "another host key" in lit.plan_no(run, 3).ask.text
+    assert "the machine's address or host key has changed" in told(lit, run)[-1]
     assert lit.sent() == []
 
 
