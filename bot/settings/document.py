@@ -35,7 +35,7 @@ def read(path: Path) -> dict[str, Any]:
         raise BadSettings([f"{path}: the file is empty; begin with a copy of config/opsbot.example.yaml"])
     if not isinstance(written, dict):
         raise BadSettings([f"{path}: must be a section of `key: value` lines; see config/opsbot.example.yaml"])
-    if found := list(_secrets_in(written, ())):
+    if found := list(_secrets_in(written, (), set())):
         raise BadSettings(found)
     return written
 
@@ -114,18 +114,25 @@ _PLAINER: Final = (
 )
 
 
-def _secrets_in(value: Any, location: Location) -> Iterator[str]:
-    """Secrets stand in the environment: this file is copied, mailed and kept in git. The value is not repeated."""
+def _secrets_in(value: Any, location: Location, seen: set[int]) -> Iterator[str]:
+    """Secrets stand in the environment: this file is copied, mailed and kept in git. The value is not repeated.
+
+    What aliases repeat (`seen`, by identity) is read once: a few lines of them can stand for millions of values.
+    """
+    if id(value) in seen:
+        return
+    if isinstance(value, dict | list):
+        seen.add(id(value))
     if isinstance(value, dict):
         for key, inner in value.items():
             place = (*location, key if isinstance(key, int) else str(key))
             if isinstance(inner, str | int) and _SECRET_KEY.search(str(key)):
                 yield _misplaced(place, "")
             else:
-                yield from _secrets_in(inner, place)
+                yield from _secrets_in(inner, place, seen)
     elif isinstance(value, list):
         for number, inner in enumerate(value):
-            yield from _secrets_in(inner, (*location, number))
+            yield from _secrets_in(inner, (*location, number), seen)
     elif isinstance(value, str) and _SECRET_VALUE.search(value):
         yield _misplaced(location, value)
 
