@@ -22,6 +22,7 @@ from bot.core.people import Actor, Place
 from bot.core.request import STARTS, Ask, Request, Vocabulary
 from bot.slack import blocks, check, mrkdwn, questions, words
 from bot.slack.door import Body, Envelope, Tenant, envelope, refusal
+from bot.slack.refusals import DROPPED, code_of
 
 __all__ = ["Desk", "Receipt", "Tenant", "intake"]
 
@@ -245,9 +246,23 @@ class _Listeners:
             if approval.state != "open" and draw is questions.reason:
                 self._tell_closed(approval, body)
                 return ack()
-            view = _checked(draw(approval, pointer))
-            self.client.views_open(trigger_id=str(body["trigger_id"]), view=view)
+            try:
+                self.client.views_open(trigger_id=str(body["trigger_id"]), view=_checked(draw(approval, pointer)))
+            except DROPPED as error:
+                self._tell_unopened(approval, error, body)
         return ack()
+
+    def _tell_unopened(self, approval: Approval, error: Exception, body: dict[str, Any]) -> None:
+        """Slack waits three seconds for a dialog; a press that came later opens none, however often it is repeated."""
+        said = envelope(body)
+        why = code_of(error) if isinstance(error, SlackApiError) else type(error).__name__
+        log.warning("a dialog could not be opened: %s", why)
+        if said.place:
+            text = (
+                f"Slack did not open the dialog ({why}). Press the button once more, or say "
+                f"`decline {approval.ask.run} because …` to decline."
+            )
+            self._tell(said.actor, said.place, text, f"{_key(body)}:dialog")
 
     def page_back(self, ack: Ack, body: dict[str, Any]) -> BoltResponse:
         if (pointer := self._pointer(body)) and (approval := self._approval(pointer, body)):

@@ -254,6 +254,18 @@ class TestButtons:
         assert not desk.clicks
         assert bo.view()["submit"] is None
 
+    @pytest.mark.parametrize("button", ["review", "decline"])
+    def test_a_dialog_that_slack_does_not_open_is_said(self, slack: LocalSlack, desk: FakeDesk, button: str) -> None:
+        desk.approvals[3] = approval()
+        asked = post(slack, questions.question(desk.approvals[3], NOW))
+        slack.driver.fault("views.open", error="expired_trigger_id", times=1)
+        bo = slack.driver.person("bo")
+        assert bo.click(asked, button).acked
+        assert desk.replies[-1][2].startswith("Slack did not open the dialog (expired_trigger_id). Press the button")
+        assert not desk.clicks
+        bo.click(asked, button)
+        assert slack.driver.view("bo") is not None
+
     def test_a_button_with_a_foreign_nonce_opens_nothing(self, slack: LocalSlack, desk: FakeDesk) -> None:
         asked = post(slack, questions.question(approval(nonce="other"), NOW))
         desk.approvals[3] = approval()
