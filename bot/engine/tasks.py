@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -201,6 +202,8 @@ class Engine:
             body = self.store.request(tx, claim.params["request"])
         actor, place = actor_from_json(body["actor"]), place_from_json(body["place"])
         barred = self.gate.barred(actor)
+        with suppress(OpsbotError):  # remembered for a while: no answer asks Slack inside of its transaction
+            self.gate.deciders(actor.via)
         with self.answering, claim.commit() as tx:
             said = Said(barred) if barred else self._answered(tx, body, actor)
             text = self.redactor.show(said.text)

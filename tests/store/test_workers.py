@@ -256,6 +256,21 @@ def test_an_error_backs_off_until_it_is_given_up(crew: Crew, eventually: Eventua
     assert carried[2] - carried[1] > 0.45
 
 
+def test_a_signal_that_nobody_took_is_an_error(crew: Crew, eventually: Eventually) -> None:
+    """A lease that nobody gives back is taken over, and its task carried again, for ever."""
+
+    class Signal(BaseException):
+        pass
+
+    def carry(claim: Claim) -> None:
+        raise Signal("not asked yet")
+
+    crew.start(carry)
+    crew.spawn()
+    eventually(crew.finished(1))
+    assert [str(error) for error in crew.errors] == ["Signal came through: not asked yet"]
+
+
 def test_an_error_about_an_error_is_tried_again_later(crew: Crew, eventually: Eventually) -> None:
     """Nothing of the process dies of it, and the task waits for its turn."""
 

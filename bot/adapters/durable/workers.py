@@ -239,6 +239,8 @@ class Workers:
             self._give_back(claim)
         except Exception as error:
             self._after(claim, error)
+        except BaseException as error:  # a signal of the engine's own that nobody took: no lease may wait for it
+            self._after(claim, RuntimeError(f"{type(error).__name__} came through: {error}"))
         else:
             if not claim.over:
                 claim.complete()
