@@ -27,6 +27,9 @@ MOMENT: Final = timedelta(seconds=1)  # nothing takes `0 s`
 BECAUSE: Final = ": not known, because "  # in the engine's sentence for a check that could not look
 SAID: Final = 90  # characters of what a step says while it goes on: bytes, rate and time left fit
 SENTENCE: Final = 800  # characters of the outcome's sentence
+BY_HAND: Final = 300  # characters of what a person must do that there is always room for
+WHOLE_BY_HAND: Final = 900  # and where few have to do much: a command that is cut off helps nobody
+ALL_BY_HAND: Final = 3_600  # of all of them in one message
 
 _SIGNS: Final = {
     Outcome.HEALTHY: "✅",
@@ -145,10 +148,11 @@ def _sentence(seen: Picture, paper: Paper) -> Iterator[str]:
 def _troubles(seen: Picture, paper: Paper, keep: int) -> Iterator[str]:
     """A section for each cause while there is room; `keep` is what the parts after them need."""
     roots = seen.roots()
-    shown = 0
+    shown, most = 0, _most_by_hand([root for root, _ in roots[:MOST_TROUBLES]])
     for root, under in roots[:MOST_TROUBLES]:
-        body = "\n".join(_trouble(root, under, paper))
-        if not paper.fits(body, keep):
+        bodies = ("\n".join(_trouble(root, under, paper, each)) for each in (most, BY_HAND))
+        body = next((each for each in bodies if paper.fits(each, keep)), "")
+        if not body:
             break
         yield body
         shown += 1
@@ -157,7 +161,13 @@ def _troubles(seen: Picture, paper: Paper, keep: int) -> Iterator[str]:
         yield f"… and {len(left)} more: {_counted([root for root, _ in left if root.open]) or 'healed'}"
 
 
-def _trouble(root: Trouble, under: Sequence[Trouble], paper: Paper) -> Iterator[str]:
+def _most_by_hand(roots: Sequence[Trouble]) -> int:
+    """How long what a person must do may be for each trouble, by how many of them have much to say."""
+    wordy = sum(1 for root in roots if root.open and len(root.person) > BY_HAND)
+    return max(BY_HAND, min(WHOLE_BY_HAND, ALL_BY_HAND // max(1, wordy)))
+
+
+def _trouble(root: Trouble, under: Sequence[Trouble], paper: Paper, by_hand: int) -> Iterator[str]:
     sign, word = _SEVERITY["HEALED" if root.healed else "STALE" if root.stale else root.severity]
     yield f"{sign} *{word}* · {'before: ' if root.healed else ''}{_what(root, paper, 300)}"
     if not root.open:  # its evidence was true then, and would be read as true now
@@ -166,7 +176,7 @@ def _trouble(root: Trouble, under: Sequence[Trouble], paper: Paper) -> Iterator[
     if root.evidence:
         yield f">{paper.fit(root.evidence, 300)}"
     if root.person:
-        yield f"👤 *For a person:* {paper.fit(root.person, 300)}"
+        yield f"👤 *For a person:* {paper.fit(root.person, by_hand)}"
     if root.link:
         yield mrkdwn.link(root.link, "Read more") if len(root.link) <= 200 else paper.fit(root.link, 200)
     if root.fixes and root.open:

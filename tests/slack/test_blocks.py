@@ -216,6 +216,14 @@ class TestStatus:
         assert "👤 *For a person:* Renew the licence." in whole(message)
         assert "<https://docs.example/licence|Read more>" in whole(message)
 
+    def test_keeps_the_end_of_what_a_person_must_do(self) -> None:
+        told = f"{'Look here and there. ' * 36}Then `restart worker-2 because it was corrected`."
+        found = [("finding", {**BROKEN, "target": f"worker-{no}", "title": "t", "person": told}) for no in range(12)]
+        assert whole(drawn(run(), *found[:4])).count(told) == 4
+        crowd = whole(drawn(run(), *found))  # of many, the beginnings matter more
+        assert told not in crowd
+        assert crowd.count("👤 *For a person:* Look here") == 12
+
     def test_counts_what_finds_no_room_and_keeps_it_in_a_document(self) -> None:
         many = [
             ("finding", {**BROKEN, "target": f"worker-{no}", "title": f"title {no} " + "x" * 200}) for no in range(70)
