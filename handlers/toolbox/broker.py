@@ -168,19 +168,13 @@ def _from_output(said: Output) -> Cluster:
     if said.exit is None:
         raise Unknown("rabbitmqctl did not answer in time, so nobody knows whether RabbitMQ runs")
     if _STOPPED in words:
-        return Cluster(STOPPED, said=_first(said))
+        return Cluster(STOPPED, said=rabbitmq.first_words(said))
     if found := _DOWN.search(words):
         return Cluster(DOWN, said=f"rabbitmqctl says: {found[0]}")
     if not said.ok:
-        raise Unknown(f"rabbitmqctl failed: {_first(said)}")
+        raise Unknown(f"rabbitmqctl failed: {rabbitmq.first_words(said)}")
     text = _BOLD.sub("", said.out)
     return _from_terms(text) if "{nodes,[" in text else _from_text(text)
-
-
-def _first(said: Output) -> str:
-    """The first line that says anything: the rest is advice, or the usage."""
-    lines = (line.strip() for line in f"{said.err}\n{said.out}".splitlines())
-    return next((line for line in lines if line not in ("", "Error:")), "no words")[:300]
 
 
 # ---------------------------------------------------------------- since RabbitMQ 3.8: text with headings
@@ -301,7 +295,7 @@ def _room(said: Output | Response) -> Room:
     if isinstance(said, Response):
         return _room_of(rabbitmq.read_json(said))
     if not said.ok:
-        raise Unknown(f"rabbitmqctl status failed: {_first(said)}")
+        raise Unknown(f"rabbitmqctl status failed: {rabbitmq.first_words(said)}")
     text = _BOLD.sub("", said.out)
     if "{running_applications" in text:
         return _room_from_terms(re.sub(r"\s+", "", text))

@@ -221,9 +221,16 @@ def _rows(said: Output | Response, columns: Sequence[str]) -> Iterator[Sequence[
     if isinstance(said, Response):
         return (_cells(each, columns) for each in read_json(said))
     if not said.ok:
-        raise Unknown(f"rabbitmqctl failed: {(said.err or said.out).strip() or 'no words'}")
+        raise Unknown(f"rabbitmqctl failed: {first_words(said)}")
     rows = (line.split("\t") for line in said.out.splitlines() if line.strip())
     return (row for row in rows if len(row) >= len(columns))
+
+
+def first_words(said: Output) -> str:
+    """Why rabbitmqctl failed: its first line that says anything. The rest is diagnostics and its usage, in colours."""
+    lines = (line.strip() for line in f"{said.err}\n{said.out}".splitlines())
+    first = next((line for line in lines if line not in ("", "Error:")), "no words")
+    return first.removesuffix(" Please see diagnostics information and suggestions below.")[:300]
 
 
 def _cells(entry: Any, columns: Sequence[str]) -> Sequence[str]:

@@ -105,6 +105,32 @@ def test_the_address_of_docker_is_nobodys_own() -> None:
     assert worker.addresses(behind).parse(Output(0, "172.17.0.1 \n")) == ("172.17.0.1",)
 
 
+USAGE = "\n\x1b[1mUsage\x1b[0m\n\nrabbitmqctl [--node <node>] list_queues\n"
+DIAGNOSTICS = "\n\nDIAGNOSTICS\n===========\n\n * Erlang cookie hash: jfcyQ2KEY987zJuF/oPlNg==\n"
+NO_NODE = "Error: unable to perform an operation on node 'rabbit@te-main'."
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (f"{NO_NODE} Please see diagnostics information and suggestions below.{DIAGNOSTICS}", NO_NODE),
+        (f"Error:\nThis command requires the 'rabbit' app.\nArguments given:\n\t-q{USAGE}",
+         "This command requires the 'rabbit' app."),
+        ("", "no words"),
+    ],
+)  # fmt: skip
+def test_why_rabbitmqctl_failed_is_its_first_line(said: str, why: str) -> None:
+    """What follows is a screen of advice with a hash of the cookie, or the usage in colours, for every question."""
+    for made in (
+        rabbitmq.queues("4f1c", "travis"),
+        rabbitmq.channels("4f1c", "travis"),
+        rabbitmq.held("4f1c", "travis"),
+    ):
+        with pytest.raises(Unknown) as told:
+            made.parse(Output(69, "", said))
+        assert str(told.value) == f"rabbitmqctl failed: {why}"
+
+
 def test_a_broker_says_the_same_by_its_command_and_by_its_api() -> None:
     """In the words of RabbitMQ 3.10.8, asked both ways; only a channel has another name."""
     tables = {
