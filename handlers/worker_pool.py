@@ -30,13 +30,14 @@ EXPLAINED = (*rabbitmq.SPOILS, "net.*", "docker.down", "docker.hung")
 
 @dataclass(frozen=True)
 class Part:
-    """What RabbitMQ sees of a worker that is set to run `pool` builds at a time; `nobodys` is what it does not say from
-    where it comes.
+    """What RabbitMQ sees of a worker that is set to run `pool` builds at a time, and `then` after its next start;
+    `nobodys` is what it does not say from where it comes.
     """
 
     seen: rabbitmq.Presence
     nobodys: rabbitmq.Presence
     pool: int
+    then: int
     service: worker.Service
 
 
@@ -60,7 +61,7 @@ def worker_pool_shrunk(look: Look, machine: Target) -> Iterator[Finding]:
         machine,
         f"{machine} takes only {_builds(part.seen.builds)} at a time, and is set to {part.pool}",
         evidence=f"RabbitMQ sees {part.seen.builds} consumers from it on build queues; {_up(part.service)}\n{AGAIN}",
-        fixes=_fixes(look, machine),
+        fixes=_fixes(look, machine, part.then),
     )
 
 
@@ -85,7 +86,7 @@ def worker_canceller_lost(look: Look, machine: Target) -> Iterator[Finding]:
         f"{machine} runs builds but hears no cancel: the cancel button does nothing there",
         evidence=f"RabbitMQ sees {part.seen.builds} consumers from it on build queues, and no cancel queue "
         f"({rabbitmq.CANCELS}*) of its own; {_up(part.service)}",
-        fixes=_fixes(look, machine),
+        fixes=_fixes(look, machine, part.then),
     )
 
 
@@ -106,7 +107,7 @@ def _part(look: Look, machine: Target) -> Part | None:
     size = set_to.size
     edited = not set_to.written.contained and now.pid and seen.builds != size
     nobodys = rabbitmq.presences(look, rabbitmq.broker(look)).get("", rabbitmq.Presence())
-    return Part(seen, nobodys, (edited and _started_with(look, machine, init, now.pid)) or size, now)
+    return Part(seen, nobodys, (edited and _started_with(look, machine, init, now.pid)) or size, set_to.next_size, now)
 
 
 def _started_with(look: Look, machine: Target, init: str, pid: int) -> int:
@@ -139,9 +140,11 @@ def _seen(look: Look, machine: Target) -> rabbitmq.Presence:
     return rabbitmq.Presence(sum(each.builds for each in mine), sum(each.cancels for each in mine))
 
 
-def _fixes(look: Look, machine: Target) -> tuple[Fix, ...]:
-    """No reboot: a process that still takes builds shows that its machine works."""
-    on = recovery.handle(look, machine)
+def _fixes(look: Look, machine: Target, places: int) -> tuple[Fix, ...]:
+    """No reboot: a process that still takes builds shows that its machine works. Proven by every place and the ear for
+    cancelling: this diagnosis says nothing of a worker that has just started, and one consumer was there before.
+    """
+    on = recovery.handle(look, machine, consumers=places + 1)
     return (recovery.drain_and_restart(on), recovery.restart(on))
 
 

@@ -53,6 +53,12 @@ class Pool:
             raise Unknown(f"its {SIZE} is `{said[:20]}`, which is no number")
         return int(said)
 
+    @property
+    def next_size(self) -> int:
+        """The same after the next start; as it is now where the files say no number."""
+        said = self.written.value(SIZE) or DEFAULTS[SIZE]
+        return int(said) if said.isdigit() else self.size
+
 
 @fact
 def lines(machine: Target) -> Fact[tuple[Entry, ...]]:

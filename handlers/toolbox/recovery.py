@@ -42,13 +42,13 @@ class Handle:
             yield reboot(self)
 
 
-def handle(look: Look, machine: Target) -> Handle:
-    """Read what the fixes of a running worker need."""
+def handle(look: Look, machine: Target, consumers: int = 1) -> Handle:
+    """Read what the fixes of a running worker need; it is back when RabbitMQ sees so many consumers of it."""
     init = look(worker.init_system(machine))
     now = worker.service(look, machine)
     look.together(*wanted_by_fixes(machine), worker.addresses(machine))
     stays = look(worker.not_to_reboot(machine)) or ("" if now.at_boot else DOWN_AFTER)
-    back = Wait(connected(look, machine), at_least(1), BACK_WITHIN)
+    back = Wait(connected(look, machine), at_least(consumers), BACK_WITHIN)
     return Handle(machine, init, now.pid, look(worker.boot_id(machine)), stays, back, look(worker.is_snap(machine)))
 
 

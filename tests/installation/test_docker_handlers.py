@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bot.core.finding import Finding
-from bot.core.fix import Change, Fix
+from bot.core.fix import Change, Fix, Wait
 from bot.engine.rounds import Report
 from bot.sandbox.installation import FAULTS
 from bot.sandbox.installation.faults import inject
@@ -235,3 +235,13 @@ def test_what_waits_in_which_queue(practice: Docker) -> None:
 
 def test_the_jobs_are_known() -> None:
     assert {"worker capacity", "queue statistics"} <= CATALOGUE.jobs.keys()
+
+
+@BOTH
+@pytest.mark.parametrize("fault", ["lost part of its pool", "lost its canceller"])
+def test_a_pool_is_back_when_all_of_it_is(practice: Docker, name: str, fault: str) -> None:
+    """Some consumers were there all along, and nothing is said of a worker that has just started."""
+    for fix in broken(practice, name, fault).fixes:
+        [*_, back] = fix.steps
+        assert isinstance(back, Wait)
+        assert not back.until.met_by(practice.diagnoser.answer(back.fact, Flag()))
