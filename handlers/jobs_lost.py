@@ -15,6 +15,7 @@ from bot.core.look import CannotLook, Look
 from bot.core.target import Role, Target
 from handlers.toolbox import jobs, rabbitmq, sidekiq
 from handlers.toolbox.jobs import Job, Waiting
+from handlers.toolbox.number import counted
 
 APART = timedelta(minutes=4)  # samples are taken every five
 AGAIN = timedelta(minutes=5)
@@ -46,7 +47,8 @@ def jobs_lost(look: Look, machine: Target) -> Iterator[Finding]:
             "jobs.stuck-queued",
             Severity.BROKEN,
             machine,
-            f"{len(lost)} jobs are queued for over an hour although workers are idle: their messages are lost",
+            f"{counted(len(lost), 'job is', 'jobs are')} queued for over an hour although workers are idle: "
+            f"{'its message is' if len(lost) == 1 else 'their messages are'} lost",
             evidence=_evidence(look, lost),
             fixes=(jobs.reset(machine, lost), jobs.cancel(machine, lost)),
             link=jobs.RUNBOOK,

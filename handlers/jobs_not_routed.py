@@ -14,6 +14,7 @@ from bot.core.look import Look
 from bot.core.target import Role, Target
 from handlers.toolbox import jobs
 from handlers.toolbox.jobs import Standing
+from handlers.toolbox.number import counted
 
 OVER = timedelta(hours=1)  # what was left behind for longer, while others were routed, is no sign of the scheduler
 
@@ -36,7 +37,7 @@ def jobs_not_routed(look: Look, machine: Target) -> Iterator[Finding]:
         "jobs.not-routed",
         Severity.BROKEN,
         machine,
-        f"{stray.jobs} queued jobs have no queue, the oldest for {readable(stray.waited)}",
+        f"{counted(stray.jobs, 'queued job')} without a queue, the oldest for {readable(stray.waited)}",
         evidence="their state is `queued` and their queue is empty: travis-scheduler has not run their `notify` step",
         person="Look why travis-scheduler does not work off its queue in Sidekiq: `sidekiq statistics` shows how deep "
         "it is, and the platform's log says `Setting queue to` for each job that is routed. Restart the scheduler.",
@@ -54,6 +55,6 @@ def _left_behind(found: Finding, stray: Standing) -> Finding:
     return replace(
         found,
         severity=Severity.WARN,
-        title=f"{stray.jobs} queued jobs never got a queue, and later ones did",
+        title=f"{counted(stray.jobs, 'queued job')} never got a queue, and later ones did",
         person="The scheduler routes jobs; its step for these has failed. Cancel or restart their builds in Travis.",
     )

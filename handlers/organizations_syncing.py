@@ -8,6 +8,7 @@ from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
 from handlers.toolbox import sidekiq, sync
+from handlers.toolbox.number import counted
 
 SHOWN = 20
 
@@ -35,8 +36,9 @@ def organizations_stuck_syncing(look: Look, machine: Target) -> Iterator[Finding
         "orgs.sync-stuck",
         Severity.BROKEN,
         machine,
-        f"{len(by_organization)} organizations look stuck in syncing, because members of theirs are",
+        f"{counted(len(by_organization), 'organization')} stuck in syncing, because members of theirs are",
         evidence="stuck members: " + ", ".join(f"{name} {count}" for name, count in by_organization.most_common(SHOWN)),
         fixes=(sync.release(machine, stuck, look.site.version),),
+        person=sync.afterwards(stuck, look.site.version),
         link=sync.RUNBOOK,
     )

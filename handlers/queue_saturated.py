@@ -42,7 +42,9 @@ def queue_saturated(look: Look, machine: Target) -> Iterator[Finding]:
         machine,
         f"all workers of {names} are busy, and jobs wait their turn",
         evidence=jobs.table(full),
-        person="Nothing is broken. When it stays so, add a worker, or raise POOL_SIZE where there is memory for it.",
+        person="Nothing is broken. When it stays so, add a worker, or raise POOL_SIZE where there is memory for it. "
+        "POOL_SIZE times DOCKER_CPUS (2 unless it is set) must not be more than the CPUs there: builds would not start "
+        "any more.",
         link="https://docs.travis-ci.com/user/enterprise/worker-configuration/",
     )
 

@@ -3,7 +3,7 @@
 Where builds depend on it, a few jobs are enough when the next one has waited for long: nobody takes any.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 
 from bot.core.finding import Finding, Severity
@@ -30,7 +30,7 @@ STILL = timedelta(minutes=10)  # a restart of the service is over by then
 def sidekiq_backlog(look: Look, machine: Target) -> Iterator[Finding]:
     now = sidekiq.depths(look)
     if still := _still(look, machine, now):
-        yield _stands(machine, now, still)
+        yield _stands(look, machine, now, still)
         return
     grown = sidekiq.grown(look, now, [name for name in now.depths if name != sidekiq.ARCHIVE])
     if not grown:
@@ -41,9 +41,9 @@ def sidekiq_backlog(look: Look, machine: Target) -> Iterator[Finding]:
         "sidekiq.backlog",
         Severity.WARN,
         machine,
-        f"Sidekiq's {'queue' if len(names) == 1 else 'queues'} {', '.join(names)} get deeper",
+        f"Sidekiq's {_queues(names)} {'gets' if len(names) == 1 else 'get'} deeper",
         evidence="\n".join(f"{name}: {grown[name][0]} jobs before, {grown[name][1]} now" for name in names),
-        person=f"Look at {' and '.join(services)} in the platform's container: its log says what fails; restart it "
+        person=f"Look at {' and '.join(services)} in {_home(look)}: its log says what fails; restart it "
         "when it hangs, and give it more processes when it is only slow.",
         link=sidekiq.RUNBOOK,
     )
@@ -60,16 +60,24 @@ def _still(look: Look, machine: Target, now: sidekiq.Sidekiq) -> Mapping[str, ti
     return {name: age for name, age in ages.items() if age >= STILL}
 
 
-def _stands(machine: Target, now: sidekiq.Sidekiq, still: Mapping[str, timedelta]) -> Finding:
+def _stands(look: Look, machine: Target, now: sidekiq.Sidekiq, still: Mapping[str, timedelta]) -> Finding:
     services = " and ".join(sidekiq.SERVICES[name] for name in still)
     return Finding(
         "sidekiq.backlog",
         Severity.BROKEN,
         machine,
-        f"Sidekiq's {'queue' if len(still) == 1 else 'queues'} {' and '.join(still)} stands still: nobody reads it",
+        f"Sidekiq's {_queues(tuple(still))} {'stands' if len(still) == 1 else 'stand'} still: nobody takes anything",
         evidence="\n".join(
             f"{name}: {now.depths[name]} jobs, the next one waits for {readable(age)}" for name, age in still.items()
         ),
-        person=f"Look at {services} in the platform's container: its log says why it takes nothing; restart it.",
+        person=f"Look at {services} in {_home(look)}: its log says why it takes nothing; restart it.",
         link=sidekiq.RUNBOOK,
     )
+
+
+def _queues(names: Sequence[str]) -> str:
+    return f"{'queue' if len(names) == 1 else 'queues'} {', '.join(names)}"
+
+
+def _home(look: Look) -> str:
+    return "the platform's container" if look.site.version.startswith("2.") else "the pods of Travis"

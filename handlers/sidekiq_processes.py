@@ -6,7 +6,8 @@ from bot.core.finding import Finding, Severity
 from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
-from handlers.toolbox import sidekiq
+from handlers.toolbox import platform, sidekiq
+from handlers.toolbox.number import counted
 
 
 @diagnosis(
@@ -29,8 +30,21 @@ def sidekiq_processes(look: Look, machine: Target) -> Iterator[Finding]:
         Severity.BROKEN,
         machine,
         "no Sidekiq process is alive, so nothing that Travis' services put off is ever done",
-        evidence=f"{len(named)} processes are named in redis, none of them beats; {sum(now.depths.values())} jobs wait",
-        person="Look why the services in the platform's container do not run (its log is /var/travis/log/travis.log), "
-        f"and start them again; as a last resort restart the app at https://{look.site.domain}:8800.",
+        evidence=f"{counted(len(named), 'process is', 'processes are')} named in redis, none beats; "
+        f"{counted(sum(now.depths.values()), 'job waits', 'jobs wait')}",
+        person=_person(look, machine),
         link=sidekiq.RUNBOOK,
+    )
+
+
+def _person(look: Look, machine: Target) -> str:
+    if not look.site.version.startswith("2."):
+        return (
+            "Look which of Travis' deployments have no pod that runs: `kubectl -n NAMESPACE get pods`, and `kubectl -n "
+            "NAMESPACE logs` of one says why; travis-scheduler, travis-hub and travis-github-sync work off most queues."
+        )
+    return (
+        f"Read the end of {platform.data_dir(look, machine)}/log/travis.log on {machine}: it says why the services in "
+        "the platform's container ended. When that is mended and they stay away, `restart platform "
+        f"{machine} because Sidekiq does not run`."
     )

@@ -13,6 +13,7 @@ from bot.core.handler import action, diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
 from handlers.toolbox import sidekiq, sync
+from handlers.toolbox.number import counted
 
 SHOWN = 20
 
@@ -38,7 +39,7 @@ def users_stuck_syncing(look: Look, machine: Target) -> Iterator[Finding]:
             "users.sync-backlog",
             Severity.INFO,
             machine,
-            f"{len(now)} users are being synced, and {waiting} syncs wait in Sidekiq: they take their turn",
+            f"{counted(len(now), 'user')} in syncing and {counted(waiting, 'sync')} in Sidekiq: they take their turn",
             evidence=f"{waiting} jobs in the queues sync, sync.low and user_sync",
             link=sync.RUNBOOK,
         )
@@ -48,9 +49,10 @@ def users_stuck_syncing(look: Look, machine: Target) -> Iterator[Finding]:
             "users.sync-stuck",
             Severity.BROKEN,
             machine,
-            f"{len(stuck)} users are stuck in syncing",
+            f"{counted(len(stuck), 'user is', 'users are')} stuck in syncing",
             evidence=_evidence(stuck, waiting),
             fixes=(sync.release(machine, stuck, look.site.version),),
+            person=sync.afterwards(stuck, look.site.version),
             link=sync.RUNBOOK,
         )
 
@@ -65,7 +67,7 @@ def users_stuck_syncing(look: Look, machine: Target) -> Iterator[Finding]:
 )
 def resync(look: Look, machine: Target, login: str) -> Fix:
     if not look.site.version.startswith("2."):
-        raise Refused("only a 2.x platform has a command that syncs one user")
+        raise Refused(f"on {look.site.version} a person syncs one user: {sync.in_its_pod(login)}")
     if (found := look(sync.user(login))) is None:
         raise Refused(f"no user of {look.site.name} has the login {login}")
     is_marked = look(sync.still_syncing(str(found.id)))
@@ -75,6 +77,6 @@ def resync(look: Look, machine: Target, login: str) -> Fix:
 
 
 def _evidence(stuck: tuple[sync.User, ...], waiting: int) -> str:
-    shown = ", ".join(f"{user.login} (last synced {user.synced_at or 'never'})" for user in stuck[:SHOWN])
+    shown = ", ".join(f"{user.login} (last synced {user.last})" for user in stuck[:SHOWN])
     more = f" and {len(stuck) - SHOWN} more" if len(stuck) > SHOWN else ""
-    return f"unchanged for over 10 min, while {waiting} syncs wait in Sidekiq: {shown}{more}"
+    return f"unchanged for over 10 min, while {counted(waiting, 'sync waits', 'syncs wait')} in Sidekiq: {shown}{more}"

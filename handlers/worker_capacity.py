@@ -7,6 +7,7 @@ from bot.core.handler import Steps, job
 from bot.core.look import Look
 from bot.core.target import Role
 from handlers.toolbox import rabbitmq
+from handlers.toolbox.number import counted
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def worker_capacity(steps: Steps, look: Look) -> str:
     steps.say(table(head, rows))
     places, machines = sum(each.places for each in found), {name for each in found for name in each.machines}
     names = f": {', '.join(sorted(machines))}" if machines else ""
-    return f"{_counted(places, 'build')} can run at once, from {_counted(len(machines), 'machine')}{names}."
+    return f"{counted(places, 'build')} can run at once, from {counted(len(machines), 'machine')}{names}."
 
 
 @job("queue statistics", says="Messages and consumers of every RabbitMQ queue of Travis")
@@ -43,7 +44,7 @@ def queue_statistics(steps: Steps, look: Look) -> str:
     rows = [(each.name, *(_numbers(each) if each.up else ("?", "?", "?"))) for each in own]
     steps.say(table(("queue", "ready", "unacked", "consumers"), rows))
     cancels = len(found) - len(own)
-    return f"{_counted(len(own), 'queue')}, and {_counted(cancels, 'cancel queue')}: one for each connected worker."
+    return f"{counted(len(own), 'queue')}, and {counted(cancels, 'cancel queue')}: one for each connected worker."
 
 
 def capacities(look: Look) -> tuple[Capacity, ...]:
@@ -75,7 +76,3 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
     first, *numbers = zip(cells, widths, strict=True)
     return "  ".join((first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in numbers)))
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"1 {noun}" if count == 1 else f"{count} {noun}s"

@@ -17,6 +17,7 @@ from bot.core.question import Rows
 from bot.core.sql import Parameter, Query, Statement
 from bot.core.target import Role, Target
 from handlers.toolbox import rabbitmq
+from handlers.toolbox.number import counted
 
 RUNBOOK = "https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/#builds-are-not-starting"
 NONE_YET = ""  # the queue of a job that the scheduler has not routed
@@ -120,7 +121,8 @@ class Waiting:
             seen = "its node in RabbitMQ is away"
         elif self.queue is not None:
             seen = f"{self.queue.ready} ready, {self.queue.unacked} unacknowledged, {self.queue.consumers} consumers"
-        return f"{self.name}: {self.jobs} jobs wait, the oldest for {readable(self.oldest)}; {seen}"
+        waits = counted(self.jobs, "job waits", "jobs wait")
+        return f"{self.name}: {waits}, the oldest for {readable(self.oldest)}; {seen}"
 
 
 # ---------------------------------------------------------------- facts

@@ -55,6 +55,11 @@ class User:
         """
         return f"{self.id}@{self.synced_at.replace(' ', 'T')}"
 
+    @property
+    def last(self) -> str:
+        """When the last sync ended, as people read it."""
+        return f"{self.synced_at.replace('T', ' ')[:16]} UTC" if self.synced_at else "never"
+
 
 # ---------------------------------------------------------------- facts
 
@@ -169,11 +174,10 @@ def held(look: Look, user: User) -> bool:
 
 def release(platform: Target, users: Sequence[User], version: str) -> Fix:
     """Takes the mark from exactly these users, and syncs them again where the platform has a command for it."""
-    some = [user for _, user in sorted({user.id: user for user in users}.items())]
+    some = _each_once(users)
     ids = tuple(user.id for user in some)
     named = ",".join(map(str, ids))
-    ordered = [user for user in some if _LOGIN.fullmatch(user.login)][:MOST_SYNCED]
-    again = ordered if version.startswith("2.") else []  # 3.x: in its own pod
+    again = _ordered(some, version)
     return Fix(
         id="users.release",
         title=f"Release {len(ids)} stuck {'user' if len(ids) == 1 else 'users'}{', then sync again' if again else ''}",
@@ -184,6 +188,35 @@ def release(platform: Target, users: Sequence[User], version: str) -> Fix:
         undo=f"UPDATE users SET is_syncing = true WHERE id IN ({named})",
         items=(*map(str, ids), *(word for user in again for word in (user.login, user.as_seen))),
     )
+
+
+def _each_once(users: Sequence[User]) -> list[User]:
+    return [user for _, user in sorted({user.id: user for user in users}.items())]
+
+
+def _ordered(some: Sequence[User], version: str) -> list[User]:
+    """Whom opsbot can sync again itself: on 3.x nobody, since github-sync has a pod of its own there."""
+    able = [user for user in some if _LOGIN.fullmatch(user.login)][:MOST_SYNCED]
+    return able if version.startswith("2.") else []
+
+
+def afterwards(users: Sequence[User], version: str) -> str:
+    """What a person does for those whom opsbot releases and does not sync again; empty when there are none."""
+    some = _each_once(users)
+    synced = _ordered(some, version)
+    left = [user for user in some if user not in synced]
+    if not left:
+        return ""
+    whom = "They" if len(left) == len(some) else f"The {len(left)} others"
+    named = next((user.login for user in left if _LOGIN.fullmatch(user.login)), "")
+    order = f"`resync {named} because the mark is gone`" if version.startswith("2.") else in_its_pod(named)
+    return f"{whom} can press `Sync account` in Travis then{f'; or, one by one, {order}' if named else ''}."
+
+
+def in_its_pod(login: str) -> str:
+    """How one user is synced on 3.x; the login is one that `sync_user` would take."""
+    order = f"kubectl -n NAMESPACE exec -i POD -- bundle exec bin/schedule users {login}"
+    return f"`{order}` with a pod of travis-github-sync"
 
 
 def _cleared(ids: tuple[int, ...]) -> Iterator[Change]:
