@@ -12,7 +12,7 @@ from bot.core.finding import Finding, Severity
 from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
-from handlers.toolbox import broker, rabbitmq
+from handlers.toolbox import broker, platform, rabbitmq
 
 RESTARTING = timedelta(minutes=1)  # a service that is started again takes seconds; sooner than this says nothing
 # Queue -> cause, and what people see when nobody empties it.
@@ -57,8 +57,7 @@ def _had_consumers(before: Sequence[rabbitmq.Queue] | None, name: str) -> bool:
 def _finding(look: Look, machine: Target, at: rabbitmq.Broker, queue: rabbitmq.Queue) -> Finding:
     (cause, seen), service = SEEN[queue.name], broker.DRAINS[queue.name]
     alone = bool(at.container) and service in look(broker.services(at.container))
-    inside = f" inside container {at.container}" if at.container else ""
-    platforms = " and ".join(map(str, look.site.of(Role.PLATFORM))) if at.elsewhere else str(machine)
+    how = _when_it_does_not_last(look, machine, service) if alone else _by_hand(look, machine, at, service)
     return Finding(
         cause,
         Severity.BROKEN,
@@ -66,8 +65,19 @@ def _finding(look: Look, machine: Target, at: rabbitmq.Broker, queue: rabbitmq.Q
         f"{service} takes nothing out of RabbitMQ: {seen}",
         evidence=f"{queue.name} holds {queue.ready} messages and has no consumer",
         fixes=(broker.restart_drain(machine, at, queue.name),) if alone else (),
-        person=f"Restart {service}{inside} on {platforms}. When nobody knows how it is started there, restart the app "
-        "in a quiet moment (`sudo replicatedctl app stop`, then `sudo replicatedctl app start`): running builds start "
-        f"again. Nothing is lost, {queue.name} keeps the messages; it is right when they go down to 0.",
+        person=f"{how} restart the app in a quiet moment (`sudo replicatedctl app stop`, then `sudo replicatedctl app "
+        f"start`): running builds start again. Nothing is lost, {queue.name} keeps the messages; it is right when they "
+        "go down to 0.",
         link="https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/",
     )
+
+
+def _by_hand(look: Look, machine: Target, at: rabbitmq.Broker, service: str) -> str:
+    inside = f" inside container {at.container}" if at.container else ""
+    platforms = " and ".join(map(str, look.site.of(Role.PLATFORM))) if at.elsewhere else str(machine)
+    return f"Restart {service}{inside} on {platforms}. When nobody knows how it is started there,"
+
+
+def _when_it_does_not_last(look: Look, machine: Target, service: str) -> str:
+    log = f"{platform.data_dir(look, machine)}/log/travis.log"
+    return f"If {service} does not stay up, the end of {log} on {machine} says why; as a last resort"

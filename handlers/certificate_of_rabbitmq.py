@@ -13,6 +13,7 @@ from datetime import datetime
 from bot.core.errors import Unknown
 from bot.core.fact import Fact
 from bot.core.finding import Finding, Severity
+from bot.core.fix import readable
 from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
@@ -25,13 +26,12 @@ LINK = "https://docs.travis-ci.com/user/enterprise/tcie-3.x-setting-up-travis-ci
 
 OTHERS = 3  # workers that are asked when the first one sees no certificate
 TRUST = (
-    "On each worker, put the certificate of its authority into a file under /var/tmp, and `export "
-    "TRAVIS_WORKER_AMQP_TLS_CERT_PATH=` that file into /etc/default/travis-worker; then restart travis-worker. "
-    "`export AMQP_INSECURE=true` works too, and trusts anybody."
+    "On each worker, put {} into a file under /var/tmp, and `export TRAVIS_WORKER_AMQP_TLS_CERT_PATH=` that file into "
+    "/etc/default/travis-worker; then restart travis-worker. `export AMQP_INSECURE=true` works too, and trusts anybody."
 )
 PERSON = {
-    "tls.self-signed": TRUST,
-    "tls.untrusted": TRUST,
+    "tls.self-signed": TRUST.format("this certificate itself (copied from where RabbitMQ runs, not taken off the net)"),
+    "tls.untrusted": TRUST.format("the certificate of its authority"),
     "tls.missing-intermediate": "Where RabbitMQ runs, append that certificate to its own, which comes first.",
 }
 
@@ -64,7 +64,7 @@ def certificate_of_rabbitmq(look: Look, machine: Target) -> Iterator[Finding]:
         cause, what, _ = tls.CAUSES[verdict]
         yield _finding(machine, server, cause, f"has a certificate that {what}: workers cannot connect", sent, own)
     elif own.ends - now < tls.SOON:
-        left = f"has a certificate that expires on {own.ends:%Y-%m-%d}: then workers cannot connect"
+        left = f"has a certificate that expires in {readable(own.ends - now)}: then workers cannot connect"
         yield replace(_finding(machine, server, "tls.expiring", left, sent, own), severity=Severity.WARN)
 
 

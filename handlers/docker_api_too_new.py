@@ -15,6 +15,8 @@ from handlers.toolbox import docker, edit, pool, settings, worker
 from handlers.toolbox.edit import Edit
 from handlers.toolbox.pool import Pool
 
+IMAGE = "/etc/systemd/system/travis-worker.service.d/env.conf"  # where the installer has put it
+
 
 @diagnosis(
     "docker api too new",
@@ -43,10 +45,20 @@ def docker_api_too_new(look: Look, machine: Target) -> Iterator[Finding]:
         f"{_spoken(set_to, said)}: no build starts there",
         evidence=str(said),
         fixes=fixes,
-        person=""
-        if fixes
-        else f"Set {pool.API_KEY}={found.oldest_api} in {settings.MAIN} on {machine}, and restart travis-worker.",
+        person=_person(machine, init, found.oldest_api, fixes),
         link="https://docs.docker.com/engine/deprecated/#deprecate-legacy-api-versions",
+    )
+
+
+def _person(machine: Target, init: str, version: str, fixes: tuple[Fix, ...]) -> str:
+    """Nobody vouches for it that an image of travis-worker from before that API can speak it."""
+    if not fixes:
+        return f"Set {pool.API_KEY}={version} in {settings.MAIN} on {machine}, and restart travis-worker."
+    if init == worker.UPSTART:
+        return ""
+    return (
+        f"If builds do not start even then, name a newer image of travis-worker in {IMAGE} on {machine} (`sudo "
+        "systemctl daemon-reload`, then restart it), or install a docker-ce from before 29."
     )
 
 

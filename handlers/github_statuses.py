@@ -31,7 +31,11 @@ def github_statuses(look: Look, machine: Target) -> Iterator[Finding]:
         evidence=f"`{platform.STATUSES}` (422) stands {count} times in the last {platform.LINES} lines of the log on "
         f"{machine}",
         person=f"`sudo grep '{platform.STATUSES}' {folder}/log/travis.log` on {machine} names the repositories; then "
-        "let their owner use `Sync account` in Travis CI, which also ends doubled webhooks. New commits are not "
-        "affected.",
+        f"let their owner use `Sync account` in Travis CI, which also ends doubled webhooks{_order(look)}. New commits "
+        "are not affected.",
         link=LINK,
     )
+
+
+def _order(look: Look) -> str:
+    return ", or `resync LOGIN because of doubled webhooks`" if look.site.version.startswith("2.") else ""

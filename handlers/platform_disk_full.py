@@ -12,6 +12,7 @@ from handlers.toolbox.platform import Disk
 
 FILLING, FULL = 85, 95  # percent; RabbitMQ and Docker need room to work in
 SHOWN = 5  # of the biggest folders
+FREE = "Free space there, or make the disk larger;"
 
 
 @diagnosis(
@@ -35,8 +36,8 @@ def platform_disk_full(look: Look, machine: Target) -> Iterator[Finding]:
         machine,
         f"the file system {worst.mount} of {machine} {_how_full(worst, files)}",
         evidence=f"df says {_told(disks)}; inodes used: {_told(files)}",
-        person=f"{_biggest(look, machine, worst, folder)} Free space there, or make the disk larger; of {folder} "
-        "delete only old logs, the rest is the installation itself. Then look again.",
+        person=f"{_most_files(worst) if worst in files else _biggest(look, machine, worst, folder)} of {folder} delete "
+        "only old logs, the rest is the installation itself. Then look again.",
     )
     yield full if worst.used >= FULL else replace(full, severity=Severity.WARN)
 
@@ -49,6 +50,12 @@ def _told(disks: Sequence[Disk]) -> str:
     return ", ".join(f"{each.mount} {each.used} %" for each in disks) or "nothing"
 
 
+def _most_files(worst: Disk) -> str:
+    """Counting them takes minutes; which folders are big says nothing of it."""
+    count = rf"sudo find {worst.mount} -xdev -printf '%h\n' | sort | uniq -c | sort -n | tail"
+    return f"`{count}` names the folders with most files, and takes some minutes. Delete what nobody needs there;"
+
+
 def _biggest(look: Look, machine: Target, worst: Disk, folder: str) -> str:
     """What takes the room, as far as it can be counted in a few seconds."""
     counted = look(platform.biggest(machine, folder))
@@ -57,8 +64,9 @@ def _biggest(look: Look, machine: Target, worst: Disk, folder: str) -> str:
         f"{path} {_readable(size)}" for path, size in counted if path.startswith(tuple(f"{each}/" for each in on_it))
     ]
     if not found:
-        return f"What is biggest could not be counted quickly: `sudo du -xh -d 2 {worst.mount} | sort -h | tail`."
-    return f"Biggest: {', '.join(found[:SHOWN])}."
+        count = f"sudo du -xh -d 2 {worst.mount} | sort -h | tail"
+        return f"What is biggest could not be counted quickly: `{count}`. {FREE}"
+    return f"Biggest: {', '.join(found[:SHOWN])}. {FREE}"
 
 
 def _readable(kib: int) -> str:

@@ -42,7 +42,7 @@ def license_host(look: Look, machine: Target) -> Iterator[Finding]:
         evidence=f"`replicatedctl license inspect` names {license.hostname}; this installation's `domain` is "
         f"{look.site.domain}",
         person=f"Mail {platform.SUPPORT}, subject `License Hostname Change`, with both names; then load the new "
-        "license and start the app again.",
+        f"license at https://{look.site.domain}:8800, and start the app again.",
         link=LINK,
     )
     yield replace(found, severity=Severity.WARN) if _runs(look, machine) else found

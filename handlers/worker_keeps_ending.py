@@ -30,15 +30,17 @@ BOOTING = timedelta(minutes=10)  # until then a machine may have no network yet,
 
 REMEDIES: Final = {  # what the error says -> what a person has to do
     r"^docker: .*permission denied": "Its user may not speak to docker: `sudo usermod -aG docker travis` on the "
-    "machine, then restart it.",
+    "machine.",
     r"^docker: ": "Docker does not start its container, and says why. A missing image is pulled by `sudo docker pull` "
     "of what TRAVIS_WORKER_SELF_IMAGE names, in /etc/systemd/system/travis-worker.service.d/env.conf.",
     r"x509:|tls:": "It does not trust RabbitMQ's certificate: put its authority's into a file under /var/tmp, and "
-    "`export TRAVIS_WORKER_AMQP_TLS_CERT_PATH=` that file into /etc/default/travis-worker; then restart it.",
+    "`export TRAVIS_WORKER_AMQP_TLS_CERT_PATH=` that file into /etc/default/travis-worker.",
     r"home node '[^']*' of durable queue": "Its queue lies on a node of RabbitMQ's cluster that is down: start that "
     "node again. Nothing has to be done on the worker.",
     r"invalid (?:port|URL escape|userinfo)|invalid character": f"Its AMQP_URI is no address: {BEFORE_START}. "
     f"Correct it in {settings.MAIN}.",
+    "expected config key endpoint": "Its settings name no docker: `export "
+    f"TRAVIS_WORKER_DOCKER_ENDPOINT=unix:///var/run/docker.sock` belongs into {settings.MAIN}.",
     "inequivalent arg": "Somebody has declared its queue with other arguments than a worker does (as a quorum queue, "
     "mostly). When nothing waits in it, delete it on the broker; the worker declares it again.",
 }
@@ -163,4 +165,4 @@ def _untold(now: worker.Service) -> Unknown:
 def _person(machine: Target, error: str) -> str:
     why = f"Find out why it ends: its log on {machine} says so."
     known = next((advice for pattern, advice in REMEDIES.items() if re.search(pattern, error)), why)
-    return f"{known} It is started again by itself, so starting or rebooting it would not help."
+    return f"{known} It is started again by itself all the time, so to restart it or to reboot would not help."

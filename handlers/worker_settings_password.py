@@ -69,10 +69,15 @@ def _password(look: Look, machine: Target, written: settings.Settings) -> str:
 
 
 def _owner(look: Look) -> str:
+    if not look.site.version.startswith("2."):
+        return (
+            "on 3.x it stands under `amqp:` in /app/config/travis.yml of a travis-api pod, and with a broker of your "
+            "own it is that broker's"
+        )
     if look.site.option("rabbitmq.via", "container") == "container":
         return (
-            f"on 2.x it is `RabbitMQ Password` on https://{look.site.domain}:8800/settings, and with a broker of your "
-            "own (high availability) that broker's, not the dashboard's"
+            f"it is `RabbitMQ Password` on https://{look.site.domain}:8800/settings, and with a broker of your own "
+            "(high availability) that broker's, not the dashboard's"
         )
     return "this installation has a broker of its own, so it is that broker's, not the one of the dashboard"
 
