@@ -1,6 +1,7 @@
-"""The page that teaches writing a handler is run: its code, and its case."""
+"""The page that teaches writing a handler is run: its code, its case, and its fault."""
 
 import re
+import runpy
 from pathlib import Path
 from threading import Event
 
@@ -11,7 +12,9 @@ from bot.core.handler import PENDING, Diagnosis
 from bot.core.target import Role, Site, Target
 from bot.engine.discovery import discover
 from bot.engine.rounds import Diagnoser
+from bot.sandbox.installation import FAULTS
 from tests.engine.machines import Machines, table
+from tests.installation.practice import Practice
 
 PAGE = Path(__file__).parents[2] / "docs" / "writing-a-handler.md"
 WORKER = Target("worker-1", Role.WORKER, "prod", "10.0.0.11")
@@ -52,3 +55,21 @@ def test_a_healthy_disk_is_no_finding(handler: Diagnosis) -> None:
     site = Site("prod", "travis.example.com", "2.2", (WORKER,))
     report = Diagnoser(site, machines, lambda target, question, span: None).look([handler], site, Event())
     assert (report.findings, report.unknown) == ((), ())
+
+
+def test_its_fault_is_what_it_finds(handler: Diagnosis, tmp_path: Path) -> None:
+    file = tmp_path / "worker_disk.py"
+    file.write_text(*blocks("py"))
+    known = dict(FAULTS)
+    practice = Practice()
+    try:
+        runpy.run_path(str(file))
+        practice.inject("worker-1 has a full root disk")
+    finally:
+        FAULTS.clear()
+        FAULTS.update(known)
+    report = practice.diagnoser.look([handler], practice.site, Event())
+    assert [(str(each.finding.target), each.finding.cause) for each in report.findings] == [
+        ("worker-1", "worker.disk-full")
+    ]
+    assert practice.machines.unknown() == []
