@@ -19,6 +19,7 @@ from handlers.toolbox.platform import Container
 from handlers.toolbox.replicated import READY_WITHIN, STARTED, STOPPED, App
 
 LINK = "https://docs.travis-ci.com/user/enterprise/troubleshooting-guide/"
+ANSWERS = (200, 401, 403)  # where everything needs a token the API says so itself; one that ended cannot
 FULL = 95  # percent of a disk; below it, a disk keeps nothing from starting
 CAUSES = (
     "platform.disk-full@BROKEN",
@@ -94,8 +95,10 @@ def platform_does_not_answer(look: Look, machine: Target) -> Iterator[Finding]:
         platform.uptime(machine), replicated.app(machine), platform.containers(machine), platform.clock(machine)
     )
     answer = look(platform.uptime(machine))
-    if answer.status == 200:
+    if answer.status in ANSWERS:
         return
+    if 0 < answer.status < 500:
+        raise Unknown(f"{platform.UPTIME} on {machine} answers {answer.status}, which is no word of the API's own")
     seen = _seen_if_told(look, machine)
     if seen is not None:
         _refuse_to_judge_early(seen)
