@@ -37,7 +37,7 @@ def worker_lost_rabbitmq(look: Look, machine: Target) -> Iterator[Finding]:
         return
     if now.since is not None and now.since < JUST_STARTED:
         raise Unknown(f"travis-worker is up for only {readable(now.since)} and not connected yet; look again in 2 min")
-    if _rests(look, machine, mine):
+    if _rests(look, machine, mine, seen):
         yield _paused(machine, mine)
         return
     if not _surely_lost(look, machine, seen):
@@ -53,7 +53,9 @@ def worker_lost_rabbitmq(look: Look, machine: Target) -> Iterator[Finding]:
     )
 
 
-def _rests(look: Look, machine: Target, mine: Sequence[rabbitmq.Presence]) -> bool:
+def _rests(
+    look: Look, machine: Target, mine: Sequence[rabbitmq.Presence], seen: Mapping[str, rabbitmq.Presence]
+) -> bool:
     """Whether it takes no builds because it was told so, and is still connected.
 
     Its cancel queue shows the connection. Where that is gone too, as from a worker that lost its canceller and was
@@ -62,7 +64,8 @@ def _rests(look: Look, machine: Target, mine: Sequence[rabbitmq.Presence]) -> bo
     init = look(worker.init_system(machine))
     if any(each.cancels for each in mine):
         return look(worker.paused(machine, init))
-    look.together(worker.paused(machine, init), *recovery.wanted_by_fixes(machine))
+    doubt = worker.before_sockets(machine, init) if _strangers(look, machine, seen) else ()
+    look.together(worker.paused(machine, init), *recovery.wanted_by_fixes(machine), *doubt)
     try:
         return look(worker.paused(machine, init)) and worker.sockets(look, machine, init) > 0
     except Unknown:

@@ -372,11 +372,16 @@ def _sockets(said: Output) -> int:
     return sum(1 for line in said.out.splitlines() if line.lstrip()[:1].isdigit())
 
 
+def before_sockets(machine: Target, init: str) -> tuple[Fact[Any], ...]:
+    """What `sockets` asks first, so that it is asked in the same round as something else."""
+    return (amqp_sockets(machine),) if init == UPSTART else (is_snap(machine), container_pid(machine))
+
+
 def sockets(look: Look, machine: Target, init: str) -> int:
     """How many AMQP connections the worker itself holds."""
+    look.together(*before_sockets(machine, init))
     if init == UPSTART:
         return look(amqp_sockets(machine))
-    look.together(is_snap(machine), container_pid(machine))
     if look(is_snap(machine)):
         return look(amqp_sockets(machine))
     return look(container_sockets(machine, look(container_pid(machine))))
