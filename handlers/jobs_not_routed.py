@@ -40,7 +40,8 @@ def jobs_not_routed(look: Look, machine: Target) -> Iterator[Finding]:
         f"{counted(stray.jobs, 'queued job')} without a queue, the oldest for {readable(stray.waited)}",
         evidence="their state is `queued` and their queue is empty: travis-scheduler has not run their `notify` step",
         person="Look why travis-scheduler does not work off its queue in Sidekiq: `sidekiq statistics` shows how deep "
-        "it is, and the platform's log says `Setting queue to` for each job that is routed. Restart the scheduler.",
+        "it is, and the platform's log says `Setting queue to` for each job that is routed. Restart the scheduler"
+        f"{_at_last(look, machine)}.",
         link=jobs.RUNBOOK,
     )
     yield _left_behind(found, stray) if stray.waited > OVER and _routes(now, stray.waited) else found
@@ -58,3 +59,9 @@ def _left_behind(found: Finding, stray: Standing) -> Finding:
         title=f"{counted(stray.jobs, 'queued job')} never got a queue, and later ones did",
         person="The scheduler routes jobs; its step for these has failed. Cancel or restart their builds in Travis.",
     )
+
+
+def _at_last(look: Look, machine: Target) -> str:
+    if not look.site.version.startswith("2."):
+        return ": `kubectl rollout restart` of its deployment"
+    return f"; when nobody knows how it is started there, `restart platform {machine} because jobs are not routed`"

@@ -69,7 +69,11 @@ def _distrust(machine: Target) -> str:
 
 def _restart(look: Look) -> str:
     if look.site.version.startswith("2."):
-        how = "`sv restart travis-build` in the platform's container, or `restart platform`"
+        platform = look.site.of(Role.PLATFORM)[0]
+        how = (
+            f"`sv restart travis-build` in the container on {platform}, or `restart platform {platform} because "
+            "travis-build is gone`"
+        )
     else:
         how = "`kubectl rollout restart` of the deployment travis-build, in the namespace of Travis CI Enterprise"
     return f"Restart travis-build on the platform: {how}. {OVER}"

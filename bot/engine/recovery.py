@@ -286,7 +286,8 @@ class Recovery:
             if not self.tried or not hopeless
             else (
                 f" {forbidden or 'Every fix that opsbot knows was tried.'} Tell the vendor's support "
-                f"(enterprise@travis-ci.com) the causes {listed(hopeless)} and run {self.journal.run.id}."
+                f"(enterprise@travis-ci.com) the causes {listed(hopeless)} and run {self.journal.run.id}; "
+                "`support bundle` collects what it asks for."
             )
         )
         alone = outcome is Outcome.UNFIXED and not self.tried and not any(found.finding.fixes for found in troubles)

@@ -267,6 +267,7 @@ def test_a_forbidden_remainder_is_no_refusal_of_what_was_done(database: str) -> 
             "policy[0]: forbidden",
             "Screw the bulb in",
             "enterprise@travis-ci.com",
+            "`support bundle` collects what it asks for",
             "lamp.dark",
         ):
             assert said in ended.summary
