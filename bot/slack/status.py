@@ -175,14 +175,14 @@ def _trouble(root: Trouble, under: Sequence[Trouble], paper: Paper, by_hand: int
         return
     if root.evidence:
         yield f">{paper.fit(root.evidence, 300)}"
+    if root.fixes:  # what a person does comes after them
+        shown, left = paper.fold(root.fixes, 3)
+        more = f" and {left} more" if left else ""
+        yield f"🔧 Can be tried: {', then '.join(paper.fit(fix, 150) for fix in shown)}{more}"
     if root.person:
         yield f"👤 *For a person:* {paper.fit(root.person, by_hand)}"
     if root.link:
         yield mrkdwn.link(root.link, "Read more") if len(root.link) <= 200 else paper.fit(root.link, 200)
-    if root.fixes and root.open:
-        shown, left = paper.fold(root.fixes, 3)
-        more = f" and {left} more" if left else ""
-        yield f"🔧 Can be tried: {', then '.join(paper.fit(fix, 150) for fix in shown)}{more}"
     yield from _consequences(under, paper)
 
 

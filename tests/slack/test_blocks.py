@@ -216,6 +216,12 @@ class TestStatus:
         assert "👤 *For a person:* Renew the licence." in whole(message)
         assert "<https://docs.example/licence|Read more>" in whole(message)
 
+    def test_says_what_is_tried_before_what_a_person_does_then(self) -> None:
+        message = whole(
+            drawn(run(), ("finding", {**BROKEN, "fixes": ["Restart it"], "person": "If that does not last, look."}))
+        )
+        assert message.index("Can be tried: Restart it") < message.index("If that does not last, look.")
+
     def test_keeps_the_end_of_what_a_person_must_do(self) -> None:
         told = f"{'Look here and there. ' * 36}Then `restart worker-2 because it was corrected`."
         found = [("finding", {**BROKEN, "target": f"worker-{no}", "title": "t", "person": told}) for no in range(12)]
