@@ -173,7 +173,7 @@ def taken_up(look: Look, machine: Target) -> tuple[Step, ...]:
         back = recovery.connected(look, machine)
     except Unknown:  # the platform's container does not run: what is wrong with the settings is so all the same
         return (restart,)
-    return restart, Wait(back, at_least(1), recovery.BACK_WITHIN if stays else LOOPS_WITHIN)
+    return restart, Wait(back, at_least(recovery.BACK), recovery.BACK_WITHIN if stays else LOOPS_WITHIN)
 
 
 def possible(domain: str, queues: tuple[str, ...]) -> Iterator[Edit]:

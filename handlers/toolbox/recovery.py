@@ -17,6 +17,7 @@ from handlers.toolbox import rabbitmq, worker
 from handlers.toolbox.worker import SERVICE, SYSTEMD, UPSTART
 
 LONGEST_BUILD = timedelta(hours=3)  # the vendor's hard limit is 50 min, and installations raise it up to this
+BACK = 2  # consumers: a worker's ear for cancelling comes first, and alone takes no build
 BACK_WITHIN = timedelta(minutes=3)
 REBOOT_WITHIN = timedelta(minutes=10)
 DOWN_AFTER = "travis-worker does not start at boot, and would stay down"
@@ -42,7 +43,7 @@ class Handle:
             yield reboot(self)
 
 
-def handle(look: Look, machine: Target, consumers: int = 1) -> Handle:
+def handle(look: Look, machine: Target, consumers: int = BACK) -> Handle:
     """Read what the fixes of a running worker need; it is back when RabbitMQ sees so many consumers of it."""
     init = look(worker.init_system(machine))
     now = worker.service(look, machine)
@@ -140,7 +141,7 @@ def start(machine: Target, init: str, back: Wait) -> Fix:
 def start_stopped(look: Look, machine: Target) -> Fix:
     """`start`, with the proof that it is back."""
     look.together(worker.init_system(machine), worker.addresses(machine))
-    back = Wait(connected(look, machine), at_least(1), BACK_WITHIN)
+    back = Wait(connected(look, machine), at_least(BACK), BACK_WITHIN)
     return start(machine, look(worker.init_system(machine)), back)
 
 

@@ -101,6 +101,7 @@ def test_case(path: Path) -> None:
         _says(found.finding, wanted, case.get("never", []))
         for fix in found.finding.fixes:
             _stays_with_its_machines(fix)
+            _waits_for_places(fix)
     for words in case.get("unknown", []):
         assert any(words in sentence for sentence in report.unknown), report.unknown
     assert bool(report.unknown) == bool(case.get("unknown")), report.unknown
@@ -114,6 +115,13 @@ def _says(finding: Finding, wanted: dict[str, Any], never: list[str]) -> None:
             assert each in text, f"{part}: {text}"
         for each in never:
             assert each not in text, f"{part}: {text}"
+
+
+def _waits_for_places(fix: Fix) -> None:
+    """A worker that starts listens for cancelled builds first: that one consumer is no proof that it takes any."""
+    for step in fix.steps:
+        if isinstance(step, Wait) and step.fact.asks.startswith("number of consumers of"):
+            assert not step.until.met_by(1), f"{fix}: {step}"
 
 
 def _stays_with_its_machines(fix: Fix) -> None:
