@@ -43,6 +43,10 @@ class NotThere(BackupFailed):
     """The store can be read, and has no such object."""
 
 
+class StoreAway(BackupFailed):
+    """The store cannot be asked now, which says nothing of what it has."""
+
+
 class BackupStopped(BackupFailed):
     """Somebody wanted no more of it: the run was cancelled, or the process ends."""
 
@@ -269,8 +273,12 @@ class Vault(Protocol):
         """All sets of an installation, oldest first; what cannot be read raises, rather than being left out."""
         ...
 
+    def manifest(self, site: str, folder: str) -> Manifest:
+        """That of one set; raises NotThere when it has none."""
+        ...
+
     def verify(self, stored: Stored, abort: Flag) -> None:
-        """Read the object back; raises when its size or its SHA-256 is another one."""
+        """Read the object back; raises when its size or its SHA-256 is another one, StoreAway when nobody can tell."""
         ...
 
     def open(self, key: str) -> Iterator[bytes]:

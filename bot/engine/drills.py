@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any, Final, Protocol
 
 from bot.core import dump
-from bot.core.backup import BackupFailed, Manifest, NotThere, Stored
+from bot.core.backup import BackupFailed, Manifest, NotThere, StoreAway, Stored
 from bot.core.drill import Drilled, Practice, Unpacked
 from bot.core.errors import Permanent, Refused
 from bot.core.keeping import ALL, Backup, Piece, Proof
@@ -71,6 +71,8 @@ def tasks(shelf: Shelf, backup: Backup) -> list[Task]:
 def _task(manifest: Callable[[str], Manifest], backup: Backup, piece: Piece) -> Task:
     try:
         stored: Stored | str = as_named(manifest(place_of(backup, piece)).objects, piece)
+    except StoreAway:
+        raise
     except BackupFailed as why:
         stored = str(why)
     return Task(piece.kind, piece.name, stored, piece.fingerprint, piece.id)
@@ -159,6 +161,8 @@ def drilled(practice: Practice, task: Task) -> Drilled:
         if isinstance(task.stored, str):
             raise BackupFailed(task.stored)
         passed, said = True, _RESTORE[task.kind](practice, task.stored, task.fingerprint)
+    except StoreAway:
+        raise
     except BackupFailed as why:
         passed, said = False, str(why)
     return Drilled(task.kind, task.name, passed, said, monotonic() - began, task.piece)

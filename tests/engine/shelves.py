@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from threading import Event as Flag
 
-from bot.core.backup import BackupFailed, BackupStopped, Form, Manifest, Progress, Source, Stored
+from bot.core.backup import BackupFailed, BackupStopped, Form, Manifest, NotThere, Progress, Source, StoreAway, Stored
 from bot.core.errors import Unknown
 from bot.core.taking import EncryptionKey, Rehearsed
 from bot.core.target import Target
@@ -23,6 +23,7 @@ class MemoryVault:
     sets: list[Manifest] = field(default_factory=list)
     told: list[tuple[str, str]] = field(default_factory=list)
     free: int | None = None
+    away: bool = False
     on_put: Callable[[Source, Progress, Flag], None] = lambda source, progress, abort: None
     where: str = "memory://vault"
 
@@ -60,8 +61,16 @@ class MemoryVault:
     def manifests(self, site: str) -> Sequence[Manifest]:
         return [each for each in self.sets if each.site == site]
 
+    def manifest(self, site: str, folder: str) -> Manifest:
+        for each in self.manifests(site):
+            if each.set == folder:
+                return each
+        raise NotThere(f"There is no manifest of {folder}.")
+
     def verify(self, stored: Stored, abort: Flag) -> None:
         self.told.append(("verify", stored.name))
+        if self.away:
+            raise StoreAway("The store does not answer.")
         if hashlib.sha256(self.objects.get(stored.key, b"")[10:]).hexdigest() != stored.sha256:
             raise BackupFailed(f"{stored.key} is not what was stored.")
 

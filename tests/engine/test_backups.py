@@ -245,6 +245,24 @@ def test_what_is_old_goes_from_the_rows_first_and_then_from_the_store(home: Shel
     assert {manifest.set for manifest in home.vault.manifests("home")} == {newest.folder}
     assert len(home.vault.manifests(apart("home"))) == 1
     assert keeper.clean_up() == []
+def test_without_a_number_it_is_the_turn_of_what_was_unread_longest(home: Sheltered) -> None:
+    nothing = home.ended(home.order("backup verify", "job"))
+    assert (nothing.outcome, "there is no complete backup of home" in nothing.summary) == (Outcome.REFUSED, True)
+    for _ in range(2):
+        home.ended(home.order("backup data", "job"))
+    said = [home.ended(home.order("backup verify", "job")).summary for _ in range(3)]
+    newer, older = (f"Backup {each.id}" for each in home.backups())
+    assert [each.partition(" was")[0] for each in said] == [older, newer, older]
+
+
+def test_a_store_that_is_away_proves_nothing(home: Sheltered) -> None:
+    home.ended(home.order("backup data", "job"))
+    home.vault.away = True
+    ended = home.ended(home.order("backup verify", "job", argument=str(home.backups()[0].id)))
+    assert (ended.outcome, ended.summary) == (Outcome.FAILED, "The store does not answer.")
+    assert home.backups()[0].proven is not None
+
+
 
 
 def test_a_key_that_was_changed_is_kept(home: Sheltered) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bot.core.backup import BackupFailed, Manifest, NotThere, Stored
+from bot.core.backup import BackupFailed, Manifest, NotThere, StoreAway, Stored
 from bot.core.drill import Loaded, Unpacked
 from bot.core.errors import Permanent, Refused
 from bot.core.keeping import Backup, Piece
@@ -21,7 +21,7 @@ JSON = replace(DUMP, key="prod/set/rabbitmq.json.age", name="rabbitmq", form="js
 PARAMS = replace(JSON, key="prod/set/params.json.age", name="params-platform-1")
 RDB = replace(DUMP, key="prod/set/redis.rdb.age", name="redis", form="rdb")
 MAIN = (DUMP, TAR, RDB, JSON, PARAMS)
-UNREADABLE = "an opsbot that wrote no JSON"
+UNREADABLE, AWAY = "an opsbot that wrote no JSON", "an opsbot whose store is away"
 UNPACKED, LOADED = Unpacked(3, 100), Loaded(4, "redis-server")
 
 
@@ -75,6 +75,8 @@ class Shelf:
         found = [each for each in self.sets if (each.site, each.set) == (site, folder)]
         if not found:
             raise NotThere(f"there is no {site}/{folder}/manifest.json.")
+        if found[0].opsbot == AWAY:
+            raise StoreAway("the store does not answer.")
         if found[0].opsbot == UNREADABLE:
             raise BackupFailed(f"{site}/{folder}/manifest.json cannot be read.")
         return found[0]
@@ -99,6 +101,15 @@ def test_the_key_comes_after_the_databases_and_what_is_large_last() -> None:
     found = tasks(shelf(TAR, DUMP), Backup(7, "prod", "all", 1, "set", NOON, NOON, pieces=pieces))
     assert [(each.kind, each.piece) for each in found] == [("databases", 3), ("key", 2), ("data", 1)]
     assert all(isinstance(each.stored, Stored) for each in found)
+
+
+def test_a_store_that_is_away_is_no_verdict() -> None:
+    away = Shelf([Manifest("set", "prod", NOON, (DUMP,), AWAY)])
+    backup = Backup(7, "prod", "all", 1, "set", NOON, NOON, pieces=(piece(1, "databases", DUMP),))
+    with pytest.raises(StoreAway):
+        tasks(away, backup)
+    with pytest.raises(StoreAway):
+        said("databases", DUMP, Practice(dump=StoreAway("the store does not answer.")))
 
 
 def test_a_manifest_that_says_something_else_fails_its_pieces_only() -> None:

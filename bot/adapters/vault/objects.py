@@ -18,7 +18,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import from_url
 
-from bot.core.backup import BackupFailed, NotThere, check_key
+from bot.core.backup import BackupFailed, NotThere, StoreAway, check_key
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -31,6 +31,7 @@ ALLOW_HTTP: Final = ("AWS_ALLOW_HTTP", "AZURE_ALLOW_HTTP", "GOOGLE_ALLOW_HTTP") 
 UNFINISHED: Final = re.compile(r"\.part-[0-9a-f]{16}")  # never a part of a key: those begin otherwise
 FULL: Final = {errno.ENOSPC: "it is full", errno.EDQUOT: "its quota is used up", errno.EFBIG: "it takes no such size"}
 ADVICE: Final = {
+DAMAGED: Final = (errno.EIO, errno.EUCLEAN, errno.EBADMSG)  # what could be read before cannot be read any more
     **dict.fromkeys(FULL, "Make room"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Allow it"),
 }
@@ -44,7 +45,9 @@ class Object:
 
 
 class Objects(Protocol):
-    """Named bytes. Everything raises BackupFailed, `get` of what is not there NotThere; `where` may be shown."""
+    """Named bytes. Everything raises BackupFailed: `get` of what is not there NotThere, and StoreAway where nobody can
+    tell what is there. `where` may be shown.
+    """
 
     where: str
 
@@ -169,7 +172,7 @@ class Folder:
 
     def _unreadable(self, error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
-            raise BackupFailed(f"The store {self.where} cannot be listed: {error.strerror}.") from error
+            raise StoreAway(f"The store {self.where} cannot be listed: {error.strerror}.") from error
 
     @staticmethod
     def _write(place: Path, chunks: Iterable[bytes]) -> None:
@@ -190,7 +193,8 @@ class Folder:
         except OSError as error:
             why = FULL.get(error.errno or 0, error.strerror or str(error))
             advice = ADVICE.get(error.errno or 0, "Look at what it lies on")
-            raise BackupFailed(f"In the store {self.where}, {what}: {why}. {advice}, then run it again.") from error
+            kind = BackupFailed if error.errno in DAMAGED else StoreAway
+            raise kind(f"In the store {self.where}, {what}: {why}. {advice}, then run it again.") from error
 
 
 def _absent(where: str, key: str) -> str:
@@ -269,7 +273,7 @@ class Bucket:
                 ) from error
             raise
         except (BaseError, OSError, ValueError) as error:
-            raise BackupFailed(
+            raise StoreAway(
                 f"In the store {self.where}, {what}: {_first_line(error)}. Check its address, the credentials in"
                 " opsbot's environment and what they may do, then run it again."
             ) from error

@@ -9,7 +9,7 @@ from bot.adapters.vault import age, rdb, sets
 from bot.adapters.vault.hashing import Sha256
 from bot.adapters.vault.listing import BROKEN, UNPACK
 from bot.adapters.vault.objects import Objects
-from bot.core.backup import BackupFailed, Manifest, Stored, manifest_key
+from bot.core.backup import BackupFailed, Manifest, StoreAway, Stored, manifest_key
 
 CHUNK: Final = 1 << 20
 
@@ -38,6 +38,8 @@ class Unlocked:
                 next(checked.plain(), b"")
             except age.NotARecipient:
                 return False
+            except StoreAway:
+                raise
             except BackupFailed:
                 return None
         return True

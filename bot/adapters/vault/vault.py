@@ -22,6 +22,7 @@ from bot.core.backup import (
     Source,
     Stored,
     Streams,
+    manifest_key,
 )
 
 CHUNK: Final = 1 << 20
@@ -88,6 +89,9 @@ class ObjectVault:
 
     def manifests(self, site: str) -> Sequence[Manifest]:
         return sets.manifests(self._objects, site)
+
+    def manifest(self, site: str, folder: str) -> Manifest:
+        return sets.manifest(self._objects, manifest_key(site, folder))
 
     def verify(self, stored: Stored, abort: Flag) -> None:
         size, summed = 0, sha256()

@@ -13,7 +13,7 @@ import pyrage
 import pytest
 
 from bot.adapters.vault import ObjectVault, Patience, objects
-from bot.core.backup import BackupFailed, BackupStopped, Manifest
+from bot.core.backup import BackupFailed, BackupStopped, Manifest, StoreAway
 from tests.adapters.vault.conftest import KEY, Machine, decrypted, nothing, source
 from tests.rigs.s3 import S3, s3
 
@@ -95,7 +95,7 @@ def test_a_store_that_does_not_answer_is_given_up(
         vault = ObjectVault(store, [str(identity.to_public())], machine)
         machine.chunks = [os.urandom(MIB)] * 3
         begun = time.monotonic()
-        with pytest.raises(BackupFailed, match="Check its address"):
+        with pytest.raises(StoreAway, match="Check its address"):
             vault.put(source(), KEY, nothing, Flag())
         assert time.monotonic() - begun < 15
     assert machine.closed == 1

@@ -303,3 +303,5 @@ def test_progress_is_told_at_the_end(vault: ObjectVault, machine: Machine) -> No
     machine.chunks = chunks(DATA)
     vault.put(source(), KEY, told.append, Flag())
     assert told[-1] == len(DATA)
+    vault.seal(manifest(put(vault, machine, key=KEY.replace("set-1", "set-2")), name="set-2"))
+    assert len(vault.manifest("prod", "set-2").objects) == 1, "another one can be read"
