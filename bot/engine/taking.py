@@ -6,7 +6,16 @@ from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any, Final
 
-from bot.core.backup import BackupStopped, Manifest, Source, Stored, manifest_key, object_key, stored_from_json
+from bot.core.backup import (
+    BackupStopped,
+    Manifest,
+    Source,
+    StoreAway,
+    Stored,
+    manifest_key,
+    object_key,
+    stored_from_json,
+)
 from bot.core.errors import LeaseLost, OpsbotError, Permanent, Refused, Temporary
 from bot.core.fix import readable
 from bot.core.keeping import ALL, KINDS, Piece, Proof
@@ -19,7 +28,7 @@ from bot.engine.words import counted, size
 
 ROOM: Final = 1.1  # of the last sizes: what has to fit in
 FIRST_WORD, PATIENCE = 5.0, 1.2  # seconds until progress is first told; then each time that much later
-SMALL: Final = 64 * 1024**2  # bytes; what is smaller is read back at once
+SMALL: Final = 64 * 1024**2  # bytes; what is larger is read back in a step of its own, to be stored once only
 KEY_NAME: Final = "encryption-key"
 Made = tuple[str, bool, str]
 
@@ -128,8 +137,35 @@ class TakingBackup:
         made = self.journal.once(f"backup.{name}", attempt, keep)
         if "failed" in made:
             self.missing.append(f"{name}: {made['failed']}")
-        else:
-            self.stored.append((kind, stored_from_json(made["stored"])))
+            return
+        stored = stored_from_json(made["stored"])
+        self.stored.append((kind, stored))
+        if stored.stored_bytes > SMALL:
+            self._compare(stored, where)
+
+    def _compare(self, stored: Stored, where: str) -> None:
+        self.journal.check_cancel()
+        does = f"read {stored.name} back"
+
+        def attempt() -> Made:
+            self._say(where, does, "under way")
+            try:
+                return self._read_back(stored)
+            finally:
+                self.journal.heed_stop()
+
+        def keep(tx: Tx, made: Made) -> None:
+            by, passed, said = made
+            self._prove(tx, stored, by, passed, said)
+            self.journal.tell(tx, "step", target=where, does=does, result="done" if passed else "failed", said=said)
+
+        self.journal.once(f"backup.{stored.name}.read-back", attempt, keep)
+
+    def _prove(self, tx: Tx, stored: Stored, by: str, passed: bool, said: str) -> None:
+        backup = self.journal.store.backup(tx, self.number)
+        pieces = (piece for piece in backup.pieces if piece.name == stored.name) if backup else ()
+        for piece in pieces:
+            self.journal.store.prove(tx, piece.id, Proof(by), passed, self.journal.show(said))
 
     def _add(self, tx: Tx, kind: str, made: Mapping[str, Any]) -> None:
         stored = stored_from_json(made["stored"])
@@ -146,7 +182,7 @@ class TakingBackup:
         key = object_key(self.site, self.folder, source.name, source.form, source.packed)
         stored = self.shelter.vault.put(source, key, self._progress(kind, source), self.journal.stop)
         self.journal.heed_stop()
-        proofs = [*_listing(stored), *self._read_back(stored)]
+        proofs = [*_listing(stored), *self._read_back_now(stored)]
         if rehearsed and (result := self.shelter.rehearsal.result(source)) is not None:
             proofs.append((Proof.RESTORED.value, result.passed, result.said))
         return {"stored": stored.to_json(), "proofs": proofs, "fingerprint": ""}
@@ -166,7 +202,7 @@ class TakingBackup:
         key = self.shelter.keys.read(target, self.journal.stop)
         where = object_key(apart(self.site), self.folder, KEY_NAME, "bytes")
         stored = self.shelter.vault.put_bytes(KEY_NAME, key.value, where)
-        proofs = self._read_back(stored)
+        proofs = self._read_back_now(stored)
         opens = self.shelter.keys.opens(key, target, self.journal.stop)
         self.journal.heed_stop()
         if opens is not None:
@@ -174,10 +210,15 @@ class TakingBackup:
             proofs.append((Proof.DECRYPTED.value, opens, said))
         return {"stored": stored.to_json(), "proofs": proofs, "fingerprint": key.fingerprint}
 
-    def _read_back(self, stored: Stored) -> list[Made]:
-        if stored.stored_bytes > SMALL:
-            return []
-        return [proving.read_back(self.shelter.vault, stored, self.journal.stop)]
+    def _read_back_now(self, stored: Stored) -> list[Made]:
+        return [self._read_back(stored)] if stored.stored_bytes <= SMALL else []
+
+    def _read_back(self, stored: Stored) -> Made:
+        """What cannot be read as soon as it is stored is not proven, whosever fault that is."""
+        try:
+            return proving.read_back(self.shelter.vault, stored, self.journal.stop)
+        except StoreAway as why:
+            return (Proof.READ_BACK.value, False, str(why))
 
     # ------------------------------------------------------------ what is told meanwhile
 

@@ -152,6 +152,17 @@ def test_a_failed_restore_is_no_proof(home: Sheltered) -> None:
     assert backup.proven is None
 
 
+@pytest.mark.parametrize("away", [False, True])
+def test_what_is_large_is_read_back_too(home: Sheltered, monkeypatch: pytest.MonkeyPatch, away: bool) -> None:
+    monkeypatch.setattr("bot.engine.taking.SMALL", 0)
+    home.vault.away = away
+    ended = home.ended(home.order("backup data", "job"))
+    assert ended.outcome is Outcome.DONE, ended.summary
+    (backup,) = home.backups()
+    proofs = [(proof.by, proof.passed) for proof in backup.pieces[0].proofs]
+    assert proofs == [(Proof.LISTING, True), (Proof.READ_BACK, not away)]
+
+
 def test_two_at_once(home: Sheltered) -> None:
     going, go_on = threading.Event(), threading.Event()
 
