@@ -1,4 +1,7 @@
-"""`backup verify 12`: read backup 12 back from the store and compare every object with what was recorded."""
+"""`backup verify 12`: read backup 12 back from the store and compare every object with what was recorded.
+
+Without a number, as a schedule orders it, the backup that was read back the longest ago.
+"""
 
 from bot.core.handler import BackupSteps, job
 from bot.core.look import Look

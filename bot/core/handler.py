@@ -122,7 +122,7 @@ class Action:
 @dataclass(frozen=True)
 class Job:
     """Steps recorded one by one; returns the sentence that ends the run. What changes machines is a fix, with its
-    approval, and no job. `takes` says what it is about, such as the number of a backup.
+    approval, and no job. `takes` says what it is about, such as the number of a backup; it is empty where nobody said.
     """
 
     name: str

@@ -26,6 +26,7 @@ class Ask(Enum):
 
 
 STARTS: Final = frozenset({Ask.RUN, Ask.STATUS})
+A_BACKUP: Final = "backup"  # the argument of a CANCEL whose number is a backup's
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,9 @@ class Request:
 
     RUN has `kind` (`diagnose`, `act`, `job`), `subject`, `targets`, `site`, `because`, and `argument` where an
     action is about something besides a machine, or a job about the number of a backup. SHOW, CANCEL, APPROVE and
-    DECLINE have `number` (a run), BACKUP and RESTORE that of a backup, DECLINE has `because`, APPROVE may have the
-    beginning of a plan's digest as its `argument`. CAN has `who` (user id) and the rest of a RUN.
+    DECLINE have `number` (a run), BACKUP and RESTORE that of a backup, as has CANCEL with the argument A_BACKUP.
+    DECLINE has `because`, APPROVE may have the beginning of a plan's digest as its `argument`. CAN has `who` (user id)
+    and the rest of a RUN.
     """
 
     ask: Ask

@@ -10,7 +10,7 @@ from bot.core.handler import Action, Catalogue, Job
 from bot.core.keeping import Backup
 from bot.core.people import Actor
 from bot.core.ports import Durable, Store, Tx
-from bot.core.request import Ask, Request
+from bot.core.request import A_BACKUP, Ask, Request
 from bot.core.run import Run
 from bot.core.story import Event
 from bot.core.target import Site
@@ -26,7 +26,7 @@ LOOKING = (  # of `help`: what there is whatever the handlers are
     '`can @person "restart MACHINE"`: who may, and which rule says so',
     "`backups`, `backup show N`, `restore N`: what there is, one of them, how to restore it",
 )
-ORDERING = ("`cancel N`: stop run N",)
+ORDERING = ("`cancel N`, `backup cancel N`: stop run N, or the taking of backup N",)
 DECIDING = (
     "`approve N [PLAN]`, `decline N because TEXT`: decide the open plan of a run that somebody else asked for",
     "`done N`, `stop N`: answer run N, which waits for what somebody does by hand",
@@ -207,6 +207,8 @@ class Answers:
         return found
 
     def _cancel(self, tx: Tx, request: Request, actor: Actor) -> Said:
+        if request.argument == A_BACKUP:
+            request = replace(request, number=self._known_backup(tx, request).run)
         run = self._run(tx, request)
         if not self.store.cancel(tx, run.id, actor):
             raise NotUnderstood(f"Run {run.id} has ended already: {run.outcome.words if run.outcome else run.state}.")

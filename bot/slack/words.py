@@ -3,10 +3,10 @@
 diagnose SITUATION [MACHINE …] [on SITE]         SITUATION alone is enough
 ACTION MACHINE [MACHINE …] because TEXT [on SITE]
 ACTION NAME because TEXT [on SITE]               for an action about a login or the like
-JOB [on SITE] · JOB N [on SITE]                 N for a job about the number of a backup
+JOB [on SITE] · JOB N [on SITE]                 N for a job about the number of a backup, which may do without
 status [on SITE] · runs · show N · cancel N · approve N [PLAN] · decline N because TEXT
 can @PERSON "ACTION MACHINE" [on SITE] · help [WORD]
-backups [on SITE] · backup show N · restore N [because TEXT] · restore over N because TEXT
+backups [on SITE] · backup show N · backup cancel N · restore N [because TEXT] · restore over N because TEXT
 """
 
 import difflib
@@ -19,7 +19,7 @@ from typing import Final
 
 from bot.core.approval import SHORTEST_DIGEST
 from bot.core.errors import NotUnderstood
-from bot.core.request import Ask, Request, Vocabulary
+from bot.core.request import A_BACKUP, Ask, Request, Vocabulary
 
 LONGEST_TEXT: Final = 2_000  # characters; a reason that needs more belongs into the incident's thread
 LONGEST_REASON: Final = 500
@@ -143,7 +143,7 @@ def _order(sentence: _Sentence, needs_reason: bool = True) -> Request:
     request = Request(Ask.RUN, kind, name, site=site, because=sentence.because)
     if kind == "act":
         return _action(request, rest, sentence.vocabulary, needs_reason)
-    if kind == "job" and (takes := dict(sentence.vocabulary.job_takes).get(name)):
+    if kind == "job" and rest and (takes := dict(sentence.vocabulary.job_takes).get(name)):
         return replace(request, argument=_number_of(name, takes, rest))
     return replace(request, targets=_machines(rest, site, sentence.vocabulary, after=name))
 
@@ -240,9 +240,13 @@ def _backups(sentence: _Sentence) -> Request:
 
 
 def _backup(sentence: _Sentence) -> Request:
-    """`backup show 12`, or the beginning of a job's name."""
-    if sentence.head.lower().startswith("backup show"):
+    """`backup show 12`, `backup cancel 12`, or the beginning of a job's name."""
+    head = sentence.head.lower()
+    if head.startswith("backup show"):
         return Request(Ask.BACKUP, number=int(_number_of("backup show", "backup", sentence.words[2:])))
+    if head.startswith("backup cancel"):
+        number = _number_of("backup cancel", "backup", sentence.words[2:])
+        return Request(Ask.CANCEL, number=int(number), argument=A_BACKUP)
     return _order(sentence)
 
 
@@ -439,7 +443,7 @@ _USAGE: Final = {
     "can": 'can @PERSON "ACTION MACHINE"',
     "help": "help [WORD]",
     "backups": "backups [on SITE]",
-    "backup": "backup show N",
+    "backup": "backup show N or backup cancel N",
     "restore": "restore N [because TEXT]",
 }
 _MEANINGS: Final = {
@@ -453,7 +457,7 @@ _MEANINGS: Final = {
     "can": "whether that person may do it, and which rule says so",
     "help": "this, or what one word means",
     "backups": "which backups there are, and when each was last proven restorable",
-    "backup": "everything about backup N: its objects, and what proves them",
+    "backup": "everything about backup N: its objects, and what proves them; or stops it while it is taken",
     "restore": "how to restore backup N; with `because …` step by step, after an approval",
 }
 

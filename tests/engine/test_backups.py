@@ -18,7 +18,7 @@ from bot.core.look import Look
 from bot.core.outbox import Letter
 from bot.core.outcome import Outcome
 from bot.core.people import Place
-from bot.core.request import Ask, Request
+from bot.core.request import A_BACKUP, Ask, Request
 from bot.core.shown import Redactor
 from bot.core.taking import Rehearsed
 from bot.engine.keeper import Keeper
@@ -202,11 +202,8 @@ def test_cancelling_stops_the_stream(home: Sheltered) -> None:
     home.vault.on_put = endless
     run = home.order("backup data", "job")
     assert going.wait(20)
-    with home.durable.transaction() as tx:
-        current = home.store.run(tx, run)
-        assert current is not None
-        home.store.cancel(tx, run, current.order.actor)
-        home.durable.wake(tx, current.task)
+    (begun,) = home.backups()
+    home.desk.file(Request(Ask.CANCEL, number=begun.id, argument=A_BACKUP), ANA, None, home.key())
     assert home.outcome(run) is Outcome.CANCELLED
     (backup,) = home.backups()
     assert (backup.state, home.vault.objects) == ("incomplete", {})

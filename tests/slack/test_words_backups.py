@@ -24,6 +24,8 @@ WORDS = replace(
         ("restore 12", Request(Ask.RESTORE, number=12)),
         ("backup all on prod", Request(Ask.RUN, "job", "backup all", site="prod")),
         ("backup verify 12", Request(Ask.RUN, "job", "backup verify", site="prod", argument="12")),
+        ("backup verify on prod", Request(Ask.RUN, "job", "backup verify", site="prod")),
+        ("backup cancel #12", Request(Ask.CANCEL, number=12, argument="backup")),
         ("backup verify #012 on prod", Request(Ask.RUN, "job", "backup verify", site="prod", argument="12")),
     ],
 )
@@ -34,8 +36,8 @@ def test_understands(text: str, request_: Request) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("backup verify", "Which backup? Say its number: `backup verify 12`"),
-        ("backup verify all", "Which backup?"),
+        ("backup verify all", "Which backup? Say its number: `backup verify 12`"),
+        ("backup cancel", "`backup cancel 12`"),
         ("backup show", "`backup show 12`"),
         ("restore", "`restore 12`"),
         ("backup everything", "I did not understand `backup everything`"),
