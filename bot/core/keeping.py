@@ -63,6 +63,11 @@ class Piece:
         return f"{self.kind} ({self.name})"
 
     @property
+    def took(self) -> timedelta:
+        """Nothing where the clock was put back meanwhile."""
+        return max(self.ended - self.began, timedelta())
+
+    @property
     def proven(self) -> Proven | None:
         """The strongest proof that it passed; None when it passed none, or failed one."""
         if any(not each.passed for each in self.proofs):
@@ -81,7 +86,9 @@ class Piece:
 
 @dataclass(frozen=True)
 class Backup:
-    """What one run took: its pieces, sealed by a manifest that was written last. `open` while that run goes on."""
+    """What one run took: its pieces, sealed by a manifest that was written last. `open` while that run goes on, and
+    `over` when it ended.
+    """
 
     id: int
     site: str
@@ -94,6 +101,7 @@ class Backup:
     manifest: str = ""
     open: bool = False
     pieces: tuple[Piece, ...] = ()
+    over: datetime | None = None
 
     def __str__(self) -> str:
         return f"backup {self.id}: {self.what} of {self.site}"
@@ -113,8 +121,8 @@ class Backup:
 
     @property
     def took(self) -> timedelta:
-        """Until it was sealed; of one that is not, until its last piece was stored."""
-        return max([self.sealed or self.began, *(piece.ended for piece in self.pieces)]) - self.began
+        """Until it was sealed; of one that was not, until its run ended; nothing where a clock was put back."""
+        return max((self.sealed or self.over or self.began) - self.began, timedelta())
 
     @property
     def state(self) -> str:

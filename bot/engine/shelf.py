@@ -85,10 +85,9 @@ def _lines(backup: Backup) -> Iterator[str]:
 
 
 def _piece_lines(piece: Piece) -> Iterator[str]:
-    took = (piece.ended - piece.began).total_seconds()
     packed = f", packed with {piece.packed}" if piece.packed else ""
     gone = ", no longer kept" if piece.gone else ""
-    yield f"• {piece}: {size(piece.stored)} in {took:.0f} s{packed}{gone}, `{piece.key}`"
+    yield f"• {piece}: {size(piece.stored)} in {piece.took.total_seconds():.0f} s{packed}{gone}, `{piece.key}`"
     yield f"    SHA-256 before encryption: {piece.sha256}"
     for proof in piece.proofs:
         yield f"    {proof.by.value}, {when(proof.at)}: {'passed' if proof.passed else 'FAILED'}: {proof.said}"

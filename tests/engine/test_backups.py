@@ -207,6 +207,8 @@ def test_cancelling_stops_the_stream(home: Sheltered) -> None:
     assert home.outcome(run) is Outcome.CANCELLED
     (backup,) = home.backups()
     assert (backup.state, home.vault.objects) == ("incomplete", {})
+    assert backup.over is not None
+    assert backup.took == backup.over - backup.began > timedelta(), "it ran, though nothing of it was stored"
 
 
 def test_no_room_is_said_before_anything_is_sent(home: Sheltered) -> None:

@@ -18,7 +18,8 @@ DUMP = Piece(
     NOON + timedelta(seconds=90), warnings=("a warning",), proofs=(PASSED,),
 )  # fmt: skip
 SITE = Site("prod", "travis.example.com", "2.2", (Target("platform-1", Role.PLATFORM, "prod", "10.0.0.10"),))
-BACKUP = Backup(7, "prod", "all", 12, "s", NOON, NOON, manifest="prod/s/manifest.json", pieces=(DUMP,))
+SEALED = NOON + timedelta(seconds=90)
+BACKUP = Backup(7, "prod", "all", 12, "s", NOON, SEALED, manifest="prod/s/manifest.json", pieces=(DUMP,))
 
 
 def test_the_table() -> None:
@@ -43,6 +44,13 @@ def test_one_in_full() -> None:
     assert "nothing proves it yet" in whole(replace(BACKUP, pieces=(replace(DUMP, proofs=()),)))
     failed = replace(DUMP, proofs=(replace(PASSED, passed=False),))
     assert "FAILED" in whole(replace(BACKUP, pieces=(failed,)))
+
+
+def test_a_clock_that_was_put_back_makes_nothing_negative() -> None:
+    before = NOON - timedelta(hours=1)
+    backup = replace(BACKUP, sealed=before, pieces=(replace(DUMP, ended=before),))
+    assert backup.took == timedelta()
+    assert "in 0 s, packed" in whole(backup)
 
 
 def test_the_way_back() -> None:
@@ -78,19 +86,20 @@ def test_a_chart_of_the_last_ones() -> None:
     """The oldest first; what goes on is not drawn, what was thrown away is drawn as it was."""
     older = replace(BACKUP, id=6, gone=NOON, began=NOON - timedelta(days=1), sealed=NOON - timedelta(hours=23))
     failed = replace(BACKUP, id=8, sealed=None, what="data", pieces=(replace(DUMP, stored=5, plain=9),))
-    nothing = replace(BACKUP, id=9, sealed=None, pieces=())
+    failed = replace(failed, over=NOON + timedelta(seconds=70))
+    nothing = replace(BACKUP, id=9, sealed=None, pieces=(), over=NOON + timedelta(seconds=40))
     drawn = chart("prod", [replace(BACKUP, id=10, sealed=None, open=True), nothing, failed, BACKUP, older])
     assert drawn is not None
     assert drawn.title == "The last 4 backups of prod"
     assert drawn.bars == (
-        Bar(6, NOON - timedelta(days=1), 3 * 1024**3, 90_000 - 3_510.0, Mark.PROVEN),
+        Bar(6, NOON - timedelta(days=1), 3 * 1024**3, 3600.0, Mark.PROVEN),
         Bar(7, NOON, 3 * 1024**3, 90.0, Mark.PROVEN),
-        Bar(8, NOON, 5, 90.0, Mark.INCOMPLETE, part=True),
-        Bar(9, NOON, 0, 0.0, Mark.INCOMPLETE),
+        Bar(8, NOON, 5, 70.0, Mark.INCOMPLETE, part=True),
+        Bar(9, NOON, 0, 40.0, Mark.INCOMPLETE),
     )
     assert described(drawn) == (
         "The last 4 backups of prod, size and duration: 2 proven restorable; 2 failed or incomplete. The newest, "
-        "backup 9: 0 bytes in 0 s, failed or incomplete."
+        "backup 9: 0 bytes in 40 s, failed or incomplete."
     )
 
 

@@ -39,6 +39,7 @@ class Backups:
             "fingerprint": piece.fingerprint,
             "warnings": [text(each) for each in piece.warnings],
             "began": piece.began,
+            "ended": piece.ended,
             "rows": values.jsonb(piece.rows),
         }
         number: int = values.only(rows(tx).execute(SQL["add"], row).fetchone())["id"]
@@ -109,7 +110,7 @@ def _backup(row: DictRow) -> Backup:
     sealed: datetime | None = row["sealed_at"]
     return Backup(
         row["id"], row["site"], row["what"], row["run_id"], row["folder"], row["began_at"], sealed, row["gone_at"],
-        row["manifest"] or "", row["open"] and sealed is None,
+        row["manifest"] or "", row["open"] and sealed is None, over=row["over"],
     )  # fmt: skip
 
 

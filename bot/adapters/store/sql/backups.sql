@@ -8,10 +8,11 @@ RETURNING id
 
 -- name: add
 INSERT INTO opsbot.backup_pieces
-    (backup_id, kind, name, key, plain, stored, sha256, packed, fingerprint, warnings, began_at, rows)
+    (backup_id, kind, name, key, plain, stored, sha256, packed, fingerprint, warnings, began_at, ended_at,
+     rows)
 VALUES
     (%(backup)s, %(kind)s, %(name)s, %(key)s, %(plain)s, %(stored)s, %(sha256)s, %(packed)s, %(fingerprint)s,
-     %(warnings)s, %(began)s, %(rows)s)
+     %(warnings)s, %(began)s, %(ended)s, %(rows)s)
 RETURNING id
 
 -- name: prove
@@ -23,12 +24,14 @@ UPDATE opsbot.backups SET manifest = %(manifest)s, sealed_at = clock_timestamp()
 
 -- name: backups
 -- The newest first; `open` while its run goes on.
-SELECT backup.*, run.outcome IS NULL AS open FROM opsbot.backups AS backup JOIN opsbot.runs AS run ON run.id = run_id
+SELECT backup.*, run.outcome IS NULL AS open, run.finished_at AS over
+  FROM opsbot.backups AS backup JOIN opsbot.runs AS run ON run.id = run_id
  WHERE (%(site)s = '' OR backup.site = %(site)s) AND (%(gone)s OR backup.gone_at IS NULL)
  ORDER BY backup.id DESC LIMIT %(limit)s
 
 -- name: backup
-SELECT backup.*, run.outcome IS NULL AS open FROM opsbot.backups AS backup JOIN opsbot.runs AS run ON run.id = run_id
+SELECT backup.*, run.outcome IS NULL AS open, run.finished_at AS over
+  FROM opsbot.backups AS backup JOIN opsbot.runs AS run ON run.id = run_id
  WHERE backup.id = %(backup)s
 
 -- name: pieces
