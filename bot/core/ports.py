@@ -315,6 +315,10 @@ class Store(Protocol):
 
     def backup(self, tx: Tx, backup: int) -> Backup | None: ...
 
+    def last_backup(self, tx: Tx, site: str) -> Backup | None:
+        """The newest complete one of everything; where there never was one, the newest complete one of anything."""
+        ...
+
     def last_piece(self, tx: Tx, site: str, kind: str, name: str) -> Piece | None:
         """The newest of its kind and name in a complete backup, for sizes and times."""
         ...

@@ -45,7 +45,7 @@ class Records:
     def _records(self, site: str, shelter: Shelter) -> Rows:
         with self.durable.transaction() as tx:
             backups = [each for each in self.store.backups(tx, site, limit=500) if each.sealed is not None]
-        newest = next(iter(backups), None)
+            newest = self.store.last_backup(tx, site)
         keys = [piece for backup in backups for piece in backup.pieces if piece.kind == "key"]
         age = (self.clock.now() - newest.began).total_seconds() if newest else None
         row = {
@@ -87,6 +87,6 @@ class Silence:
 
 def silent(store: Store, tx: Tx, site: str, after: timedelta, since: datetime, now: datetime) -> Silence:
     """`since` is when this opsbot began to look: what was never taken is overdue only then."""
-    newest = next((each for each in store.backups(tx, site, limit=200) if each.sealed is not None), None)
+    newest = store.last_backup(tx, site)
     began = newest.began if newest else since
     return Silence(str(newest.id) if newest else "none", now - began > after)

@@ -381,3 +381,6 @@ def test_silence_has_one_name_until_it_ends(home: Sheltered) -> None:
     last = str(home.backups()[0].id)
     assert silence(2 * HOUR) == Silence(last, False)
     assert silence(timedelta(minutes=1)) == Silence(last, True)
+    for what in ("all", "data"):
+        home.ended(home.order(f"backup {what}", "job"))
+    assert silence(2 * HOUR) == Silence(str(home.backups()[1].id), False), "a part is no backup of everything"

@@ -59,6 +59,10 @@ class Backups:
         found = _with_pieces(rows(tx), rows(tx).execute(SQL["backup"], {"backup": backup}).fetchall())
         return found[0] if found else None
 
+    def last_backup(self, tx: Tx, site: str) -> Backup | None:
+        found = _with_pieces(rows(tx), rows(tx).execute(SQL["last_backup"], {"site": site}).fetchall())
+        return found[0] if found else None
+
     def last_piece(self, tx: Tx, site: str, kind: str, name: str) -> Piece | None:
         row = rows(tx).execute(SQL["last_piece"], {"site": site, "kind": kind, "name": text(name)}).fetchone()
         return _piece(row) if row else None

@@ -34,6 +34,13 @@ SELECT backup.*, run.outcome IS NULL AS open, run.finished_at AS over
   FROM opsbot.backups AS backup JOIN opsbot.runs AS run ON run.id = run_id
  WHERE backup.id = %(backup)s
 
+-- name: last_backup
+-- The newest complete one of everything; only where there never was one, of anything.
+SELECT backup.*, run.outcome IS NULL AS open, run.finished_at AS over
+  FROM opsbot.backups AS backup JOIN opsbot.runs AS run ON run.id = run_id
+ WHERE backup.site = %(site)s AND backup.sealed_at IS NOT NULL
+ ORDER BY (backup.what = 'all') DESC, backup.id DESC LIMIT 1
+
 -- name: pieces
 SELECT * FROM opsbot.backup_pieces WHERE backup_id = ANY (%(backups)s) ORDER BY id
 
