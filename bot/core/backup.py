@@ -6,7 +6,7 @@ backup-streams.md, backup-encryption.md and backup-store.md say why.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -289,8 +289,8 @@ class Vault(Protocol):
         """Remove a set: its manifest first, so that half a set never counts."""
         ...
 
-    def sweep(self, older_than: timedelta) -> Sequence[str]:
-        """Remove the objects that no manifest names and that are older; tells their keys."""
+    def sweep(self, older_than: timedelta, kept: Collection[str] = ()) -> Sequence[str]:
+        """Remove the objects that no manifest names, nor `kept`, and that are older; tells their keys."""
         ...
 
     def free_space(self) -> int | None:

@@ -331,7 +331,9 @@ class Store(Protocol):
         """The key that the store may forget now; raises Refused for the last copy of an encryption key."""
         ...
 
-    def living_keys(self, tx: Tx) -> frozenset[str]: ...
+    def living_keys(self, tx: Tx) -> frozenset[str]:
+        """Every key of the store that a row still stands for, those of backups that are being taken too."""
+        ...
 
     def raise_alarm(self, tx: Tx, site: str, cause: str) -> bool:
         """True when it was not raised already."""

@@ -60,7 +60,7 @@ SWITCH = 0.001  # seconds that a busy thread may hold the interpreter: Slack wai
 HOUSEKEEPING = timedelta(hours=6)
 ANEW_AFTER = 10.0  # seconds until what should never end is begun again after an error that nobody expected
 BACKUPS_SEEN_EVERY = 60.0  # seconds
-LOST_AFTER = timedelta(days=7)  # what no manifest names stays that long, for a person who needs it
+LOST_AFTER = timedelta(days=7)  # what no manifest and no row names stays that long, for a person who needs it
 TYPED = "opsbot run"  # what a person types in a terminal where another types the slash command
 Work = Callable[[threading.Event], object]  # goes on until it is told to stop
 OVERDUE, OVERDUE_DIAGNOSIS = "backup.overdue", "backup overdue"
@@ -275,12 +275,14 @@ class Serving:
                 self.base.store.announce(tx, channel, self.redactor.show(text))
 
     def _keep_backups(self) -> None:
-        """Throw away what is no longer kept, and what no manifest names."""
+        """Throw away what is no longer kept, and what neither a manifest nor a row names."""
         keeper = Keeper(self.base.store, self.base.durable, self.shelters, self.redactor)
         for said in keeper.clean_up():
             log.info("%s", said)
+        with self.base.durable.transaction() as tx:
+            kept = self.base.store.living_keys(tx)
         for shelter in tuple(self.shelters.values())[:1]:  # one store for all installations
-            for key in shelter.vault.sweep(LOST_AFTER):
+            for key in shelter.vault.sweep(LOST_AFTER, kept):
                 log.info("removed %s, which no backup names", key)
 
     def _watch_backups(self, stop: threading.Event) -> None:

@@ -1,7 +1,7 @@
 """A vault in memory that remembers what it was told, and what else a backup needs; the real ones are adapters."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from threading import Event as Flag
@@ -83,8 +83,8 @@ class MemoryVault:
         for each in manifest.objects:
             self.objects.pop(each.key, None)
 
-    def sweep(self, older_than: timedelta) -> Sequence[str]:
-        named = {each.key for manifest in self.sets for each in manifest.objects}
+    def sweep(self, older_than: timedelta, kept: Collection[str] = ()) -> Sequence[str]:
+        named = {*kept, *(each.key for manifest in self.sets for each in manifest.objects)}
         gone = [key for key in self.objects if key not in named]
         self.objects = {key: data for key, data in self.objects.items() if key in named}
         return gone

@@ -1,6 +1,7 @@
 """Where objects are: a folder of this machine, or S3, GCS and Azure through obstore. One URL says which."""
 
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -30,8 +31,8 @@ SCHEMES: Final = ("s3", "gs", "az", "abfs", "abfss", "azure")
 ALLOW_HTTP: Final = ("AWS_ALLOW_HTTP", "AZURE_ALLOW_HTTP", "GOOGLE_ALLOW_HTTP")  # only where somebody said so
 UNFINISHED: Final = re.compile(r"\.part-[0-9a-f]{16}")  # never a part of a key: those begin otherwise
 FULL: Final = {errno.ENOSPC: "it is full", errno.EDQUOT: "its quota is used up", errno.EFBIG: "it takes no such size"}
-ADVICE: Final = {
 DAMAGED: Final = (errno.EIO, errno.EUCLEAN, errno.EBADMSG)  # what could be read before cannot be read any more
+ADVICE: Final = {
     **dict.fromkeys(FULL, "Make room"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Allow it"),
 }
@@ -107,7 +108,10 @@ class Folder:
             place = self._place(key)
             for folder in reversed((place.parent, *place.parent.relative_to(self._root).parents)):
                 (self._root / folder).mkdir(mode=0o700, exist_ok=True)
-            unfinished = place.with_name(f".part-{secrets.token_hex(8)}")
+            mark = hashlib.sha256(key.encode()).hexdigest()[:8]
+            for left in place.parent.glob(f".part-{mark}*"):  # of a process that was killed: as large as what comes now
+                left.unlink(missing_ok=True)
+            unfinished = place.with_name(f".part-{mark}{secrets.token_hex(4)}")
             try:
                 self._write(unfinished, chunks)
                 unfinished.replace(place)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -110,12 +110,12 @@ class ObjectVault:
         for each in manifest.objects:
             self._objects.delete(each.key)
 
-    def sweep(self, older_than: timedelta) -> Sequence[str]:
+    def sweep(self, older_than: timedelta, kept: Collection[str] = ()) -> Sequence[str]:
         """Only keys of our own shape are removed, and none at all when a manifest cannot be read."""
         before = self._now() - older_than
         there = list(self._objects.list())
         manifests = [sets.manifest(self._objects, each.key) for each in there if sets.names_a_manifest(each.key)]
-        named = {stored.key for manifest in manifests for stored in manifest.objects}
+        named = {*kept, *(stored.key for manifest in manifests for stored in manifest.objects)}
         lost = [each for each in there if _is_ours(each) and each.key not in named]
         gone = sorted(each.key for each in (*lost, *self._objects.unfinished()) if each.modified < before)
         for key in gone:

@@ -281,9 +281,34 @@ def test_a_sweep_takes_what_nobody_names_and_nothing_else(vault: ObjectVault, ma
     assert sorted(files(folder)) == sorted([KEY, manifest().key, "prod/set-2/notes.txt", "theirs.age"])
 
 
+def test_a_sweep_leaves_what_somebody_still_stands_for(vault: ObjectVault, machine: Machine, folder: Path) -> None:
+    put(vault, machine)
+    os.utime(folder / KEY, (0, 0))
+    assert vault.sweep(OLD, {KEY}) == []
+    assert vault.sweep(OLD) == [KEY]
+
+
+def test_what_a_killed_process_left_goes_when_the_same_is_stored_again(
+    vault: ObjectVault, machine: Machine, folder: Path
+) -> None:
+    def killed() -> Iterator[bytes]:
+        (unfinished,) = files(folder)
+        os.link(folder / unfinished, folder / f"{unfinished[:-8]}killed00")
+        yield b"the first"
+
+    machine.chunks = killed()  # type: ignore[assignment]  # it is only iterated
+    vault.put(source(), KEY, nothing, Flag())
+    assert len(files(folder)) == 2
+    put(vault, machine, key=KEY.replace("data", "other"))
+    assert len(files(folder)) == 3, "another object's, which may be on its way"
+    put(vault, machine)
+    assert sorted(files(folder)) == [KEY, KEY.replace("data", "other")]
+
+
 def test_a_sweep_takes_nothing_while_a_manifest_cannot_be_read(
     vault: ObjectVault, machine: Machine, folder: Path
 ) -> None:
+    vault.seal(manifest(put(vault, machine, key=KEY.replace("set-1", "set-2")), name="set-2"))
     put(vault, machine)
     for file in folder.rglob("*"):
         os.utime(file, (0, 0))
@@ -292,6 +317,7 @@ def test_a_sweep_takes_nothing_while_a_manifest_cannot_be_read(
         with pytest.raises(BackupFailed, match=r"manifest.json in .* cannot be read"):
             look()
     assert KEY in files(folder)
+    assert len(vault.manifest("prod", "set-2").objects) == 1, "another one can be read"
 
 
 def test_free_space_is_told(vault: ObjectVault) -> None:
@@ -303,5 +329,3 @@ def test_progress_is_told_at_the_end(vault: ObjectVault, machine: Machine) -> No
     machine.chunks = chunks(DATA)
     vault.put(source(), KEY, told.append, Flag())
     assert told[-1] == len(DATA)
-    vault.seal(manifest(put(vault, machine, key=KEY.replace("set-1", "set-2")), name="set-2"))
-    assert len(vault.manifest("prod", "set-2").objects) == 1, "another one can be read"
