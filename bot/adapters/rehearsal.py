@@ -37,7 +37,8 @@ from bot.core.taking import Rehearsed
 
 PREFIX: Final = "rehearsal-"
 LOCK: Final = "in-use"
-# Seconds for pg_restore to take a piece, to end once all bytes are there (indexes are made last), and for a question.
+# Seconds for pg_restore to take a piece, to end once all bytes are there, and for a question. Indexes are made last,
+# then all rows are counted: each gets as long as the rows took to come, where that was longer.
 PATIENCE: Final = 600.0
 TICK: Final = 0.1  # seconds between looks at the abort flag
 QUOTED: Final = 300
@@ -253,6 +254,7 @@ class _Stage:
     lock: IO[bytes] | None = None
     within: float = PATIENCE
     abort: Flag = field(default_factory=Flag)  # looked at, never waited on: it may be two flags in one
+    began: float = field(default_factory=time.monotonic)  # when its pg_restore was started
 
     def begin(self, dsn: str, program: Path, full: bool) -> None:
         _make_database(dsn, self.abort.is_set)
@@ -264,6 +266,7 @@ class _Stage:
             words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self.said, start_new_session=True,
             env=ENVIRONMENT,
         )  # fmt: skip
+        self.began = time.monotonic()
 
     def feed(self, came: bytes) -> None:
         """Written through; a pg_restore that has ended already, or takes nothing any more, gets no more."""
@@ -294,6 +297,7 @@ class _Stage:
             return Rehearsed(False, f"{self.what} was not restored: {self.problem or 'nothing ran'}")
         with suppress(OSError):
             self.process.stdin.close()
+        self.within = max(self.within, time.monotonic() - self.began)
         status = self._status(self.process)
         if status is None:
             return Rehearsed(False, f"pg_restore of {self.what} did not end within {self._patience}")

@@ -19,7 +19,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from bot.adapters import embedded
-from bot.adapters.rehearsal import Rehearsals, Server, Stages
+from bot.adapters.rehearsal import Rehearsals, Server, Stages, _Stage
 from bot.core.backup import BackupFailed, BackupStopped, Source, Stream
 from bot.core.command import sh
 from bot.core.errors import Permanent
@@ -435,6 +435,24 @@ def test_a_restore_that_takes_too_long_is_none(tmp_path: Path, script: str, said
         assert restored.result.said == said
         assert dump.read() == b"", "the rest is read all the same"
     assert is_gone(tmp_path)
+
+
+def test_who_was_given_rows_for_long_may_take_as_long_to_end(tmp_path: Path) -> None:
+    """Indexes are made last."""
+    with slow_to_end(0.5) as process:
+        stage = _Stage("main", process=process, within=0.2, began=time.monotonic() - 60, dsn=f"host={tmp_path}")
+        assert "cannot be read" in stage.end({}).said, "it has ended, only there is no server to ask"
+    with slow_to_end(5) as process:
+        assert "did not end within" in _Stage("main", process=process, within=0.2).end({}).said
+
+
+@contextmanager
+def slow_to_end(seconds: float) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(("sleep", str(seconds)), stdin=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_what_never_answers_is_not_waited_for(tmp_path: Path) -> None:

@@ -245,16 +245,6 @@ def test_reading_back(home: Sheltered) -> None:
     assert "there is no backup 77" in unknown.summary
 
 
-def test_what_is_old_goes_from_the_rows_first_and_then_from_the_store(home: Sheltered) -> None:
-    for _ in range(3):
-        home.ended(home.order("backup all", "job"))
-    keeper = home.keeper(Keep(1, 0, 0))
-    assert len(keeper.clean_up()) == 2
-    newest, *old = home.backups()
-    assert [each.state for each in old] == ["gone", "gone"]
-    assert {manifest.set for manifest in home.vault.manifests("home")} == {newest.folder}
-    assert len(home.vault.manifests(apart("home"))) == 1
-    assert keeper.clean_up() == []
 def test_without_a_number_it_is_the_turn_of_what_was_unread_longest(home: Sheltered) -> None:
     nothing = home.ended(home.order("backup verify", "job"))
     assert (nothing.outcome, "there is no complete backup of home" in nothing.summary) == (Outcome.REFUSED, True)
@@ -273,6 +263,16 @@ def test_a_store_that_is_away_proves_nothing(home: Sheltered) -> None:
     assert home.backups()[0].proven is not None
 
 
+def test_what_is_old_goes_from_the_rows_first_and_then_from_the_store(home: Sheltered) -> None:
+    for _ in range(3):
+        home.ended(home.order("backup all", "job"))
+    keeper = home.keeper(Keep(1, 0, 0))
+    assert len(keeper.clean_up()) == 2
+    newest, *old = home.backups()
+    assert [each.state for each in old] == ["gone", "gone"]
+    assert {manifest.set for manifest in home.vault.manifests("home")} == {newest.folder}
+    assert len(home.vault.manifests(apart("home"))) == 1
+    assert keeper.clean_up() == []
 
 
 def test_a_key_that_was_changed_is_kept(home: Sheltered) -> None:
