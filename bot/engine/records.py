@@ -86,7 +86,9 @@ class Silence:
 
 
 def silent(store: Store, tx: Tx, site: str, after: timedelta, since: datetime, now: datetime) -> Silence:
-    """`since` is when this opsbot began to look: what was never taken is overdue only then."""
+    """`since` is when this opsbot began to look: what was never taken is overdue only then. A backup of the future says
+    that a clock is or was wrong: nobody would hear of any silence until then.
+    """
     newest = store.last_backup(tx, site)
     began = newest.began if newest else since
-    return Silence(str(newest.id) if newest else "none", now - began > after)
+    return Silence(str(newest.id) if newest else "none", abs(now - began) > after)

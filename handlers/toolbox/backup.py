@@ -207,7 +207,8 @@ class Known:
 
     @property
     def is_overdue(self) -> bool:
-        return self.age is None or self.age > self.overdue_after
+        """One from far in the future counts as none: a clock is, or was, wrong."""
+        return self.age is None or abs(self.age) > self.overdue_after
 
 
 @fact

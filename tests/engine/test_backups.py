@@ -371,9 +371,9 @@ def test_what_is_secret_is_masked_in_a_chart_too(idle: Sheltered) -> None:
 def test_silence_has_one_name_until_it_ends(home: Sheltered) -> None:
     now = datetime.now(UTC)
 
-    def silence(after: timedelta) -> Silence:
+    def silence(after: timedelta, later: timedelta = HOUR) -> Silence:
         with home.durable.transaction() as tx:
-            return silent(home.store, tx, "home", after, now - 2 * HOUR, now + HOUR)
+            return silent(home.store, tx, "home", after, now - 2 * HOUR, now + later)
 
     assert silence(4 * HOUR) == Silence("none", False)
     assert silence(2 * HOUR) == Silence("none", True)
@@ -381,6 +381,7 @@ def test_silence_has_one_name_until_it_ends(home: Sheltered) -> None:
     last = str(home.backups()[0].id)
     assert silence(2 * HOUR) == Silence(last, False)
     assert silence(timedelta(minutes=1)) == Silence(last, True)
+    assert silence(2 * HOUR, -3 * HOUR) == Silence(last, True), "a clock that was put back hides no silence"
     for what in ("all", "data"):
         home.ended(home.order(f"backup {what}", "job"))
     assert silence(2 * HOUR) == Silence(str(home.backups()[1].id), False), "a part is no backup of everything"
