@@ -100,6 +100,8 @@ def how_to_restore(backup: Backup, site: Site) -> str:
     """opsbot has no key that opens a backup, so it restores none; the way for a person."""
     if backup.state in ("gone", "being taken"):
         return f"Backup {backup.id} is {backup.state}; there is nothing to restore from it."
+    if not backup.pieces:
+        return f"Backup {backup.id} is {backup.state} and holds nothing; there is nothing to restore from it."
     held = [restore.Held(piece.kind, piece.name, f"STORE/{piece.key}", live=piece.live) for piece in backup.pieces]
     machine = next(iter(site.of(Role.PLATFORM)), Target("PLATFORM", Role.PLATFORM, site.name))
     steps = f"```\n{restore.script([*restore.whole(held, restore.Way(site, machine))])}\n```"

@@ -68,6 +68,7 @@ def test_the_way_back() -> None:
         (replace(BACKUP, pieces=(replace(DUMP, proofs=()),)), "nothing proves"),
         (replace(BACKUP, pieces=(replace(DUMP, proofs=(replace(PASSED, passed=False),)),)), "a proof of database-main"),
         (replace(BACKUP, gone=NOON), "Backup 7 is gone"),
+        (replace(BACKUP, sealed=None, pieces=()), "Backup 7 is incomplete and holds nothing"),
         (replace(BACKUP, sealed=None, open=True), "Backup 7 is being taken"),
     ],
 )
