@@ -29,6 +29,7 @@ from bot.engine.words import counted, size
 ROOM: Final = 1.1  # of the last sizes: what has to fit in
 FIRST_WORD, PATIENCE = 5.0, 1.2  # seconds until progress is first told; then each time that much later
 SMALL: Final = 64 * 1024**2  # bytes; what is larger is read back in a step of its own, to be stored once only
+LOOKED_BACK: Final = 500  # backups: what is taken once a month, beside one that is taken every two hours
 KEY_NAME: Final = "encryption-key"
 Made = tuple[str, bool, str]
 
@@ -58,7 +59,7 @@ def _check_room(tx: Tx, journal: Journal, shelter: Shelter, kinds: Sequence[str]
     if (free := shelter.vault.free_space()) is None:
         return
     last: dict[str, int] = {}
-    for backup in reversed(journal.store.backups(tx, journal.run.order.site)):
+    for backup in reversed(journal.store.backups(tx, journal.run.order.site, limit=LOOKED_BACK)):
         if backup.sealed is not None:
             last |= {f"{piece.kind}/{piece.name}": piece.stored for piece in backup.pieces if piece.kind in kinds}
     needed = int(sum(last.values()) * ROOM)

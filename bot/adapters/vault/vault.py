@@ -83,7 +83,9 @@ class ObjectVault:
                     + " It does not count; run the backup again."
                 )
         text = json.dumps(manifest.to_json(), indent=1).encode()
-        if self._objects.size(manifest.key) is not None and sets.manifest(self._objects, manifest.key) != manifest:
+        if self._objects.size(manifest.key) is not None and not manifest.same_as(
+            sets.manifest(self._objects, manifest.key)
+        ):
             raise BackupFailed(f"There is another set {manifest.set} of {manifest.site} already; it was left as it is.")
         self._objects.put(manifest.key, iter([text]))
 

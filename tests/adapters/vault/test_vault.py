@@ -234,8 +234,11 @@ def test_another_set_of_that_name_stays(vault: ObjectVault, machine: Machine) ->
     stored = put(vault, machine)
     vault.seal(manifest(stored))
     with pytest.raises(BackupFailed, match="There is another set"):
-        vault.seal(replace(manifest(stored), opsbot="other"))
+        vault.seal(replace(manifest(stored), made=datetime(2026, 11, 4, tzinfo=UTC)))
     assert vault.manifests("prod") == [manifest(stored)]
+    newer = replace(manifest(stored), opsbot="0.2.0")
+    vault.seal(newer)  # it carries on where an older opsbot was killed
+    assert vault.manifests("prod") == [newer]
 
 
 def test_one_flipped_bit_is_found(vault: ObjectVault, machine: Machine, folder: Path) -> None:
