@@ -12,6 +12,7 @@ from bot.core import restore as procedure
 from bot.core.errors import Refused, Unknown
 from bot.core.fact import Fact, fact
 from bot.core.fix import ByHand, Fix, Risk, Step, TakeBackup
+from bot.core.keeping import ALL
 from bot.core.look import Look
 from bot.core.question import Rows, StoredBackup
 from bot.core.sql import Query
@@ -77,8 +78,14 @@ def over_what_is_there(look: Look, machine: Target, number: str) -> Fix:
     """For a platform with data, which is backed up first."""
     found = _there(look)
     title = f"Restore backup {number} step by step, OVER the {found} that are there" if found else _TITLE.format(number)
-    first = (TakeBackup("databases"),) if found else ()
+    first = (TakeBackup(_endangered(look, machine, number)),) if found else ()
     return replace(_fix(look, machine, number, title, first), id="platform.restore-over")
+
+
+def _endangered(look: Look, machine: Target, number: str) -> str:
+    """What must be in a backup before. With another key, a copy of the databases is worth little without this one."""
+    kinds = {piece.kind for piece in _held(look, number) if not _is_in_use(look, machine, piece)}
+    return "databases" if kinds <= {"databases"} else ALL
 
 
 def _there(look: Look) -> str:

@@ -77,8 +77,15 @@ def test_a_backup_that_is_not_there_is_said_before_what_it_would_overwrite() -> 
 def test_said_in_words_it_is_overwritten_after_a_backup_of_it() -> None:
     fix = planned("restore over", LIVED_IN)
     assert "OVER the repositories, users that are there" in fix.title
-    assert fix.steps[0] == TakeBackup("databases")
+    assert fix.steps[0] == TakeBackup("all"), "its settings, its redis and its key are overwritten, too"
     assert fix.risk is Risk.DATA
+
+
+def test_where_databases_alone_are_overwritten_they_alone_are_backed_up() -> None:
+    held = [piece("databases"), piece("key", fingerprint="now")]
+    assert planned("restore over", LIVED_IN, held).steps[0] == TakeBackup("databases")
+    held[1]["fingerprint"] = "then"
+    assert planned("restore over", LIVED_IN, held).steps[0] == TakeBackup("all"), "what it encrypted needs this key"
 
 
 def test_an_empty_platform_needs_no_backup_of_itself() -> None:
