@@ -14,6 +14,7 @@ from bot.core.errors import OpsbotError
 from bot.core.keeping import Piece
 from bot.core.people import Actor
 from bot.core.run import Order, Verb
+from bot.core.shown import Redactor
 from bot.engine.shelter import Shelter
 from bot.settings import load
 from tests.engine.shelves import Keys, MemoryVault, Rehearsals
@@ -44,14 +45,16 @@ def test_silence_is_told_once_and_its_end_once(database: str) -> None:
     migrate(database)
     pool = Pool(database)
     store, told = Store(Audit(pool, b"k" * 32)), list[str]()
-    shelter = Shelter(MemoryVault(), Keys(), Rehearsals(), overdue_after=timedelta(hours=26))
+    vault = MemoryVault()
+    shelter = Shelter(vault, Keys(), Rehearsals(), overdue_after=timedelta(hours=26))
 
     def run_slot(slot: Slot, key: str) -> None:
         assert (slot.run, slot.on) == ("diagnose backup overdue", "prod")
         told.append(key)
 
     base = SimpleNamespace(store=store, durable=SimpleNamespace(transaction=pool.connection))
-    serving = cast("wiring.Serving", SimpleNamespace(base=base, _run_slot=run_slot))
+    house = {"shelters": {"prod": shelter}, "redactor": Redactor()}
+    serving = cast("wiring.Serving", SimpleNamespace(base=base, _run_slot=run_slot, **house))
     long_ago = datetime.now(UTC) - timedelta(days=3)
     try:
         wiring.Serving._look_at_backups(serving, "prod", shelter, datetime.now(UTC))
@@ -67,5 +70,8 @@ def test_silence_is_told_once_and_its_end_once(database: str) -> None:
         for _ in range(2):
             wiring.Serving._look_at_backups(serving, "prod", shelter, long_ago)
         assert told == ["overdue:prod:none", f"no longer overdue:prod:{number}"]
+        vault.objects = {"k": b"named by a row alone, as of a backup that was cancelled", "lost": b""}
+        wiring.Serving._keep_backups(serving)
+        assert list(vault.objects) == ["k"]
     finally:
         pool.close()
