@@ -1,6 +1,7 @@
 """What `serve` does about backups by itself: it knows the store, and tells silence once."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,6 +11,7 @@ import pytest
 from bot import wiring
 from bot.adapters.schedule import Slot
 from bot.adapters.store import Audit, Pool, Store, migrate
+from bot.core.backup import StoreAway
 from bot.core.errors import OpsbotError
 from bot.core.keeping import Piece
 from bot.core.people import Actor
@@ -71,7 +73,19 @@ def test_silence_is_told_once_and_its_end_once(database: str) -> None:
             wiring.Serving._look_at_backups(serving, "prod", shelter, long_ago)
         assert told == ["overdue:prod:none", f"no longer overdue:prod:{number}"]
         vault.objects = {"k": b"named by a row alone, as of a backup that was cancelled", "lost": b""}
-        wiring.Serving._keep_backups(serving)
+        wiring.Serving._sweep_backups(serving)
         assert list(vault.objects) == ["k"]
     finally:
         pool.close()
+
+
+def test_a_store_that_is_away_keeps_nothing_else_from_being_done() -> None:
+    done = list[str]()
+
+    def away() -> None:
+        raise StoreAway("The store does not answer.")
+
+    chores = {"_keep_backups": away, "_sweep_backups": away}
+    others = {name: partial(done.append, name) for name in ("_forget", "_post_head")}
+    wiring.Serving._tidy_up(cast("wiring.Serving", SimpleNamespace(**chores, **others)))
+    assert done == ["_forget", "_post_head"]

@@ -1,8 +1,10 @@
 """Throwing away backups that are no longer kept."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
+from bot.core.backup import BackupFailed, NotThere, StoreAway
 from bot.core.errors import Refused
 from bot.core.keeping import Backup, Piece, dispensable
 from bot.core.ports import Durable, Store
@@ -26,22 +28,23 @@ class Keeper:
     def _clean_up(self, site: str, shelter: Shelter) -> list[str]:
         with self.durable.transaction() as tx:
             known = self.store.backups(tx, site, limit=2000, gone=True)
-        gone = [self._give_up(shelter, backup) for backup in dispensable(known, shelter.keep)]
-        for backup in (each for each in known if each.gone is not None):
-            self._forget(shelter, backup)  # a process may have died between the row and the store
-        return gone
+        for backup in (given_up := dispensable(known, shelter.keep)):
+            self._give_up(backup)
+        before = [each for each in known if each.gone is not None]  # a process may have died between row and store
+        kept = [said for backup in (*given_up, *before) for said in self._forget(shelter, backup)]
+        return [f"{_named(backup)} is no longer kept" for backup in given_up] + kept
 
-    def _give_up(self, shelter: Shelter, backup: Backup) -> str:
+    def _give_up(self, backup: Backup) -> None:
         with self.durable.transaction() as tx:
             self.store.give_up_backup(tx, backup.id)
             self.store.audit(
                 tx, "backup given up", None, {"backup": backup.id, "site": self.redactor.show(backup.site)}
             )
-        self._forget(shelter, backup)
-        return f"backup {backup.id} of {backup.site} ({backup.what}, {backup.began:%Y-%m-%d}) is no longer kept"
 
-    def _forget(self, shelter: Shelter, backup: Backup) -> None:
-        """The last copy of an encryption key stays where it is."""
+    def _forget(self, shelter: Shelter, backup: Backup) -> Iterator[str]:
+        """The last copy of an encryption key stays where it is. A sentence for what could not be removed, as where its
+        manifest is broken; raises StoreAway.
+        """
         for where, pieces in _places(backup):
             left = [piece for piece in pieces if piece.gone is None]
             if not left:
@@ -50,11 +53,18 @@ class Keeper:
                 with self.durable.transaction() as tx:
                     for piece in left:
                         self.store.give_up_piece(tx, piece.id)
-                    for manifest in shelter.vault.manifests(where):
-                        if manifest.set == backup.folder:
-                            shelter.vault.delete(manifest)
+                    with suppress(NotThere):
+                        shelter.vault.delete(shelter.vault.manifest(where, backup.folder))
             except Refused:
                 continue
+            except StoreAway:
+                raise
+            except BackupFailed as why:
+                yield f"{_named(backup)} is no longer kept, and could not be removed: {why}"
+
+
+def _named(backup: Backup) -> str:
+    return f"backup {backup.id} of {backup.site} ({backup.what}, {backup.began:%Y-%m-%d})"
 
 
 def _places(backup: Backup) -> list[tuple[str, list[Piece]]]:

@@ -252,14 +252,20 @@ class Serving:
     def _keep_house(self, stop: threading.Event) -> None:
         """Forget what is old, and put the audit trail's head away."""
         while not stop.wait(60):
+            self._tidy_up()
+            stop.wait(HOUSEKEEPING.total_seconds())
+
+    def _tidy_up(self) -> None:
+        """One thing after the other: a store of backups that is away keeps nothing else from being done."""
+        for chore in (self._forget, self._keep_backups, self._sweep_backups, self._post_head):
             try:
-                clean_up(self.base.pool)
-                forget(self.base.pool, Keep())
-                self._keep_backups()
-                self._post_head()
+                chore()
             except OpsbotError as error:
                 log.warning("housekeeping waits: %s", error)
-            stop.wait(HOUSEKEEPING.total_seconds())
+
+    def _forget(self) -> None:
+        clean_up(self.base.pool)
+        forget(self.base.pool, Keep())
 
     def _post_head(self) -> None:
         """Where no user of the database can change it: in the log, and in Slack once a day, whoever comes first."""
@@ -275,10 +281,13 @@ class Serving:
                 self.base.store.announce(tx, channel, self.redactor.show(text))
 
     def _keep_backups(self) -> None:
-        """Throw away what is no longer kept, and what neither a manifest nor a row names."""
+        """Throw away what is no longer kept."""
         keeper = Keeper(self.base.store, self.base.durable, self.shelters, self.redactor)
         for said in keeper.clean_up():
             log.info("%s", said)
+
+    def _sweep_backups(self) -> None:
+        """Throw away what neither a manifest nor a row names."""
         with self.base.durable.transaction() as tx:
             kept = self.base.store.living_keys(tx)
         for shelter in tuple(self.shelters.values())[:1]:  # one store for all installations

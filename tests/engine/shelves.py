@@ -24,6 +24,7 @@ class MemoryVault:
     told: list[tuple[str, str]] = field(default_factory=list)
     free: int | None = None
     away: bool = False
+    broken: str = ""  # the folder whose manifest cannot be read
     on_put: Callable[[Source, Progress, Flag], None] = lambda source, progress, abort: None
     where: str = "memory://vault"
 
@@ -62,6 +63,8 @@ class MemoryVault:
         return [each for each in self.sets if each.site == site]
 
     def manifest(self, site: str, folder: str) -> Manifest:
+        if folder == self.broken:
+            raise BackupFailed("It cannot be read.")
         for each in self.manifests(site):
             if each.set == folder:
                 return each

@@ -275,6 +275,20 @@ def test_what_is_old_goes_from_the_rows_first_and_then_from_the_store(home: Shel
     assert keeper.clean_up() == []
 
 
+def test_one_manifest_that_is_broken_keeps_no_other_backup(home: Sheltered) -> None:
+    for _ in range(3):
+        home.ended(home.order("backup data", "job"))
+    oldest = home.backups()[-1]
+    home.vault.broken = oldest.folder
+    said = home.keeper(Keep(1, 0, 0)).clean_up()
+    assert [each.partition(" (")[0] for each in said] == [f"backup {no} of home" for no in (1, 2, 1)]
+    assert said[-1].endswith("could not be removed: It cannot be read.")
+    assert len(home.vault.sets) == 2
+    home.vault.broken = ""
+    home.keeper(Keep(1, 0, 0)).clean_up()
+    assert len(home.vault.sets) == 1, "once it can be read, it goes"
+
+
 def test_a_key_that_was_changed_is_kept(home: Sheltered) -> None:
     home.ended(home.order("backup all", "job"))
     home.keys.value = b"another encryption key of Travis"
