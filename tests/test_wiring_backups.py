@@ -32,7 +32,9 @@ def settings(folder: Path, store: str) -> Any:
 
 
 def test_doctor_reads_the_store(tmp_path: Path) -> None:
-    assert wiring.CHECKS["backups"](settings(tmp_path, f"file://{tmp_path}/store")).endswith("can be read, and has 0")
+    assert wiring.CHECKS["backups"](settings(tmp_path, f"file://{tmp_path}/store")).endswith(
+        "can be read, and has 0 sets of backups"
+    )
     assert wiring.CHECKS["backups"](load(valid(tmp_path), TOKENS)) == "none are configured"
 
 

@@ -29,6 +29,7 @@ from bot.core.target import Role, Site, Target
 from bot.engine.desk import vocabulary_of
 from bot.engine.discovery import discover, fixes
 from bot.engine.policy import Policy, bound
+from bot.engine.words import counted
 from bot.settings import EMBEDDED, Settings
 from bot.slack import words
 from bot.slack.app import client
@@ -203,7 +204,7 @@ def _check_backups(settings: Settings) -> str:
         return "none are configured"
     vault = vault_of(given, OpenSsh(hosts_of(settings)))
     count = sum(len(vault.manifests(site.name)) for site in settings.sites())
-    return f"{vault.where} can be read, and has {count}"
+    return f"{vault.where} can be read, and has {counted(count, 'set')} of backups"
 
 
 CHECKS = {
