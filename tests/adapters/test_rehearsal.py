@@ -488,7 +488,7 @@ def test_a_server_that_is_being_made_is_given_up(tmp_path: Path, mark: Path, mon
     slow.write_text(f"#!/bin/bash\ntouch {mark}\n(exec -a {tmp_path}/r/child sleep 60) &\nwait\n")
     mark.parent.chmod(0o1777)
     slow.chmod(0o755)
-    monkeypatch.setattr(embedded, "_program", lambda place, name: str(slow))
+    monkeypatch.setattr(embedded.cluster, "program", lambda place, name: str(slow))
     stopped_within(2, tmp_path, When(mark.exists))
 
 
