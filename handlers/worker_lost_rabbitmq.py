@@ -8,10 +8,11 @@ from dataclasses import replace
 from datetime import timedelta
 
 from bot.core.errors import Refused, Unknown
+from bot.core.fact import Fact
 from bot.core.finding import Finding, Severity
 from bot.core.fix import Fix, Risk, readable
 from bot.core.handler import action, diagnosis
-from bot.core.look import Look
+from bot.core.look import CannotLook, Look
 from bot.core.target import Role, Target
 from handlers.toolbox import rabbitmq, recovery, settings, worker
 
@@ -28,7 +29,7 @@ JUST_STARTED = timedelta(minutes=2)  # a worker connects within seconds; sooner 
 )
 def worker_lost_rabbitmq(look: Look, machine: Target) -> Iterator[Finding]:
     look.together(worker.init_system(machine), worker.addresses(machine))
-    now = worker.service(look, machine)
+    now = worker.service(look, machine, *worker.before_sockets(machine, look(worker.init_system(machine))))
     if not now.running:
         return
     seen = rabbitmq.presences(look, rabbitmq.broker(look))
@@ -37,7 +38,7 @@ def worker_lost_rabbitmq(look: Look, machine: Target) -> Iterator[Finding]:
         return
     if now.since is not None and now.since < JUST_STARTED:
         raise Unknown(f"travis-worker is up for only {readable(now.since)} and not connected yet; look again in 2 min")
-    if _rests(look, machine, mine, seen):
+    if _rests(look, machine, mine):
         yield _paused(machine, mine)
         return
     if not _surely_lost(look, machine, seen):
@@ -53,9 +54,7 @@ def worker_lost_rabbitmq(look: Look, machine: Target) -> Iterator[Finding]:
     )
 
 
-def _rests(
-    look: Look, machine: Target, mine: Sequence[rabbitmq.Presence], seen: Mapping[str, rabbitmq.Presence]
-) -> bool:
+def _rests(look: Look, machine: Target, mine: Sequence[rabbitmq.Presence]) -> bool:
     """Whether it takes no builds because it was told so, and is still connected.
 
     Its cancel queue shows the connection. Where that is gone too, as from a worker that lost its canceller and was
@@ -64,12 +63,19 @@ def _rests(
     init = look(worker.init_system(machine))
     if any(each.cancels for each in mine):
         return look(worker.paused(machine, init))
-    doubt = worker.before_sockets(machine, init) if _strangers(look, machine, seen) else ()
-    look.together(worker.paused(machine, init), *recovery.wanted_by_fixes(machine), *doubt)
+    look.together(worker.paused(machine, init), *recovery.wanted_by_fixes(machine), *_sockets(look, machine, init))
     try:
-        return look(worker.paused(machine, init)) and worker.sockets(look, machine, init) > 0
+        return look(worker.paused(machine, init)) and look(worker.sockets(look, machine, init)) > 0
     except Unknown:
         return False
+
+
+def _sockets(look: Look, machine: Target, init: str) -> tuple[Fact[int], ...]:
+    """What decides a doubt, asked before there is one: it would cost a round."""
+    try:
+        return (worker.sockets(look, machine, init),)
+    except (Unknown, CannotLook):  # without a container there is no socket either
+        return ()
 
 
 def _paused(machine: Target, mine: Sequence[rabbitmq.Presence]) -> Finding:
@@ -93,7 +99,7 @@ def _surely_lost(look: Look, machine: Target, seen: Mapping[str, rabbitmq.Presen
     """
     if not _strangers(look, machine, seen):
         return True
-    return worker.sockets(look, machine, look(worker.init_system(machine))) == 0
+    return look(worker.sockets(look, machine, look(worker.init_system(machine)))) == 0
 
 
 def _strangers(look: Look, machine: Target, seen: Mapping[str, rabbitmq.Presence]) -> set[str]:

@@ -7,7 +7,7 @@ Every text in an event's data is Shown. Kinds and their data:
 - `finding`: `look` (its number), `target`, `cause`, `severity` (name), `title`, `evidence`, `fixes` (titles), `under`
   (the cause that explains it, or empty), `person`, `link`
 - `plan`: `no`, `digest`, `risk`, `rule`, `needs`, `expires` (ISO time), `fixes`: each with `title`, `target`, `risk`,
-  `steps` (texts), `undo`
+  `steps` (texts), `undo`, `machine` (address and host key), `saves` (what is kept first), `ensure` (steps)
 - `decision`: `approval` (id), `verdict`, `by` (user id), `via`, `reason`
 - `waiting`: `for`, `until` (ISO time)
 - `change`: `fix`, `target`, `does`, `command`, `result` (`sent`, `done`, `failed`, `not needed`, `not sent`,

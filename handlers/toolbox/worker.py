@@ -373,18 +373,16 @@ def _sockets(said: Output) -> int:
 
 
 def before_sockets(machine: Target, init: str) -> tuple[Fact[Any], ...]:
-    """What `sockets` asks first, so that it is asked in the same round as something else."""
-    return (amqp_sockets(machine),) if init == UPSTART else (is_snap(machine), container_pid(machine))
+    """What has to be known before `sockets` can be asked, so that it is asked in the same round as something else."""
+    return () if init == UPSTART else (is_snap(machine), container_pid(machine))
 
 
-def sockets(look: Look, machine: Target, init: str) -> int:
-    """How many AMQP connections the worker itself holds."""
+def sockets(look: Look, machine: Target, init: str) -> Fact[int]:
+    """The fact that says how many AMQP connections the worker itself holds."""
     look.together(*before_sockets(machine, init))
-    if init == UPSTART:
-        return look(amqp_sockets(machine))
-    if look(is_snap(machine)):
-        return look(amqp_sockets(machine))
-    return look(container_sockets(machine, look(container_pid(machine))))
+    if init == UPSTART or look(is_snap(machine)):
+        return amqp_sockets(machine)
+    return container_sockets(machine, look(container_pid(machine)))
 
 
 # ---------------------------------------------------------------- putting facts together

@@ -28,9 +28,8 @@ HEAD: Final = """\
 
 Written by `make runbooks` from the handlers and their cases; a test keeps it current. Do not edit.
 
-Each situation is one command. Everything it lists is looked at at once, in at most three rounds of questions (one or
-two more where only a worker's own sockets can tell whether it is lost); what is wrong is ranked worst first, a
-consequence stands under its cause, and nothing is said about what could not be seen.
+Each situation is one command. Everything it lists is looked at at once, in at most three rounds of questions; what is
+wrong is ranked worst first, a consequence stands under its cause, and nothing is said about what could not be seen.
 The vendor's manual says to try its remedies one after the other, and begins with a reboot; here evidence comes first,
 then the gentlest fix that helps, each after another person's approval and proven by the same diagnosis. Names and
 addresses below are those of the cases.

@@ -105,7 +105,7 @@ def test_case(path: Path) -> None:
     for words in case.get("unknown", []):
         assert any(words in sentence for sentence in report.unknown), report.unknown
     assert bool(report.unknown) == bool(case.get("unknown")), report.unknown
-    assert max(machines.turns.values()) <= MOST_ROUNDS + case.get("more_rounds", 0)
+    assert max(machines.turns.values()) <= MOST_ROUNDS
 
 
 def _says(finding: Finding, wanted: dict[str, Any], never: list[str]) -> None:
