@@ -98,7 +98,7 @@ def _main_container(said: Output) -> str:
     rows = (line.split("\t") for line in said.out.splitlines())
     found = [row[0] for row in rows if len(row) >= 2 and MAIN_IMAGE in row[1]]
     if len(found) != 1:
-        raise Unknown(f"{len(found)} running containers of the platform have an image called {MAIN_IMAGE}, not one")
+        raise Unknown(f"{len(found) or 'no'} running containers have the image {MAIN_IMAGE}, and one should")
     return found[0]
 
 
