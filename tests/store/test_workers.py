@@ -345,26 +345,6 @@ def test_leaving_without_sleeping_comes_back(
     assert ("does not sleep" in caplog.text) == (signal is Suspended)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_what_is_no_exception_is_not_swallowed(crew: Crew, eventually: Eventually) -> None:
-    """It ends its thread; the lease ends, somebody goes on."""
-    carried: list[int] = []
-
-    class Signal(BaseException):
-        pass
-
-    def carry(claim: Claim) -> None:
-        carried.append(claim.attempt)
-        if len(carried) == 1:
-            raise Signal
-
-    crew.start(carry, lease=1)
-    crew.spawn()
-    eventually(crew.finished(1))
-    assert carried == [1, 2]
-    assert crew.errors == []
-
-
 # ------------------------------------------------------------ taken over
 
 
