@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from random import Random
 from statistics import median
 from threading import Event as Flag
 
@@ -30,13 +29,13 @@ from bot.adapters.vault import ObjectVault, objects
 from bot.core.backup import TAR_WARNINGS, Packed, Source, Stored
 from bot.core.command import Command, sh
 from bot.core.target import Role, Target
+from tests.bench import datadir
 from tests.bench.gates import Figure, at_least, at_most, exactly, info, missed, note, say, table, write
 from tests.rigs.sshd import HostSpec, Rig, sshd
 
 GIB = 1 << 30
 MIB = 1 << 20
 TURNS = 5
-FILES = 25_000
 STREAMS = 20
 SFTP = "Subsystem sftp internal-sftp\n"
 REKEYED = "RekeyLimit 64M\n"
@@ -174,7 +173,7 @@ def fetch(host: Host, file: Path, to: Path) -> None:
 def tree(scale: float) -> list[Figure]:
     with bench(scale) as made:
         folder = made.folder / "var"
-        size = plant(folder, made.sized(FILES * 1000) // 1000)
+        size = datadir.plant(folder, scale)
         command = sh("tar", "-C", str(made.folder), "-c", "var")
         theirs = made.ssh(f"tar -C {made.folder} -cz var") + f" > {made.out()}"
         ours, peer = in_turns((lambda: made.put(command, "zstd"), lambda: run(theirs)))
@@ -182,29 +181,11 @@ def tree(scale: float) -> list[Figure]:
         entries = sum(len(folders) + len(names) for _, folders, names in os.walk(folder)) + 1
         kept = f"{stored.stored_bytes / MIB:.0f} / {made.out().stat().st_size / MIB:.0f} MiB"
     return [
-        at_least("a mixed tree, speed / (ssh tar -cz)", peer.wall / ours.wall, 8, "x"),
+        at_least("25,000 files of a platform, speed / (ssh tar -cz)", peer.wall / ours.wall, 8, "x"),
         info("wall: ours / ssh tar -cz", f"{ours.wall:.1f} / {peer.wall:.1f} s for {size / MIB:.0f} MiB"),
         info("stored: ours, encrypted / tar.gz", kept),
         exactly("entries listed while they passed", stored.entries or 0, entries),
     ]
-
-
-def plant(folder: Path, files: int) -> int:
-    """Texts, a log of 2.5 million lines and what cannot be packed, as below /var: half a gigabyte in 25,000 files."""
-    chance, size = Random(1), 0
-    words = [chance.randbytes(chance.randint(2, 9)).hex() for _ in range(4000)]
-    for no in range(files):
-        place = folder / f"d{no % 200}" / f"f{no}"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        size += place.write_text(" ".join(chance.choices(words, k=chance.randint(20, 1000))))
-    share = files / FILES
-    with (folder / "travis.log").open("w") as log:
-        for no in range(int(2_500_000 * share)):
-            size += log.write(f"2026-11-03T03:00:00 app[{no % 977}]: TID={no:x} level=info msg=job state=started\n")
-    with (folder / "images").open("wb") as images:
-        for _ in range(int(150 * share)):
-            size += images.write(os.urandom(MIB))
-    return size
 
 
 # ---------------------------------------------------------------- memory
