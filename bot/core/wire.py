@@ -35,9 +35,9 @@ $t");; 4-opipefail-c*) command bash -o pipefail -c "$4
 $t";; *) command bash "$@";; esac; }
 { /bin/cat; trap '' TERM HUP
 read -r l </proc/$$/stat; set -- ${l##*) }; s=$4; read -r l </proc/self/stat; w=${l%% *}
-for n in TERM 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 KILL; do left=; for f in /proc/[0-9]*/stat; do
-read -r l <"$f" || continue; p=${l%% *}; set -- ${l##*) }
-[ "$4" = "$s" ] && [ "$1" != Z ] && [ "$p" != "$w" ] && left=1 && kill -$n "$p"
+for n in TERM 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 KILL; do left=
+for p in $(sed -rn "s/^([0-9]+) \\(.*\\) [^Z] [0-9]+ [0-9]+ $s .*/\\1/p" /proc/[0-9]*/stat); do
+[ "$p" != "$w" ] && kill -$n "$p" && left=1
 done; [ "$left" ] || exit; sleep 0.1; done; } 2>/dev/null | while IFS= read -r n; do
 b=; while IFS= read -r l; do [ "$l" = "$n" ] && break; b="$b$l
 "; done; [ "$l" = "$n" ] && eval "$b"; done"""
