@@ -15,6 +15,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 from bot.core.approval import SHORTEST_DIGEST
@@ -306,6 +307,7 @@ def _known(said: str, known: Iterable[str]) -> str | None:
     return next((name for name in known if _folded(name) == wanted), None)
 
 
+@lru_cache(maxsize=4096)  # every name of the vocabulary is compared with what was said
 def _folded(name: str) -> str:
     return " ".join(name.casefold().replace("-", " ").replace("_", " ").strip(_TAIL).split())
 
