@@ -1,4 +1,4 @@
-"""Asking 100 machines at once, cold and warm, beside OpenSSH's own client: `python -m tests.bench.fanout [--write]`.
+"""Asking 100 machines at once, cold and warm, beside OpenSSH's own client.
 
 Client and servers share this computer's cores, so wall time is bound by the servers and only ratios measured in turns
 say something. Client CPU per machine is what carries over to a fleet. Accounts have an empty home: a ~/.bashrc would
@@ -7,7 +7,6 @@ cost more than the login.
 
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from bot.adapters.ssh import Host, Ssh
 from bot.core.command import sh
 from bot.core.question import Output
 from bot.core.target import Role, Target
-from tests.bench.gates import Figure, at_most, info, missed, say, table, write
+from tests.bench.gates import Figure, at_most, info
 from tests.rigs.sshd import HostSpec, Rig, sshd
 
 SERVERS = 25
@@ -172,16 +171,3 @@ def warm_rounds(machines: dict[str, Host]) -> Iterator[tuple[Round, Round]]:
             for host in machines.values():
                 leave = ("ssh", "-F", "none", *path, "-O", "exit", "-p", str(host.port), f"{host.user}@{host.host}")
                 subprocess.run(leave, check=False, capture_output=True, timeout=20)
-
-
-def main() -> int:
-    figures = measure()
-    text = table("Asking 100 machines", figures)
-    say(text)
-    if "--write" in sys.argv:
-        write("fanout", text)
-    return missed(figures)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
