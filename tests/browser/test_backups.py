@@ -61,6 +61,8 @@ def _night(store: Store, tx: Connection[DictRow], night: int) -> None:
     tx.execute(TAKEN, given)
     for piece in tx.execute(STORED, given).fetchall():
         store.prove(tx, piece["id"], Proof.READ_BACK, night != 5, Redactor().show("read from the store and compared"))
+    tx.execute("SET LOCAL session_replication_role = replica")  # no trigger: what has ended is never changed
+    tx.execute(ENDED, given)
     if night != 20:
         tx.execute(SEALED, given)
 
@@ -71,6 +73,8 @@ STORED = """INSERT INTO opsbot.backup_pieces
     (backup_id, kind, name, key, plain, stored, sha256, packed, began_at, ended_at)
 SELECT id, 'data', 'data-platform-1', folder, %(plain)s, %(plain)s, '', 'gzip', began_at, began_at + %(took)s
   FROM opsbot.backups WHERE run_id = %(run)s RETURNING id"""
+ENDED = """UPDATE opsbot.runs SET finished_at = taken.began_at + %(took)s
+  FROM opsbot.backups AS taken WHERE taken.run_id = runs.id AND runs.id = %(run)s"""
 SEALED = "UPDATE opsbot.backups SET sealed_at = began_at + %(took)s, manifest = folder WHERE run_id = %(run)s"
 
 
