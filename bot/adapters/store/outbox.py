@@ -108,8 +108,9 @@ class Outbox:
 
     def _listen(self, seconds: float) -> None:
         if self._listener is None or self._listener.closed:
-            self._listener = self._opened()
-            self._listener.execute("LISTEN opsbot_outbox")
+            listener = self._opened()
+            listener.execute("LISTEN opsbot_outbox")
+            self._listener = listener
             return  # what came before it is looked for
         for _ in self._listener.notifies(timeout=seconds, stop_after=1):
             return
