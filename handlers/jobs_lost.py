@@ -12,10 +12,10 @@ from bot.core.finding import Finding, Severity
 from bot.core.fix import Fix, Risk
 from bot.core.handler import action, diagnosis
 from bot.core.look import CannotLook, Look
+from bot.core.number import counted
 from bot.core.target import Role, Target
 from handlers.toolbox import jobs, rabbitmq, sidekiq
 from handlers.toolbox.jobs import Job, Waiting
-from handlers.toolbox.number import counted
 
 APART = timedelta(minutes=4)  # samples are taken every five
 AGAIN = timedelta(minutes=5)

@@ -11,10 +11,10 @@ from bot.core.finding import Finding, Severity
 from bot.core.fix import readable
 from bot.core.handler import diagnosis
 from bot.core.look import Look
+from bot.core.number import counted
 from bot.core.target import Role, Target
 from handlers.toolbox import jobs
 from handlers.toolbox.jobs import Standing
-from handlers.toolbox.number import counted
 
 OVER = timedelta(hours=1)  # what was left behind for longer, while others were routed, is no sign of the scheduler
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from bot.core.finding import Finding, Severity
 from bot.core.handler import diagnosis
 from bot.core.look import Look
+from bot.core.number import counted
 from bot.core.target import Role, Target
 from handlers.toolbox import sidekiq, sync
-from handlers.toolbox.number import counted
 
 SHOWN = 20
 

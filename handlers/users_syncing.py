@@ -11,9 +11,9 @@ from bot.core.finding import Finding, Severity
 from bot.core.fix import Fix, Risk
 from bot.core.handler import action, diagnosis
 from bot.core.look import Look
+from bot.core.number import counted
 from bot.core.target import Role, Target
 from handlers.toolbox import sidekiq, sync
-from handlers.toolbox.number import counted
 
 SHOWN = 20
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from bot.core.handler import Steps, job
 from bot.core.look import Look
+from bot.core.number import counted
 from bot.core.target import Role
 from handlers.toolbox import rabbitmq
-from handlers.toolbox.number import counted
 
 
 @dataclass(frozen=True)

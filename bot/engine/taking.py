@@ -19,12 +19,13 @@ from bot.core.backup import (
 from bot.core.errors import LeaseLost, OpsbotError, Permanent, Refused, Temporary
 from bot.core.fix import readable
 from bot.core.keeping import ALL, KINDS, Piece, Proof
+from bot.core.number import counted
 from bot.core.ports import Tx
 from bot.core.target import Target
 from bot.engine import proving
 from bot.engine.journal import Journal
 from bot.engine.shelter import Shelter, apart
-from bot.engine.words import counted, size
+from bot.engine.words import size
 
 ROOM: Final = 1.1  # of the last sizes: what has to fit in
 FIRST_WORD, PATIENCE = 5.0, 1.2  # seconds until progress is first told; then each time that much later

@@ -14,6 +14,7 @@ from bot.adapters.stream import OpenSsh
 from bot.core.command import refuse_secrets, sh
 from bot.core.errors import NotUnderstood, OpsbotError, Permanent
 from bot.core.handler import Catalogue
+from bot.core.number import counted
 from bot.core.question import (
     Answer,
     HttpGet,
@@ -29,7 +30,6 @@ from bot.core.target import Role, Site, Target
 from bot.engine.desk import vocabulary_of
 from bot.engine.discovery import discover, fixes
 from bot.engine.policy import Policy, bound
-from bot.engine.words import counted
 from bot.settings import EMBEDDED, Settings
 from bot.slack import words
 from bot.slack.app import client

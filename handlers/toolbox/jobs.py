@@ -13,11 +13,11 @@ from bot.core.errors import Unknown
 from bot.core.fact import Fact, fact
 from bot.core.fix import Change, Fix, Risk, Wait, at_least, readable
 from bot.core.look import Look
+from bot.core.number import counted
 from bot.core.question import Rows
 from bot.core.sql import Parameter, Query, Statement
 from bot.core.target import Role, Target
 from handlers.toolbox import rabbitmq
-from handlers.toolbox.number import counted
 
 RUNBOOK = "https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/#builds-are-not-starting"
 NONE_YET = ""  # the queue of a job that the scheduler has not routed
