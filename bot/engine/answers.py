@@ -8,6 +8,7 @@ from bot.core.chart import Chart
 from bot.core.errors import NotUnderstood, OpsbotError
 from bot.core.handler import Action, Catalogue, Job
 from bot.core.keeping import Backup
+from bot.core.number import counted
 from bot.core.people import Actor
 from bot.core.ports import Durable, Store, Tx
 from bot.core.request import A_BACKUP, Ask, Request
@@ -90,9 +91,10 @@ class Answers:
 
     def _in_short(self, actions: Sequence[Action], jobs: Sequence[Job]) -> list[str]:
         """What there is by name, to be read on a phone; `help WORD` says what each does."""
-        situations = ", ".join(f"`{name}` ({_checks(len(each))})" for name, each in self.catalogue.situations().items())
+        known = self.catalogue.situations()
+        situations = ", ".join(f"`{name}` ({counted(len(each), 'check')})" for name, each in known.items())
         ordered, begun = _names(each.name for each in actions), _names(each.name for each in jobs)
-        first = max(self.catalogue.situations().items(), key=lambda each: len(each[1]), default=("", ()))[0]
+        first = max(known.items(), key=lambda each: len(each[1]), default=("", ()))[0]
         return [
             *([f"`diagnose …`, such as `diagnose {first}`: {situations}"] if first else []),
             *([f"`… MACHINE because TEXT`, once another person approves: {ordered}"] if ordered else []),
@@ -221,10 +223,6 @@ class Answers:
 def _unheard(word: str) -> str:
     said = "".join(char for char in word if char.isprintable() and char != "`")
     return f"Nothing that you can ask is about `{said}`. There is:"
-
-
-def _checks(count: int) -> str:
-    return f"{count} check{'s' if count != 1 else ''}"
 
 
 def _names(names: Iterable[str]) -> str:
