@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from bot.core.backup import BackupFailed
+from bot.core.backup import BackupFailed, Readable
 from bot.core.drill import Loaded
 from bot.core.errors import Permanent
 
@@ -53,7 +53,7 @@ def program() -> str | None:
     return next((found for name in PROGRAMS if (found := shutil.which(name))), None)
 
 
-def load(plain: IO[bytes], folder: Path, program: str) -> Loaded:
+def load(plain: Readable, folder: Path, program: str) -> Loaded:
     """All of the dump into a server in the empty folder; raises BackupFailed when redis refuses it, or TooNew."""
     os.mkfifo(folder / DUMP, 0o600)
     with _started(program, folder) as server:
@@ -86,7 +86,7 @@ class _Server:
     process: subprocess.Popen[bytes]
     folder: Path
 
-    def pour(self, plain: IO[bytes]) -> None:
+    def pour(self, plain: Readable) -> None:
         """A server that wants no more has read its end mark, or ended; `wait` tells which."""
         with suppress(BrokenPipeError), self._opened() as pipe:
             while chunk := plain.read(CHUNK):

@@ -23,13 +23,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from threading import Event as Flag
-from typing import IO, Any, Final, Protocol
+from typing import IO, Any, Final
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
 from bot.core import dump, refusal
-from bot.core.backup import BackupStopped, Source, Stream, Streams
+from bot.core.backup import BackupStopped, Readable, Source, Stream, Streams
 from bot.core.errors import OpsbotError, Permanent
 from bot.core.fix import readable
 from bot.core.sql import Query
@@ -56,10 +56,6 @@ LEFT_OUT: Final = (
 READ: Final = 1 << 20  # bytes of what pg_restore says
 # In English, which `refusal` reads, and without the PG variables of opsbot's environment.
 ENVIRONMENT: Final = {"PATH": os.defpath, "LC_ALL": "C"}
-
-
-class Readable(Protocol):
-    def read(self, most: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import tarfile
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, cast
 
-from bot.core.backup import BackupFailed
+from bot.core.backup import BackupFailed, Readable
 from bot.core.drill import Unpacked
 from bot.core.errors import Permanent
 
@@ -23,7 +23,7 @@ NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 NOT_WANTED: Final = "it was not to be unpacked"
 
 
-def unpack(plain: IO[bytes], folder: Path, size: float, wanted: bool | None) -> Unpacked:
+def unpack(plain: Readable, folder: Path, size: float, wanted: bool | None) -> Unpacked:
     """Every entry of the archive, unpacked into the empty folder, or listed where there is no room.
 
     `size` is a guess of what comes, in bytes. `wanted` leaves no choice: True raises Permanent when there is no room.
@@ -32,7 +32,7 @@ def unpack(plain: IO[bytes], folder: Path, size: float, wanted: bool | None) -> 
     if wanted is None and _free(folder) < size + RESERVE:
         work.stop("there is too little room here")
     try:
-        with tarfile.open(fileobj=plain, mode="r|") as archive:
+        with tarfile.open(fileobj=cast("IO[bytes]", plain), mode="r|") as archive:  # a stream is only read
             while (entry := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep every entry that it saw
                 work.take(archive, entry)

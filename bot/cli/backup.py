@@ -15,7 +15,7 @@ import typer
 from bot.core.backup import BackupFailed, NotThere
 
 if TYPE_CHECKING:
-    from bot.adapters.vault import Objects
+    from bot.adapters.vault import Chunks, Objects
 
 app = typer.Typer(help="Backups: read what was stored.", no_args_is_help=True)
 
@@ -59,7 +59,7 @@ def keys_of(identity: str) -> tuple[Any, ...]:
 
 
 @contextmanager
-def _reading(stored: str) -> Iterator["BinaryIO | _Chunks"]:
+def _reading(stored: str) -> Iterator["BinaryIO | Chunks"]:
     if "://" in stored:
         from bot.adapters import vault
 
@@ -67,7 +67,7 @@ def _reading(stored: str) -> Iterator["BinaryIO | _Chunks"]:
         objects = vault.objects(place)
         if objects.size(name) is None:
             raise NotThere(f"There is no {name} in {objects.where}. {_near(objects)}")
-        yield _Chunks(objects.get(name))
+        yield vault.Chunks(objects.get(name))
         return
     try:
         file = Path(stored).open("rb")  # noqa: SIM115  # closed below
@@ -106,17 +106,3 @@ def _writing(output: Path | None) -> Iterator[BinaryIO]:
         raise BackupFailed(f"{output} cannot be written: {error.strerror}.") from error
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-class _Chunks:
-    """Chunks of a store, read like a file."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._rest = memoryview(b"")
-
-    def read(self, most: int, /) -> bytes:
-        if not self._rest:
-            self._rest = memoryview(next(self._chunks, b""))
-        part, self._rest = self._rest[:most], self._rest[most:]
-        return bytes(part)

@@ -253,6 +253,14 @@ def manifest_from_json(given: Mapping[str, Any]) -> Manifest:
 # ---------------------------------------------------------------- where it is stored
 
 
+class Readable(Protocol):
+    """Plain bytes of a backup, from the first to the last."""
+
+    def read(self, most: int, /) -> bytes:
+        """As many bytes as that; fewer at the end alone."""
+        ...
+
+
 class Vault(Protocol):
     """A store of encrypted objects. Everything raises BackupFailed with a sentence for the person in the thread."""
 

@@ -9,7 +9,8 @@ from typing import Any, Final, Protocol
 
 import pyrage
 
-from bot.core.backup import BackupFailed
+from bot.adapters.vault.chunks import Chunks
+from bot.core.backup import BackupFailed, Readable
 
 AHEAD: Final = 4  # chunks that wait for whoever takes them
 CHUNK: Final = 1 << 20
@@ -24,10 +25,6 @@ Identity = Any
 
 class NotARecipient(BackupFailed):
     """None of the given identities is one that it was encrypted to, or its header is damaged."""
-
-
-class Readable(Protocol):
-    def read(self, most: int, /) -> bytes: ...
 
 
 class Writable(Protocol):
@@ -130,9 +127,8 @@ class _Passage(Thread):
 
     def __init__(self, chunks: Iterator[bytes], work: Callable[["_Passage"], object]) -> None:
         super().__init__(name="backup-age", daemon=True)
-        self._chunks = chunks
+        self._came = Chunks(chunks)
         self._work = work
-        self._rest = memoryview(b"")
         self._written: list[bytes] = []
         self._size = 0
         self._unwanted = Flag()
@@ -151,14 +147,11 @@ class _Passage(Thread):
             self._hand(None)
 
     def read(self, most: int) -> bytes:
-        if not self._rest:
-            try:
-                self._rest = memoryview(next(self._chunks, b""))
-            except BaseException as error:  # pyrage would make another one of it
-                self.failure = error
-                raise
-        part, self._rest = self._rest[:most], self._rest[most:]
-        return bytes(part)
+        try:
+            return self._came.read(most)
+        except BaseException as error:  # pyrage would make another one of it
+            self.failure = error
+            raise
 
     def write(self, data: bytes) -> int:
         self._written.append(data)

@@ -1,22 +1,22 @@
 """Reads an archive to its last byte while it passes: what is not whole is noticed before it is stored."""
 
 import gzip
-import io
 import json
 import secrets
 import shutil
 import subprocess
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from queue import Empty, Full, Queue
 from threading import Event as Flag
 from threading import Thread
-from typing import IO, BinaryIO, Final
+from typing import IO, Final
 
 import zstandard
 
 from bot.adapters.vault import rdb, tar
+from bot.adapters.vault.chunks import Chunks
 from bot.core.backup import BackupFailed, Form, Packed, Source
 
 AHEAD: Final = 4
@@ -79,10 +79,10 @@ class Listing:
 
     def _list(self, form: Form, packed: Packed) -> None:
         try:
-            with UNPACK[packed](self._pipe) as plain:
-                self._listed = LIST[form](plain)
-                while plain.read(CHUNK):  # to the last byte: packers have a checksum there
-                    pass
+            plain = UNPACK[packed](self._pipe.chunks())
+            self._listed = LIST[form](plain)
+            while plain.some():  # to the last byte: packers have a checksum there
+                pass
         except _Abandoned:
             return
         except (*BROKEN, OSError) as error:
@@ -93,18 +93,13 @@ class Listing:
             self._pipe.drain()
 
 
-class _Pipe(io.RawIOBase):
+class _Pipe:
     """Chunks of one thread, read by another."""
 
     def __init__(self) -> None:
         self._chunks: Queue[bytes] = Queue(AHEAD)
-        self._rest = memoryview(b"")
-        self._over = False
         self._gone = Flag()  # nobody reads any more
         self._left = Flag()  # nobody feeds any more
-
-    def readable(self) -> bool:
-        return True
 
     def feed(self, data: bytes) -> None:
         taken = False
@@ -122,14 +117,9 @@ class _Pipe(io.RawIOBase):
             while True:
                 self._chunks.get_nowait()
 
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # what is given is one of them
-        if not self._rest and not self._over:
-            self._rest = memoryview(self._next())
-            self._over = not self._rest
-        part = self._rest[: len(buffer)]
-        self._rest = self._rest[len(part) :]
-        buffer[: len(part)] = part
-        return len(part)
+    def chunks(self) -> Iterator[bytes]:
+        while chunk := self._next():
+            yield chunk
 
     def _next(self) -> bytes:
         while not self._left.is_set():
@@ -149,73 +139,58 @@ END_FRAME: Final = zstandard.ZstdCompressor().compress(END_TOKEN)
 class _Ended:
     """Packed bytes with a frame of ours behind them, which comes out whole only when theirs were whole, too."""
 
-    def __init__(self, packed: io.BufferedReader) -> None:
+    def __init__(self, packed: Chunks) -> None:
         self._packed = packed
         self._end = END_FRAME
 
-    def read(self, most: int = -1) -> bytes:
-        data = self._packed.read1(most)
+    def read(self, _: int = -1) -> bytes:
+        data = self._packed.some()
         if not data:
             data, self._end = self._end, b""
         return data
 
 
-class _Zstd(io.RawIOBase):
+def _unzstd(packed: Chunks) -> Iterator[bytes]:
     """What was packed by zstd, a megabyte at a time however small it was packed. Its library's own reader takes the end
     of the bytes for the end of what was packed.
     """
-
-    def __init__(self, packed: io.BufferedReader) -> None:
-        reader = zstandard.ZstdDecompressor()
-        ended = _Ended(packed)
-        self._reader = reader.stream_reader(ended, read_size=CHUNK, read_across_frames=True)  # type: ignore[arg-type]
-        self._held = b""  # may be our token
-        self._made = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # as above
-        while not self._made:
-            data = self._reader.read(CHUNK)
-            if not data and self._held != END_TOKEN:
-                raise NotWhole("the packed bytes end in the middle")
-            if not data:
-                return 0
-            both = self._held + data
-            self._held, self._made = both[-len(END_TOKEN) :], memoryview(both)[: -len(END_TOKEN)]
-        part = self._made[: len(buffer)]
-        self._made = self._made[len(part) :]
-        buffer[: len(part)] = part
-        return len(part)
+    reader = zstandard.ZstdDecompressor()
+    unpacked = reader.stream_reader(_Ended(packed), read_size=CHUNK, read_across_frames=True)  # type: ignore[arg-type]
+    held = b""  # ends with our token, at the end
+    while data := unpacked.read(CHUNK):
+        if len(data) >= len(END_TOKEN) and held:
+            yield held
+            held = b""
+        held += data
+    if not held.endswith(END_TOKEN):
+        raise NotWhole("the packed bytes end in the middle")
+    yield held[: -len(END_TOKEN)]
 
 
-def _as_it_is(pipe: io.RawIOBase) -> io.BufferedReader:
-    return io.BufferedReader(pipe, CHUNK)
+def _ungzip(packed: Chunks) -> Iterator[bytes]:
+    reader = gzip.GzipFile(fileobj=packed, mode="rb")  # type: ignore[call-overload]  # it does nothing but read
+    while data := reader.read(CHUNK):
+        yield data
 
 
-def _zstd(pipe: io.RawIOBase) -> io.BufferedReader:
-    return io.BufferedReader(_Zstd(_as_it_is(pipe)), CHUNK)
-
-
-def _gzip(pipe: io.RawIOBase) -> io.BufferedReader:
-    return io.BufferedReader(gzip.GzipFile(fileobj=_as_it_is(pipe)), CHUNK)
-
-
-UNPACK: Mapping[Packed, Callable[[io.RawIOBase], io.BufferedReader]] = {"": _as_it_is, "zstd": _zstd, "gzip": _gzip}
+UNPACK: Mapping[Packed, Callable[[Iterator[bytes]], Chunks]] = {
+    "": Chunks,
+    "zstd": lambda packed: Chunks(_unzstd(Chunks(packed))),
+    "gzip": lambda packed: Chunks(_ungzip(Chunks(packed))),
+}
 
 
 # ---------------------------------------------------------------- forms
 
 
-def _list_tar(plain: BinaryIO) -> Listed:
+def _list_tar(plain: Chunks) -> Listed:
     try:
         return tar.count(plain), ()
     except tar.Broken as error:
         raise NotWhole(str(error)) from error
 
 
-def _list_json(plain: BinaryIO) -> Listed:
+def _list_json(plain: Chunks) -> Listed:
     text = plain.read(SMALL + 1)
     if len(text) > SMALL:
         return None, (f"it was not parsed, being longer than {SMALL >> 20} MiB",)
@@ -226,18 +201,18 @@ def _list_json(plain: BinaryIO) -> Listed:
     return len(document) if isinstance(document, dict | list) else 1, ()
 
 
-def _list_rdb(plain: BinaryIO) -> Listed:
+def _list_rdb(plain: Chunks) -> Listed:
     try:
         return None, rdb.check(plain)
     except rdb.Broken as error:
         raise NotWhole(str(error)) from error
 
 
-def _list_bytes(_: BinaryIO) -> Listed:
+def _list_bytes(_: Chunks) -> Listed:
     return None, ("its contents were not listed: opsbot does not know its form",)
 
 
-def _list_pg_dump(plain: BinaryIO) -> Listed:
+def _list_pg_dump(plain: Chunks) -> Listed:
     """pg_restore reads the table of contents of a custom dump; a dump of SQL says itself that it is complete."""
     head = plain.read(CHUNK)
     if head.startswith(PG_MAGIC):
@@ -252,7 +227,7 @@ def _list_pg_dump(plain: BinaryIO) -> Listed:
     return None, ("its tables were not listed, because it is a dump of SQL",)
 
 
-def _table_of_contents(head: bytes, plain: BinaryIO) -> Listed:
+def _table_of_contents(head: bytes, plain: Chunks) -> Listed:
     program = shutil.which(PG_RESTORE)
     if program is None:
         return None, (f"its tables were not listed: there is no {PG_RESTORE} where opsbot runs",)
@@ -274,7 +249,7 @@ def _table_of_contents(head: bytes, plain: BinaryIO) -> Listed:
     raise NotWhole(f"{PG_RESTORE} cannot read its table of contents ({said[:200].strip()})")
 
 
-def _pour(head: bytes, plain: BinaryIO, process: subprocess.Popen[bytes]) -> None:
+def _pour(head: bytes, plain: Chunks, process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
     with suppress(BrokenPipeError):  # it reads no further than it must
         process.stdin.write(head)
@@ -310,7 +285,7 @@ class _Entries:
             self._said = (self._said + chunk)[:4096]
 
 
-LIST: Mapping[Form, Callable[[BinaryIO], Listed]] = {
+LIST: Mapping[Form, Callable[[Chunks], Listed]] = {
     "tar": _list_tar,
     "pg_dump": _list_pg_dump,
     "rdb": _list_rdb,

@@ -1,7 +1,9 @@
 """A dump of redis: begins with its magic and version, ends with an end mark and a checksum of all before it."""
 
 import re
-from typing import BinaryIO, Final
+from typing import Final
+
+from bot.core.backup import Readable
 
 CHUNK: Final = 1 << 20
 MAGIC: Final = re.compile(rb"REDIS\d{4}")
@@ -17,7 +19,7 @@ class Broken(Exception):
     """How it is no dump of redis."""
 
 
-def check(plain: BinaryIO) -> tuple[str, ...]:
+def check(plain: Readable) -> tuple[str, ...]:
     """What could not be checked; raises Broken when something is wrong."""
     head = plain.read(9)
     if not MAGIC.fullmatch(head):

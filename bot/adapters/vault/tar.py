@@ -1,9 +1,10 @@
 """Counts the entries of a tar while it passes. tarfile takes one that was cut between two files for whole."""
 
-from typing import BinaryIO, Final
+from typing import Final
+
+from bot.adapters.vault.chunks import Chunks
 
 BLOCK: Final = 512
-CHUNK: Final = 1 << 20
 END: Final = b"\0" * BLOCK
 SIZE: Final = slice(124, 136)
 CHECKSUM: Final = slice(148, 156)
@@ -18,7 +19,7 @@ class Broken(Exception):
     """Where it is no tar."""
 
 
-def count(plain: BinaryIO) -> int:
+def count(plain: Chunks) -> int:
     """The entries of the archive; raises Broken unless it ends as archives end."""
     entries, said = 0, -1
     while (header := _exactly(plain, BLOCK, entries)) != END:
@@ -29,7 +30,8 @@ def count(plain: BinaryIO) -> int:
         if kind not in NOT_ENTRIES:
             entries += 1
             size, said = (said if said >= 0 else size), -1
-        _skip(plain, 0 if kind in WITHOUT_DATA else _padded(size), entries)
+        if kind not in WITHOUT_DATA and not plain.skip(_padded(size)):
+            raise Broken(f"it ends in the middle of entry {entries}")
     if _exactly(plain, BLOCK, entries) != END:
         raise Broken(f"after {entries} entries, a half end of an archive")
     return entries
@@ -65,16 +67,8 @@ def _padded(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
-def _exactly(plain: BinaryIO, size: int, entries: int) -> bytes:
+def _exactly(plain: Chunks, size: int, entries: int) -> bytes:
     data = plain.read(size)
     if len(data) < size:
         raise Broken(f"it ends after {entries} entries, without the end of an archive")
     return data
-
-
-def _skip(plain: BinaryIO, size: int, entries: int) -> None:
-    while size:
-        skipped = len(plain.read(min(size, CHUNK)))
-        if not skipped:
-            raise Broken(f"it ends in the middle of entry {entries}")
-        size -= skipped

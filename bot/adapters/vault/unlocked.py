@@ -1,17 +1,14 @@
 """A store that somebody has the secret key of: its objects are read, decrypted, unpacked, and compared on their way."""
 
-import io
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import BinaryIO, Final
 
 from bot.adapters.vault import age, rdb, sets
+from bot.adapters.vault.chunks import Chunks
 from bot.adapters.vault.hashing import Sha256
 from bot.adapters.vault.listing import BROKEN, UNPACK
 from bot.adapters.vault.objects import Objects
-from bot.core.backup import BackupFailed, Manifest, StoreAway, Stored, manifest_key
-
-CHUNK: Final = 1 << 20
+from bot.core.backup import BackupFailed, Manifest, Readable, StoreAway, Stored, manifest_key
 
 
 class Unlocked:
@@ -45,15 +42,15 @@ class Unlocked:
         return True
 
     @contextmanager
-    def open(self, stored: Stored) -> Iterator[BinaryIO]:
+    def open(self, stored: Stored) -> Iterator[Chunks]:
         """The plain bytes, unpacked. Leaving the context reads the rest, and compares all of it with the manifest."""
         with closing(_Checked(self._objects, stored, self._keys)) as checked:
             chunks = checked.plain()
             try:
-                with UNPACK[stored.packed](_Chunks(chunks)) as reader:
-                    yield reader
-                    while reader.read(CHUNK):  # packers have a checksum at their end
-                        pass
+                plain = UNPACK[stored.packed](chunks)
+                yield plain
+                while plain.some():  # packers have a checksum at their end
+                    pass
             except BROKEN as error:
                 raise BackupFailed(f"{stored.key} was stored as it came, but it is not whole: {error}.") from error
             for _ in chunks:
@@ -61,7 +58,7 @@ class Unlocked:
             checked.compare()
 
 
-def check_rdb(plain: BinaryIO) -> tuple[str, ...]:
+def check_rdb(plain: Readable) -> tuple[str, ...]:
     """What could not be checked of a dump of redis; raises BackupFailed when something is wrong."""
     try:
         return rdb.check(plain)
@@ -113,24 +110,3 @@ class _Checked:
         for chunk in self._there:
             self._there_sum.feed(chunk)
         sets.compare(self._stored, self._there_sum.size, self._there_sum.hexdigest())
-
-
-class _Chunks(io.RawIOBase):
-    """Chunks, read like a file."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # what is given is one of them
-        while not self._rest:
-            if not (chunk := next(self._chunks, b"")):
-                return 0
-            self._rest = memoryview(chunk)
-        part = self._rest[: len(buffer)]
-        self._rest = self._rest[len(part) :]
-        buffer[: len(part)] = part
-        return len(part)
