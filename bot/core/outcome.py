@@ -1,5 +1,6 @@
 """How a run can end, and the exit status that says so to a script."""
 
+from dataclasses import dataclass
 from enum import Enum
 
 
@@ -23,3 +24,11 @@ class Outcome(Enum):
     def __init__(self, words: str, exit_status: int) -> None:
         self.words = words
         self.exit_status = exit_status
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended, as a sentence."""
+
+    outcome: Outcome
+    text: str

@@ -2,53 +2,34 @@
 left to try.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from bot.core.approval import Ask, Kind, Verdict
 from bot.core.errors import Refused, Unknown
 from bot.core.finding import Finding, Severity
 from bot.core.fix import Fix
 from bot.core.handler import Action, Catalogue, Diagnosis
 from bot.core.look import CannotLook
-from bot.core.outcome import Outcome
-from bot.core.plan import Plan, finding_from_json, finding_to_json, fix_from_json, plan_from_json
+from bot.core.outcome import Ending, Outcome
+from bot.core.plan import Plan, fix_from_json, plan_from_json
 from bot.core.ports import Sender, Tx
-from bot.core.question import Answer, Question, answer_to_json
 from bot.core.run import Verb
 from bot.core.target import Target
+from bot.engine.agreeing import Agreement
 from bot.engine.applying import Applying, BackUp, Result, Way
-from bot.engine.changing import Pace, answered
+from bot.engine.changing import Pace
 from bot.engine.journal import Cancelled, Journal
-from bot.engine.policy import Policy, Rule
-from bot.engine.rounds import Diagnoser, Found, Report, shown_answer
-from bot.engine.words import listed, plan_text, plan_title, step_text
+from bot.engine.looking import Looking, unseen
+from bot.engine.policy import Policy
+from bot.engine.rounds import Diagnoser, Found, Report
+from bot.engine.words import listed
 
 MOST_ALTERATIONS = 2  # an approved plan that keeps changing under our hands is given up
 MOST_PLANS = 20
 MOST_NAMED = 3  # checks that a sentence names; more are counted
-EVIDENCE_CAP = 20_000  # characters of one answer that are kept
-CAPS = {"title": 500, "evidence": 4000, "person": 1000, "link": 500}  # characters of a finding's words
-MOST_UNKNOWN = 500  # characters of a sentence that says what could not be told
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a run ended, as a sentence."""
-
-    outcome: Outcome
-    text: str
-
-
-@dataclass(frozen=True)
-class Terms:
-    """How long people get, and how often machines are asked while they settle."""
-
-    approval_open_for: timedelta = timedelta(minutes=30)
-    pace: Pace = field(default_factory=Pace)
 
 
 @dataclass
@@ -60,8 +41,9 @@ class Recovery:
     sender: Sender
     catalogue: Catalogue
     policy: Policy
-    terms: Terms
-    approvers: str
+    pace: Pace
+    looking: Looking
+    agreement: Agreement
     back_up: BackUp
     healed: list[Fix] = field(default_factory=list)
     tried: set[str] = field(default_factory=set)
@@ -82,7 +64,7 @@ class Recovery:
     def _recover(self) -> Ending:
         alterations = 0
         for no in range(1, MOST_PLANS + 1):
-            report = self._look(no)
+            report = self.looking.whole(no, self._diagnoses(), self._machines())
             fixes = [] if self.journal.run.order.look_only else self._chosen(no, report)
             if not fixes and self._waits(no, report):
                 continue
@@ -130,80 +112,6 @@ class Recovery:
         site, names = self.diagnoser.site, self.journal.run.order.targets
         return tuple(target for target in site if not names or target.name in names)
 
-    def _look(self, no: int) -> Report:
-        """One look at everything, journalled whole; a run that died while looking looks again."""
-        answers: list[tuple[Target, Question, Answer]] = []
-        sampled: set[Question] = set()
-
-        def do() -> Json:
-            report = self._seen(self._diagnoses(), self._machines())
-            answers.extend(report.answers)
-            sampled.update(report.sampled)
-            return self._kept(_report_to_json(report))
-
-        def keep(tx: Tx, stored: Json) -> None:
-            self._tell_look(tx, no, _report_from_json(stored, self.diagnoser), stored.get("unsure", ()))
-            self._keep_samples(tx, [each for each in answers if each[1] in sampled])
-            self._keep_evidence(tx, no, stored, answers)
-
-        return _report_from_json(self.journal.once(f"look.{no}", do, keep), self.diagnoser)
-
-    def _kept(self, report: Json) -> Json:
-        """What was found as it is journalled: its words come from machines; its fixes are what will run."""
-        show = self.journal.redactor.show
-        findings = [
-            {**each, **{key: show(each[key])[:most] for key, most in CAPS.items()}} for each in report["findings"]
-        ]
-        return {**report, "findings": findings, "unknown": [show(each)[:MOST_UNKNOWN] for each in report["unknown"]]}
-
-    def _seen(self, diagnoses: Sequence[Diagnosis], machines: Sequence[Target]) -> Report:
-        report = self.diagnoser.look(diagnoses, machines, self.journal.stop)
-        self.journal.heed_stop()
-        return report
-
-    def _tell_look(self, tx: Tx, no: int, report: Report, unsure: Iterable[str]) -> None:
-        """What was checked is what nothing was found by: a question that was answered with `no`, or not at all, is
-        not among it.
-        """
-        spoke = {found.by for found in report.findings} | set(unsure)
-        quiet = [each for each in self._diagnoses() if each.name in report.checked and each.name not in spoke]
-        checked = [each.says or each.name for each in quiet]
-        self.journal.tell(tx, "look", no=no, asked=report.asked, checked=checked, unknown=report.unknown)
-        for found in report.findings:
-            finding = found.finding
-            self.journal.tell(
-                tx,
-                "finding",
-                look=no,
-                target=finding.target.name,
-                cause=finding.cause,
-                severity=finding.severity.name,
-                title=finding.title,
-                evidence=finding.evidence,
-                fixes=[fix.title for fix in finding.fixes],
-                under=found.under,
-                person=finding.person,
-                link=finding.link,
-            )
-
-    def _keep_samples(self, tx: Tx, answers: Sequence[tuple[Target, Question, Answer]]) -> None:
-        for target, question, answer in answers:
-            self.journal.store.sample(tx, target.key, str(question), answer_to_json(answer))
-
-    def _keep_evidence(self, tx: Tx, no: int, stored: Json, answers: Sequence[tuple[Target, Question, Answer]]) -> None:
-        show, store, run = self.journal.redactor.show, self.journal.store, self.journal.run
-        store.keep_findings(tx, run.id, no, [self.journal.shown(each) for each in stored["findings"]])
-        texts = []
-        for target, question, answer in answers:
-            text = show(shown_answer(question, answer))
-            capped = show(f"{text[:EVIDENCE_CAP]}\n(cut: {len(text)} characters)") if len(text) > EVIDENCE_CAP else text
-            store.keep_evidence(tx, run.id, target.name, str(show(question)), capped)
-            texts.append(f"# {target}\n{capped}")
-        if stored["findings"] and texts:
-            name = f"evidence-run-{run.id}-look-{no}.txt"
-            summary = f"What the machines said in look {no}: {len(texts)} answers"
-            self.journal.tell(tx, "note", text=summary, file=name, content="\n\n".join(texts))
-
     def _chosen(self, no: int, report: Report) -> list[tuple[Found, Fix]]:
         """What was chosen when the plan was made, whatever the policy says now."""
         if (planned := self.journal.recorded(f"plan.{no}")) is None:
@@ -234,9 +142,9 @@ class Recovery:
         machines = (target,) if target.role is diagnosis.each else self._machines()
 
         def look() -> tuple[list[Finding], list[str]]:
-            report = self._seen([diagnosis], machines)
+            report = self.looking.seen([diagnosis], machines)
             same = [each.finding for each in report.findings if each.finding.key == found.finding.key]
-            return same, _unseen(report)
+            return same, unseen(report)
 
         def again() -> Sequence[Fix] | None:
             same, unseen = look()
@@ -269,9 +177,9 @@ class Recovery:
 
     def _with_what_was_done(self, ending: Ending, troubles: Sequence[Found] = ()) -> Ending:
         """A rule that forbids the rest of the fixes refuses only a run that has sent nothing yet."""
-        if ending.outcome is not Outcome.REFUSED:
+        if ending.outcome is Outcome.IN_DOUBT:
             return ending
-        if troubles and (self.healed or self._unproven()):
+        if ending.outcome is Outcome.REFUSED and troubles and (self.healed or self._unproven()):
             return self._unfixed(troubles, ending.text)
         return Ending(ending.outcome, f"{ending.text} {self._done_so_far()}")
 
@@ -362,9 +270,9 @@ class Recovery:
         proofs = self.catalogue.about(action.proof)
 
         def troubles() -> list[str]:
-            report = self._seen(proofs, [fix.target])
+            report = self.looking.seen(proofs, [fix.target])
             bad = [each.finding for each in report.troubles() if not _is_about_others(each.finding, fix)]
-            return [str(finding) for finding in bad] + _unseen(report)
+            return [str(finding) for finding in bad] + unseen(report)
 
         return Way(lambda: [self._action_fix(action, fix.target)], troubles)
 
@@ -375,7 +283,7 @@ class Recovery:
     ) -> Ending | Result:
         """Propose a plan and apply it when people agree; stops at the first fix that does not verify."""
         plan = self._plan(no, [fix for _, fix in chosen])
-        if (ending := self._agree(no, plan)) is not None:
+        if (ending := self.agreement.on(no, plan)) is not None:
             return ending
         result = Result.HEALED
         for fix_no, fix in enumerate(plan.fixes):
@@ -397,8 +305,9 @@ class Recovery:
         locks = self._locks(fix)
         if (narrowed := self.journal.recorded(f"plan.{no}.fix.{fix_no}.narrowed")) is not None:
             fix = fix_from_json(narrowed[0], self.diagnoser.site)
-        pace, back_up = self.terms.pace, self.back_up
-        return Applying(self.journal, self.sender, self.diagnoser, pace, identity, no, fix_no, fix, way, locks, back_up)
+        return Applying(
+            self.journal, self.sender, self.diagnoser, self.pace, identity, no, fix_no, fix, way, locks, self.back_up
+        )
 
     def _locks(self, fix: Fix) -> tuple[str, ...]:
         alone = fix.one_at_a_time or self.policy.rule_for(fix).one_at_a_time
@@ -415,58 +324,6 @@ class Recovery:
             return plan.to_json()
 
         return plan_from_json(self.journal.write(f"plan.{no}", keep), self.diagnoser.site)
-
-    def _agree(self, no: int, plan: Plan) -> Ending | None:
-        """None when it may be applied; else how the run ends. Silence is never consent.
-
-        The rule is that of the moment when it was proposed: another policy after a restart changes nothing under way.
-        """
-        asked = self.journal.write(f"asked.{no}", lambda tx: self._put(tx, no, plan, self.policy.strictest(plan)))
-        until = datetime.fromisoformat(asked["until"])
-        if asked["needs"] is None:
-            return Ending(Outcome.REFUSED, f"Not allowed here ({asked['rule']}): {plan_title(plan)}.")
-        if asked["needs"] == 0:
-            return None
-        answer = self.journal.wait(f"answer.{no}", lambda tx: self._answer(tx, no, until), self._wake_at(no, until))
-        endings = {
-            Verdict.DECLINE.value: (Outcome.DECLINED, f"Declined by <@{answer['by']}>: {_ended(answer['reason'])}"),
-            Verdict.EXPIRE.value: (Outcome.EXPIRED, "Nobody decided in time. Ask again when needed."),
-            Verdict.CANCEL.value: (Outcome.CANCELLED, "The question was withdrawn."),
-        }
-        if answer["verdict"] == Verdict.APPROVE.value:
-            return None
-        outcome, text = endings[answer["verdict"]]
-        return Ending(outcome, f"{text} {self._done_so_far()}")
-
-    def _put(self, tx: Tx, no: int, plan: Plan, rule: Rule) -> Json:
-        journal = self.journal
-        until = journal.clock.now() + self.terms.approval_open_for
-        identities = dict(plan.identities)
-        fixes = [_told_fix(fix, identities.get(fix.target.name, "")) for fix in plan.fixes]
-        needs = -1 if rule.approvals is None else rule.approvals
-        details: Json = {"rule": str(rule), "needs": needs, "expires": until.isoformat(), "fixes": fixes}
-        journal.tell(tx, "plan", no=no, digest=plan.digest, risk=_worst(plan), **details)
-        if rule.approvals:
-            text, title = journal.redactor.show(plan_text(plan)), journal.redactor.show(plan_title(plan))
-            ask = Ask(journal.run.id, no, Kind.PLAN, plan.digest, rule.approvals, until, title, text, str(rule))
-            journal.store.put(tx, ask, journal.run.order.actor)
-        detail = {"run": journal.run.id, "plan": no, "digest": plan.digest, "rule": str(rule)}
-        journal.store.audit(tx, "plan", journal.run.order.actor, journal.shown(detail))
-        return {"until": until.isoformat(), "needs": rule.approvals, "rule": str(rule)}
-
-    def _wake_at(self, no: int, until: datetime) -> datetime:
-        remind = until - self.terms.approval_open_for / 2
-        return remind if self.journal.recorded(f"remind.{no}") is None and self.journal.clock.now() < remind else until
-
-    def _answer(self, tx: Tx, no: int, until: datetime) -> Json | None:
-        answer = answered(self.journal, tx, no, until)
-        remind = until - self.terms.approval_open_for / 2
-        if answer is None and self.journal.clock.now() >= remind and self.journal.recorded(f"remind.{no}") is None:
-            whose = f" of {self.approvers}" if self.approvers else ""
-            text = f"Still waiting for a decision{whose}: nothing happens without one."
-            self.journal.tell(tx, "note", text=text)
-            self.journal.claim.record(tx, f"remind.{no}", True)
-        return answer
 
     def wind_up(self) -> list[Fix]:
         """For a run that cannot go on: leave the machines as they should be; the fixes that are in doubt."""
@@ -493,53 +350,3 @@ def _is_about_others(finding: Finding, fix: Fix) -> bool:
     """Whether what is found after a fix of single jobs or people is about none of these: they are for the next plan."""
     left = [frozenset(each.items) for each in finding.fixes if each.id == fix.id]
     return bool(fix.items and left) and not any(items & frozenset(fix.items) for items in left)
-
-
-def _told_fix(fix: Fix, identity: str) -> Json:
-    """A fix as the command line shows it: all that its approver in Slack sees."""
-    return {
-        "title": fix.title,
-        "target": fix.target.name,
-        "machine": f"{fix.target.key} {identity}".rstrip(),
-        "risk": fix.risk.value,
-        "saves": [str(fact) for fact in fix.saves],
-        "steps": [step_text(step) for step in fix.steps],
-        "ensure": [step_text(step) for step in fix.ensure],
-        "undo": fix.undo,
-    }
-
-
-def _ended(text: str) -> str:
-    """What a person typed, as a sentence that another one may follow."""
-    return text if text.rstrip().endswith((".", "!", "?")) else f"{text.rstrip()}."
-
-
-def _unseen(report: Report) -> list[str]:
-    """What kept a look from seeing: unreachable machines, and answers that could not be read."""
-    return [*(each.finding.title for each in report.findings if not each.by), *report.unknown]
-
-
-def _worst(plan: Plan) -> str:
-    order = ["none", "interrupts", "data", "destroys"]
-    return max((fix.risk.value for fix in plan.fixes), key=order.index)
-
-
-def _report_to_json(report: Report) -> Json:
-    findings = [{**finding_to_json(each.finding), "by": each.by, "under": each.under} for each in report.findings]
-    return {
-        "findings": findings,
-        "asked": list(report.asked),
-        "checked": list(report.checked),
-        "unknown": list(report.unknown),
-        "unsure": sorted({name for name, _ in report.unsure}),
-        "again_in": None if report.again_in is None else report.again_in.total_seconds(),
-    }
-
-
-def _report_from_json(stored: Json, diagnoser: Diagnoser) -> Report:
-    findings = tuple(
-        Found(finding_from_json(each, diagnoser.site), each["by"], each["under"]) for each in stored["findings"]
-    )
-    again_in = None if stored.get("again_in") is None else timedelta(seconds=stored["again_in"])
-    words = (tuple(stored["asked"]), tuple(stored["checked"]), tuple(stored["unknown"]))
-    return Report(findings, *words, again_in=again_in)

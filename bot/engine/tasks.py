@@ -16,7 +16,7 @@ from bot.core.errors import LeaseLost, NotUnderstood, OpsbotError, Permanent, Re
 from bot.core.fact import Fact
 from bot.core.handler import Catalogue, Diagnosis, Job
 from bot.core.look import CannotLook
-from bot.core.outcome import Outcome
+from bot.core.outcome import Ending, Outcome
 from bot.core.people import Actor, Place
 from bot.core.ports import Claim, Clock, Durable, Sender, Store, Tx
 from bot.core.run import Order, Run, Verb
@@ -24,12 +24,15 @@ from bot.core.shown import Redactor
 from bot.core.taking import Taking
 from bot.core.target import Site
 from bot.engine import proving, shelf, taking
+from bot.engine.agreeing import Agreement
 from bot.engine.answers import Answers, Said
+from bot.engine.changing import Pace
 from bot.engine.deciding import Deciding
 from bot.engine.journal import Cancelled, Journal
+from bot.engine.looking import Looking
 from bot.engine.people import Gate
 from bot.engine.policy import Policy
-from bot.engine.recovery import Ending, Recovery, Terms
+from bot.engine.recovery import Recovery
 from bot.engine.rounds import Cache, CachedLook, Diagnoser, Found
 from bot.engine.shelter import Shelter
 from bot.engine.stored import actor_from_json, click_from_json, place_from_json, request_from_json
@@ -40,6 +43,14 @@ MOST_TRIES = 3
 CHART = "backups.png"
 BACK_OFF = (timedelta(seconds=1), timedelta(seconds=5))
 log = logging.getLogger("opsbot.engine")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How long people get, and how often machines are asked while they settle."""
+
+    approval_open_for: timedelta = timedelta(minutes=30)
+    pace: Pace = field(default_factory=Pace)
 
 
 @dataclass(frozen=True)
@@ -135,8 +146,12 @@ class Engine:
 
     def _recovery(self, journal: Journal) -> Recovery:
         diagnoser = self.diagnosers[journal.run.order.site]
-        approvers, back_up = str(self.gate.approvers), partial(self._back_up, journal)
-        return Recovery(journal, diagnoser, self.sender, self.catalogue, self.policy, self.terms, approvers, back_up)
+        looking = Looking(journal, diagnoser)
+        agreement = Agreement(journal, self.policy, self.terms.approval_open_for, str(self.gate.approvers))
+        back_up = partial(self._back_up, journal)
+        return Recovery(
+            journal, diagnoser, self.sender, self.catalogue, self.policy, self.terms.pace, looking, agreement, back_up
+        )
 
     def _finish(self, journal: Journal, ending: Ending) -> None:
         outcome, run = ending.outcome, journal.run.id

@@ -37,11 +37,10 @@ from bot.engine.discovery import discover
 from bot.engine.keeper import Keeper
 from bot.engine.people import Gate
 from bot.engine.records import Records, silent
-from bot.engine.recovery import Terms
 from bot.engine.rounds import Diagnoser
 from bot.engine.sampling import Sampling
 from bot.engine.shelter import Shelter
-from bot.engine.tasks import Engine
+from bot.engine.tasks import Engine, Terms
 from bot.settings import EMBEDDED, Settings
 from bot.slack import words
 from bot.slack.app import SLACK, Connection, client, connect

@@ -34,9 +34,8 @@ from bot.engine.changing import Pace
 from bot.engine.desk import Desk
 from bot.engine.people import Approvers, Gate
 from bot.engine.policy import Policy, Rule
-from bot.engine.recovery import Terms
 from bot.engine.rounds import Diagnoser
-from bot.engine.tasks import Engine
+from bot.engine.tasks import Engine, Terms
 from tests.engine.machines import Machines
 
 T = TypeVar("T")
