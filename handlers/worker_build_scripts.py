@@ -1,21 +1,18 @@
-"""Builds on a worker end in an error before they begin: nothing makes the script that such a build is.
+"""Builds on a worker end in an error before they begin: it gets no script, which is what such a build is.
 
 The worker tries for a minute and gives the build up; on its page stands "An error occurred while generating the build
-script." That its port 443 is open says nothing of travis-build behind it.
+script." Where no worker gets any, it is the platform's trouble and said of that.
 """
 
-import re
 from collections.abc import Iterator
-from typing import Final
 
 from bot.core.errors import Unknown
 from bot.core.finding import Finding, Severity
 from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
-from handlers.toolbox import build_starts, network, settings, worker
-
-OVER: Final = "Builds that have ended so have to be restarted."
+from handlers.toolbox import network, scripts, settings
+from handlers.toolbox.scripts import Asked
 
 
 @diagnosis(
@@ -23,39 +20,24 @@ OVER: Final = "Builds that have ended so have to be restarted."
     of="builds not starting",
     each=Role.WORKER,
     says="Is there a script for every build that the worker takes?",
-    unless=(
-        "net.*",
-        "platform.disk-full@BROKEN",
-        "platform.not-ready",
-        "platform.unreachable",
-        "worker.build-api",
-        "worker.config-overridden",
-        "worker.host-mismatch",
-    ),
+    unless=("platform.no-script", *scripts.ELSEWHERE),
     runbook=network.RUNBOOK,
 )
 def worker_waits_for_scripts(look: Look, machine: Target) -> Iterator[Finding]:
-    look.together(worker.init_system(machine), settings.written(machine))
-    init = look(worker.init_system(machine))
-    trouble = look(build_starts.troubles(machine, init)).get(build_starts.SCRIPT)
-    if trouble is None or not trouble.times:
-        return
-    written = settings.settings(look(settings.written(machine)), init)
-    page = network.uptime_page(written.value(settings.BUILD_API)) or f"https://{look.site.domain}/{network.UPTIME}"
-    status, distrusted = look(network.status_of(machine, page)), re.search(r"x509:|tls:", trouble.said)
-    served = status == network.OK
-    if served and not distrusted:
+    asked = scripts.asked(look, machine)
+    if asked is None or (asked.served and not asked.distrusts):
         return  # it was away for a while
-    if network.OK < status < 500:
-        raise Unknown(f"{page} answers {status} to {machine}: this platform may not pass it on, so it proves nothing")
+    if not asked.served and not asked.in_vain:
+        raise Unknown(
+            f"{asked.page} answers {asked.status} to {machine}: this platform may not pass it on, so it proves nothing"
+        )
     yield Finding(
         "worker.no-script",
         Severity.BROKEN,
         machine,
-        f"builds on {machine} end in an error: nothing makes their scripts",
-        evidence=f"its log says, {trouble.times} times since one last started: {trouble.said}; "
-        f"{page} {'answers' if served else 'does not answer with 200'} when {machine} asks",
-        person=_distrust(machine) if served else _restart(look),
+        f"builds on {machine} end in an error: it gets no scripts for them",
+        evidence=str(asked),
+        person=_distrust(machine) if asked.served else _compare(look, asked),
         link=network.RUNBOOK,
     )
 
@@ -63,17 +45,14 @@ def worker_waits_for_scripts(look: Look, machine: Target) -> Iterator[Finding]:
 def _distrust(machine: Target) -> str:
     return (
         "Give the platform a certificate that is valid, or have travis-worker take this one: `export "
-        f"TRAVIS_WORKER_BUILD_API_INSECURE_SKIP_VERIFY=true` in {settings.MAIN} on {machine}, and restart. {OVER}"
+        f"TRAVIS_WORKER_BUILD_API_INSECURE_SKIP_VERIFY=true` in {settings.MAIN} on {machine}, and restart. "
+        f"{scripts.OVER}"
     )
 
 
-def _restart(look: Look) -> str:
-    if look.site.version.startswith("2."):
-        platform = look.site.of(Role.PLATFORM)[0]
-        how = (
-            f"`sv restart travis-build` in the container on {platform}, or `restart platform {platform} because "
-            "travis-build is gone`"
-        )
-    else:
-        how = "`kubectl rollout restart` of the deployment travis-build, in the namespace of Travis CI Enterprise"
-    return f"Restart travis-build on the platform: {how}. {OVER}"
+def _compare(look: Look, asked: Asked) -> str:
+    return (
+        f"Where other workers get their scripts, find out what answers {asked.worker} instead: compare "
+        f"{settings.BUILD_API}, what that host resolves to (`getent hosts`), and any proxy on the way. Where none "
+        f"gets any: {scripts.restart(look)}"
+    )

@@ -5,7 +5,8 @@ that came back), and what has to be found. A question that the case does not ans
 is not asked. `earlier` are the samples that were kept some minutes before; without them nobody has looked so early.
 
 A finding may also say which words must stand in its `title`, `evidence`, `person` or `link`, one or a list of them;
-`never` are words that may stand in none of them. `at` are the machines that are looked at, all of them without it.
+`under` is the cause that it is a consequence of, and then it has to be one. `never` are words that may stand in none
+of them. `at` are the machines that are looked at, all of them without it.
 """
 
 from collections.abc import Iterator
@@ -96,8 +97,9 @@ def test_case(path: Path) -> None:
     machines = Counting(table(case["answers"]))
     report = look(case, machines)
     finds = case.get("finds", [])
-    assert seen(report) == [{key: value for key, value in each.items() if key not in WORDS} for each in finds]
+    assert seen(report) == [{key: each[key] for key in each if key not in (*WORDS, "under")} for each in finds]
     for found, wanted in zip(report.findings, finds, strict=True):
+        assert found.under == wanted.get("under", found.under)
         _says(found.finding, wanted, case.get("never", []))
         for fix in found.finding.fixes:
             _stays_with_its_machines(fix)

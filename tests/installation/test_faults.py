@@ -259,6 +259,25 @@ def test_without_scripts_builds_are_given_up(healthy: Installation, on: On, name
 
 
 @BOTH
+def test_scripts_behind_a_silent_proxy_never_come(healthy: Installation, on: On, name: str) -> None:
+    inject(healthy, f"{name} asks a silent proxy for build scripts")
+    page = sh("curl", "-sSk", "-m", "5", "-w", "%{http_code}", "https://travis.example.com/__build__/uptime")
+    (asked,) = on(name).ask(page)
+    assert (asked.exit, asked.out) == (28, "000")
+    pass_time(healthy, 70)
+    assert "TLS handshake timeout" in log(on, name)
+
+
+def test_a_platform_that_made_no_scripts_for_a_while_makes_them_again(healthy: Installation, on: On) -> None:
+    inject(healthy, "platform-1 made no build scripts for a while")
+    page = sh("curl", "-sSk", "-o", "/dev/null", "-w", "%{http_code}", "https://travis.example.com/__build__/uptime")
+    assert on("worker-1").say(page) == "502"
+    pass_time(healthy, 130)
+    assert on("worker-1").say(page) == "200"
+    assert "couldn't generate build script, erroring job" in log(on, "worker-1")
+
+
+@BOTH
 def test_a_build_that_started_later_stands_so_in_the_log(healthy: Installation, on: On, name: str) -> None:
     inject(healthy, f"{name} had a build that did not start")
     before, _, after = log(on, name).rpartition("attempting requeue")

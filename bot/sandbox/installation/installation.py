@@ -109,6 +109,8 @@ class Installation:
             return f'Post \\"{uri}\\": dial tcp: lookup {host}: no such host'
         if 443 in machine.blocked or 443 not in self.listening(machine, address):
             return f'Post \\"{uri}\\": dial tcp {address}:443: i/o timeout'
+        if 443 in machine.proxied:
+            return f'Post \\"{uri}\\": net/http: TLS handshake timeout'
         status, _ = self.app.page("/__build__/script")
         return "" if status == 200 else f"expected 200 OK status code but got {status}"
 

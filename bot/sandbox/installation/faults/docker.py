@@ -96,9 +96,21 @@ def requeue_loop(installation: Installation, machine: Machine) -> None:
     runs_builds(installation, machine)
 
 
-@fault("makes no build scripts", on=Role.PLATFORM, cause="worker.no-script")
+@fault("makes no build scripts", on=Role.PLATFORM, cause="platform.no-script", also=("worker.no-script",))
 def no_scripts(installation: Installation, _machine: Machine) -> None:
     """travis-build has ended: workers take builds, get no script for them, and give them up."""
+    _without_scripts(installation)
+
+
+@fault("asks a silent proxy for build scripts", cause="worker.no-script")
+def scripts_by_proxy(installation: Installation, machine: Machine) -> None:
+    """A proxy takes what it sends to port 443, and passes nothing on: it takes builds, and each one errors."""
+    _takes_builds(installation, machine)
+    machine.proxied.add(443)
+    runs_builds(installation, machine)
+
+
+def _without_scripts(installation: Installation) -> None:
     installation.app.services["travis-build"].stop()
     queue = installation.broker.queue("builds.trusty")
     if queue is None or not queue.consumers:
@@ -130,6 +142,13 @@ def started_later(installation: Installation, machine: Machine) -> None:
         ("info", "started instance", "job_id=4201 self=step_start_instance"),
     ):
         worker.say(level, text, more)
+
+
+@fault("made no build scripts for a while", on=Role.PLATFORM, cause=SUSPICIOUS)
+def scripts_again(installation: Installation, _machine: Machine) -> None:
+    """travis-build had ended and was started again: some builds were given up, and nobody has pushed since."""
+    _without_scripts(installation)
+    installation.timeline.after(2 * MINUTE, installation.app.services["travis-build"].start)
 
 
 @fault("has a slow docker", cause=SUSPICIOUS)

@@ -67,6 +67,8 @@ def _connected(call: Call, host: str, port: int, seconds: float) -> tuple[int, s
     limited = dataclasses.replace(context, ended=lambda: context.ended() or timeline.now() >= end)
     try:
         answer = context.installation.dial(limited, host, port)
+        if not isinstance(answer, Reply) and port in call.machine.proxied:
+            timeline.pause(seconds, limited.ended)  # taken, and nothing is said
     except Ended:
         if timeline.now() < end:
             raise
