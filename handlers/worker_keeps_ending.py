@@ -21,7 +21,6 @@ from bot.core.look import Look
 from bot.core.question import Output
 from bot.core.target import Role, Target
 from handlers.toolbox import rabbitmq, recovery, settings, worker
-from handlers.worker_settings_password import BEFORE_START
 
 SHORT_LIFE = timedelta(minutes=2)  # one that ends sooner after its start was hardly stopped by somebody
 ENDS = 3  # so many in a row, none of them ordered, are no accident
@@ -37,7 +36,7 @@ REMEDIES: Final = {  # what the error says -> what a person has to do
     "`export TRAVIS_WORKER_AMQP_TLS_CERT_PATH=` that file into /etc/default/travis-worker.",
     r"home node '[^']*' of durable queue": "Its queue lies on a node of RabbitMQ's cluster that is down: start that "
     "node again. Nothing has to be done on the worker.",
-    r"invalid (?:port|URL escape|userinfo)|invalid character": f"Its AMQP_URI is no address: {BEFORE_START}. "
+    r"invalid (?:port|URL escape|userinfo)|invalid character": f"Its AMQP_URI is no address: {settings.ENCODING}. "
     f"Correct it in {settings.MAIN}.",
     "expected config key endpoint": "Its settings name no docker: `export "
     f"TRAVIS_WORKER_DOCKER_ENDPOINT=unix:///var/run/docker.sock` belongs into {settings.MAIN}.",

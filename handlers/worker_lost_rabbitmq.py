@@ -5,7 +5,6 @@ The broker decides, not the worker: its process may linger for ever after the co
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
 
 from bot.core.errors import Refused, Unknown
 from bot.core.fact import Fact
@@ -15,8 +14,6 @@ from bot.core.handler import action, diagnosis
 from bot.core.look import CannotLook, Look
 from bot.core.target import Role, Target
 from handlers.toolbox import rabbitmq, recovery, settings, worker
-
-JUST_STARTED = timedelta(minutes=2)  # a worker connects within seconds; sooner than this, its absence says nothing
 
 
 @diagnosis(
@@ -36,7 +33,7 @@ def worker_lost_rabbitmq(look: Look, machine: Target) -> Iterator[Finding]:
     mine = [seen[address] for address in look(worker.addresses(machine)) if address in seen]
     if any(each.builds for each in mine):
         return
-    if now.since is not None and now.since < JUST_STARTED:
+    if now.since is not None and now.since < worker.JUST_STARTED:
         raise Unknown(f"travis-worker is up for only {readable(now.since)} and not connected yet; look again in 2 min")
     if _rests(look, machine, mine):
         yield _paused(machine, mine)

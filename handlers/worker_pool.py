@@ -16,7 +16,6 @@ from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
 from handlers.toolbox import pool, rabbitmq, recovery, settings, worker
-from handlers.worker_lost_rabbitmq import JUST_STARTED
 
 RUNBOOK = "https://docs.travis-ci.com/user/enterprise/worker-cli-commands/"
 NAMELESS = "RabbitMQ does not say yet where all of its consumers come from; look again in a minute"
@@ -98,7 +97,7 @@ def _part(look: Look, machine: Target) -> Part | None:
     init = look(worker.init_system(machine))
     look.together(pool.lines(machine), *worker.asked(look, machine))
     now = worker.service(look, machine)
-    if not now.running or (now.since is not None and now.since < JUST_STARTED):
+    if not now.running or (now.since is not None and now.since < worker.JUST_STARTED):
         return None
     seen = _seen(look, machine)
     if not seen.builds:

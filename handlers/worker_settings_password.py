@@ -12,7 +12,6 @@ from bot.core.target import Role, Target
 from handlers.toolbox import settings, worker
 
 PAGE = "https://docs.travis-ci.com/user/enterprise/worker-configuration/"
-BEFORE_START = "in a password, write @ : / ? # and % as %40 %3A %2F %3F %23 and %25, since it is part of an address"
 
 
 @diagnosis(
@@ -64,7 +63,7 @@ def _password(look: Look, machine: Target, written: settings.Settings) -> str:
     place = f"{entry.key} in {entry.file} (line {entry.line})" if entry else f"{settings.AMQP} in {settings.MAIN}"
     return (
         f"Get the password of RabbitMQ's user `travis`: {_owner(look)}. Put it into {place} on {machine}; "
-        f"{BEFORE_START}. Then `restart {machine} because the password was corrected`."
+        f"{settings.ENCODING}. Then `restart {machine} because the password was corrected`."
     )
 
 

@@ -38,6 +38,7 @@ AMQP, BUILD_API, QUEUE = "AMQP_URI", "BUILD_API_URI", "QUEUE_NAME"
 HOST, TOKEN, ENDPOINT = (f"TRAVIS_ENTERPRISE_{name}" for name in ("HOST", "SECURITY_TOKEN", "BUILD_ENDPOINT"))
 MASKED: Final = "[masked]"
 NO_VALUE: Final = "no NAME=value"
+ENCODING: Final = "in a password, write @ : / ? # and % as %40 %3A %2F %3F %23 and %25, since it is part of an address"
 ENDS_BY: Final = (  # causes that keep a worker from starting or from connecting
     "worker.amqp-auth",
     "worker.config-overridden",

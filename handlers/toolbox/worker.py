@@ -19,6 +19,7 @@ SERVICE = "travis-worker"
 SYSTEMD, UPSTART = "systemd", "upstart"
 DOCKER = "172.17.0.1"  # every machine with Docker has it, so a consumer seen from there may be anybody's
 LONGEST = 400  # characters of its log that enter a sentence
+JUST_STARTED = timedelta(minutes=2)  # it connects within seconds; sooner than this, its absence says nothing
 SETTLED = timedelta(minutes=2)  # a worker that has been up for less may be one that keeps ending
 BROKER_PORTS = "( dport = :5672 or dport = :4567 or dport = :5671 )"
 LOG = f"/var/log/upstart/{SERVICE}.log"  # of Ubuntu 14.04, which puts it away every night
