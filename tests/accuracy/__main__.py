@@ -1,8 +1,8 @@
 """`python -m tests.accuracy [--pairs N] [--seed N] [--only WORDS] [--broker WAY] [--mistake] [--write]`: a table, and
 the gates.
 
-Every fault alone on a worker of each generation, every state that only looks wrong, and pairs of faults drawn by a
-seed. Exit 1 when a gate is missed.
+Every fault alone on a worker of each generation, what can be wrong with opsbot's own records, every state that only
+looks wrong, and pairs of faults drawn by a seed. Exit 1 when a gate is missed.
 """
 
 import argparse
@@ -18,9 +18,8 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Final
 
-from bot.sandbox.installation import FAULTS
 from tests.accuracy.mistake import the_last_consumer_is_overlooked
-from tests.accuracy.scenario import PLATFORM, SHAPES, Injected, Outcome, Verdict, can_be, play, singles
+from tests.accuracy.scenario import EVERY, PLATFORM, SHAPES, Injected, Outcome, Verdict, can_be, play, singles
 from tests.bench.gates import Figure, at_least, exactly, info, missed, say, table, write
 from tests.installation.practice import Practice
 from tests.rigs import postgres
@@ -74,7 +73,7 @@ def _arguments() -> argparse.Namespace:
 def pairs(count: int, seed: int) -> Iterator[Scenario]:
     """Two different causes, each on a machine of its role, that can be there together."""
     rng = random.Random(seed)
-    broken = [fault for fault in FAULTS.values() if fault.cause]
+    broken = [fault for fault in EVERY.values() if fault.cause]
     while count:
         faults = rng.sample(broken, 2)
         pair = tuple(Injected(rng.choice(_machines(fault.role.value)), fault) for fault in faults)
@@ -108,7 +107,7 @@ def _databases() -> Iterator[tuple[str, ...]]:
 
 def _one(names: Sequence[str], dsns: Sequence[str], broker: str) -> Outcome:
     number = int(multiprocessing.current_process().name.rpartition("-")[2])  # they are counted from one
-    injected = [Injected(name.split(" ", 1)[0], FAULTS[name.split(" ", 1)[1].lower()]) for name in names]
+    injected = [Injected(name.split(" ", 1)[0], EVERY[name.split(" ", 1)[1].lower()]) for name in names]
     return play(Practice(dsns[(number - 1) % PROCESSES], SHAPES, broker), injected)
 
 
@@ -136,7 +135,7 @@ def judged(played: Played) -> list[Figure]:
 
 
 def _kinds() -> list[str]:
-    return [fault.name for fault in FAULTS.values() if fault.cause]
+    return [fault.name for fault in EVERY.values() if fault.cause]
 
 
 def _count(played: Played, what: str) -> int:

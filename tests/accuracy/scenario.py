@@ -16,7 +16,7 @@ from bot.sandbox.installation import FAULTS, Shape
 from bot.sandbox.installation.faults import SUSPICIOUS, CannotBe, Fault, NoSuchFault
 from bot.sandbox.installation.worker import UNIT
 from tests.handlers.test_cases import CASES
-from tests.installation.practice import Practice
+from tests.installation.practice import OWN, Practice
 
 SHAPES: Final = (
     Shape("platform-1", "127.0.0.21", worker=False, release="16.04"),
@@ -32,6 +32,7 @@ APART = 900  # seconds between two looks that are compared
 MOST_LOOKS = 6  # a worker that keeps ending looks different from second to second
 MOST_FIXES = 12
 PLATFORM = "platform-1"
+EVERY: Final = FAULTS | {name.lower(): each.fault for name, each in OWN.items()}
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def singles(machines: Sequence[str]) -> list[tuple[Injected, ...]]:
     """Every fault with a cause, and every state that only looks wrong, on a machine of each generation that can have
     it: a snap has no docker.
     """
-    every = [(Injected(machine, fault),) for fault in FAULTS.values() for machine in _places(fault, machines)]
+    every = [(Injected(machine, fault),) for fault in EVERY.values() for machine in _places(fault, machines)]
     return [each for each in every if can_be(each)]
 
 
@@ -177,7 +178,7 @@ def can_be(injected: Sequence[Injected]) -> bool:
 @cache
 def _restarts(name: str) -> bool:
     """Does the fault start the app or a worker anew? Tried on an installation without a database."""
-    practice, fault = Practice(None, SHAPES), FAULTS[name.lower()]
+    practice, fault = Practice(None, SHAPES), EVERY[name.lower()]
     before = _starts(practice)
     try:
         practice.inject(f"{'worker-1' if fault.role is Role.WORKER else PLATFORM} {name}")

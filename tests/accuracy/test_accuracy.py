@@ -13,6 +13,7 @@ from bot.sandbox.installation.faults import SUSPICIOUS
 from tests.accuracy.__main__ import WORKERS, Scenario, judged, pairs
 from tests.accuracy.mistake import the_last_consumer_is_overlooked
 from tests.accuracy.scenario import (
+    EVERY,
     PLATFORM,
     SHAPES,
     Injected,
@@ -32,7 +33,7 @@ LOST = "lost part of its pool"
 
 def injected(text: str) -> Injected:
     machine, _, words = text.partition(" ")
-    return Injected(machine, FAULTS[words.lower()])
+    return Injected(machine, EVERY[words.lower()])
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,26 @@ def test_a_fault_is_named_and_healed_on_each_generation(dsn: str, text: str) -> 
     assert verdicts == {text: Verdict.NAMED}
     assert outcome.offered > 0
     assert outcome.alarms == outcome.unhealed == outcome.meddled == outcome.strange == []
+
+
+@pytest.mark.parametrize("text", ["platform-1 has no copy of its key", "platform-1 was backed up a week ago"])
+def test_what_is_wrong_with_the_records_is_named_and_left_to_a_person(dsn: str, text: str) -> None:
+    verdicts, outcome = played(dsn, text)
+    assert verdicts == {text: Verdict.NAMED}
+    assert (outcome.alarms, outcome.offered, outcome.meddled) == ([], 0, [])
+
+
+def test_one_fault_of_the_platform_is_said_once(dsn: str) -> None:
+    """All workers see it, and what they see stands under it; what one worker alone sees is its own."""
+    verdicts, outcome = played(dsn, "platform-1 makes no build scripts")
+    assert verdicts == {"platform-1 makes no build scripts": Verdict.NAMED}
+    assert outcome.alarms == []
+    practice = Practice(dsn, SHAPES)
+    practice.inject("platform-1 makes no build scripts")
+    practice.pass_time(200)
+    assert [str(finding) for finding in practice.findings()] == [
+        "builds end in an error: platform-1 makes no scripts for them"
+    ]
 
 
 @pytest.mark.parametrize("text", ["worker-1 runs builds", "worker-3 has no run directory", "worker-4 has just started"])
@@ -200,9 +221,8 @@ def test_enough_is_played() -> None:
     odd = {each.fault.name for [each] in scenarios if each.expected == SUSPICIOUS}
     assert len(odd) >= 15
     assert {each.machine for [each] in scenarios} == {PLATFORM, *WORKERS}
-    assert {fault.cause for fault in FAULTS.values() if fault.cause} == {
-        each.expected for [each] in scenarios if each.expected
-    }
+    wanted = {fault.cause for fault in FAULTS.values() if fault.cause} | {"key.missing", "backup.overdue"}
+    assert wanted == {each.expected for [each] in scenarios if each.expected}
 
 
 def test_pairs_are_drawn_the_same_way_and_can_be_there_together() -> None:

@@ -6,7 +6,7 @@ earlier look, and a fix carried out step by step, without approvals and journals
     practice.apply(finding.fixes[0])
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -55,6 +55,7 @@ from tests.installation.console import Console, pass_time, standing_still
 
 CATALOGUE = discover()
 ROLES = {True: Role.WORKER, False: Role.PLATFORM}
+MINUTE, HOUR = 60, 3600  # seconds
 SETTLED = 150  # seconds after which a worker no longer counts as just started
 
 
@@ -135,6 +136,7 @@ class Records:
 
     def __init__(self, keys: Keys, platform: Target) -> None:
         self.keys = keys
+        self.age = MINUTE
         self.backed_up = keys.read(platform, Flag()).fingerprint
 
     def ask(self, target: Target, questions: Sequence[Question], abort: Flag) -> Sequence[Answer | Unanswered]:
@@ -142,7 +144,7 @@ class Records:
 
     def _answer(self, target: Target, question: Question, abort: Flag) -> Answer | Unanswered:
         if isinstance(question, BackupRecords):
-            return Rows(({"newest": 1, "age": 60, "overdue_after": 93_600, "fingerprint": self.backed_up},))
+            return Rows(({"newest": 1, "age": self.age, "overdue_after": 26 * HOUR, "fingerprint": self.backed_up},))
         try:
             return Rows(({"fingerprint": self.keys.read(target, abort).fingerprint},))
         except Unknown as why:
@@ -150,6 +152,35 @@ class Records:
 
     def identity(self, target: Target) -> str:
         return target.address
+
+
+@dataclass(frozen=True)
+class Own:
+    """What can be wrong with opsbot's own records: no state of any machine, and so no fault of the installation."""
+
+    fault: Fault
+    change: Callable[[Records], None]
+
+
+def _own(name: str, says: str, cause: str, change: Callable[[Records], None]) -> Own:
+    return Own(Fault(name, says, lambda _installation, _machine: None, Role.PLATFORM, cause), change)
+
+
+def _no_key(records: Records) -> None:
+    records.backed_up = ""
+
+
+def _week_old(records: Records) -> None:
+    records.age = 7 * 24 * HOUR
+
+
+OWN = {
+    each.fault.name: each
+    for each in (
+        _own("has no copy of its key", "No backup of the encryption key was ever taken.", "key.missing", _no_key),
+        _own("was backed up a week ago", "No complete backup has come since.", "backup.overdue", _week_old),
+    )
+}
 
 
 @dataclass
@@ -189,8 +220,8 @@ class Practice:
         database = Database({("try", "main"): Location()}, self.machines, containers)
         redis = Redis({"try": Server()}, self.machines, containers)
         others: dict[type, Asker] = {Query: database, RedisRead: redis, HttpGet: web, TcpProbe: web}
-        records = Records(Keys(containers, database, b"salt"), targets[0])
-        others |= dict.fromkeys((BackupRecords, KeyFingerprint, StoredBackup), records)
+        self.records = Records(Keys(containers, database, b"salt"), targets[0])
+        others |= dict.fromkeys((BackupRecords, KeyFingerprint, StoredBackup), self.records)
         self.router = Router(self.machines, others, database)
         self.diagnoser = Diagnoser(self.site, self.router, self.samples)
         self._target = targets[0]
@@ -201,7 +232,10 @@ class Practice:
         return Practice(self.dsn, self.shapes)
 
     def inject(self, text: str) -> Fault:
-        return inject(self.installation, text)
+        if (own := OWN.get(text.partition(" ")[2])) is None:
+            return inject(self.installation, text)
+        own.change(self.records)
+        return own.fault
 
     def pass_time(self, seconds: float) -> None:
         pass_time(self.installation, seconds)
