@@ -16,7 +16,7 @@ from rich.text import Text
 from bot.cli.kept import keep
 from bot.core.approval import SHORTEST_DIGEST
 from bot.core.story import KINDS, Event
-from bot.engine.answers import event_line
+from bot.engine.words import event_line, fixes_lines
 
 Line = dict[str, Any]
 
@@ -164,7 +164,7 @@ def story(line: Line) -> Iterator[str]:
     """An event as lines: its own, and below it what somebody needs in order to decide."""
     yield _told({**line, "unknown": []} if line["event"] == "look" else line)
     if below := _BELOW.get(line["event"]):
-        yield from (f"    {each}" for each in below(line) if each)
+        yield from (f"    {part}" for each in below(line) if each for part in each.split("\n"))
 
 
 def _named(line: Line) -> Line:
@@ -190,13 +190,7 @@ def _told(line: Line) -> str:
 
 def _plan_whole(line: Line) -> Iterator[str]:
     """Exactly what would run: whoever approves from here has seen it."""
-    for fix in line["fixes"]:
-        yield f"{fix['target']}: {fix['title']} (risk: {fix['risk']})"
-        yield f"  machine: {fix['machine']}" if fix.get("machine") else ""
-        yield from (f"  save first: {fact}" for fact in fix.get("saves", ()))
-        yield from (f"  {number}. {step}" for number, step in enumerate(fix["steps"], 1))
-        yield from (f"  if it ends early: {step}" for step in fix.get("ensure", ()))
-        yield f"  undo: {fix['undo']}" if fix["undo"] else ""
+    yield from fixes_lines(line)
     asks = line["needs"] > 0  # none are needed, or a rule forbids it
     yield f"rule: {line['rule']}" + (f"; open until {when(line['expires'])}" if asks else "")
     if asks:

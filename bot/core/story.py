@@ -18,7 +18,7 @@ Every text in an event's data is Shown. Kinds and their data:
 - `outcome`: `outcome` (name), `text`, `exit`
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -37,3 +37,32 @@ class Event:
     kind: str
     data: Mapping[str, Any]
     at: datetime
+
+
+# ---------------------------------------------------------------- reading data, which another version may have written
+
+
+def text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def texts(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    return tuple(text(each) for each in value) if isinstance(value, Sequence) else ()
+
+
+def fixes(plan: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    found = plan.get("fixes")
+    return [each for each in found if isinstance(each, Mapping)] if isinstance(found, Sequence) else []
+
+
+def moment(value: Any) -> datetime | None:
+    """A time as events carry it (ISO 8601 with its zone), or None."""
+    if isinstance(value, datetime):
+        return value
+    try:
+        found = datetime.fromisoformat(text(value))
+    except ValueError:
+        return None
+    return found if found.tzinfo else None

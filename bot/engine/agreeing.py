@@ -5,14 +5,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from bot.core.approval import Ask, Kind, Verdict
-from bot.core.fix import Fix
 from bot.core.outcome import Ending, Outcome
 from bot.core.plan import Plan
 from bot.core.ports import Tx
 from bot.engine.changing import answered
 from bot.engine.journal import Journal
 from bot.engine.policy import Policy, Rule
-from bot.engine.words import plan_text, plan_title, step_text
+from bot.engine.words import plan_text, plan_title, told_fix
 
 Json = dict[str, Any]
 
@@ -51,7 +50,7 @@ class Agreement:
         journal = self.journal
         until = journal.clock.now() + self.open_for
         identities = dict(plan.identities)
-        fixes = [_told_fix(fix, identities.get(fix.target.name, "")) for fix in plan.fixes]
+        fixes = [told_fix(fix, identities.get(fix.target.name, "")) for fix in plan.fixes]
         needs = -1 if rule.approvals is None else rule.approvals
         details: Json = {"rule": str(rule), "needs": needs, "expires": until.isoformat(), "fixes": fixes}
         journal.tell(tx, "plan", no=no, digest=plan.digest, risk=_worst(plan), **details)
@@ -76,20 +75,6 @@ class Agreement:
             self.journal.tell(tx, "note", text=text)
             self.journal.claim.record(tx, f"remind.{no}", True)
         return answer
-
-
-def _told_fix(fix: Fix, identity: str) -> Json:
-    """A fix as the command line shows it: all that its approver in Slack sees."""
-    return {
-        "title": fix.title,
-        "target": fix.target.name,
-        "machine": f"{fix.target.key} {identity}".rstrip(),
-        "risk": fix.risk.value,
-        "saves": [str(fact) for fact in fix.saves],
-        "steps": [step_text(step) for step in fix.steps],
-        "ensure": [step_text(step) for step in fix.ensure],
-        "undo": fix.undo,
-    }
 
 
 def _ended(text: str) -> str:

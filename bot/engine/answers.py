@@ -13,12 +13,12 @@ from bot.core.people import Actor
 from bot.core.ports import Durable, Store, Tx
 from bot.core.request import A_BACKUP, Ask, Request
 from bot.core.run import Run
-from bot.core.story import Event
 from bot.core.target import Site
 from bot.engine import shelf
 from bot.engine.people import Gate
 from bot.engine.policy import Policy, Rule
 from bot.engine.rounds import Diagnoser
+from bot.engine.words import event_line
 
 RUNS_SHOWN = 10
 LOOKING = (  # of `help`: what there is whatever the handlers are
@@ -250,35 +250,3 @@ def run_data(run: Run) -> dict[str, Any]:
         "summary": run.summary,
         "created": run.created.isoformat(),
     }
-
-
-def event_line(event: Event) -> str:
-    """One event as a line of text, the same on the command line and in answers."""
-    data = event.data
-    lines: dict[str, Callable[[], str]] = {
-        "look": lambda: (
-            f"look {data['no']} at {', '.join(data['asked']) or 'nothing'}"
-            + "".join(f"; not known: {each}" for each in data["unknown"])
-        ),
-        "finding": lambda: (
-            f"{data['severity']} {data['target']}: {data['title']} [{data['cause']}]"
-            + (f", a consequence of {data['under']}" if data["under"] else "")
-        ),
-        "plan": lambda: (
-            f"plan {data['no']} ({data['digest'][:12]}): "
-            + "; ".join(f"{fix['target']}: {fix['title']}" for fix in data["fixes"])
-        ),
-        "decision": lambda: f"{data['verdict']} by <@{data['by']}>" + (f": {data['reason']}" if data["reason"] else ""),
-        "waiting": lambda: f"waiting for {data['for']}",
-        "change": lambda: (
-            f"{data['target']}: {data['does']}: {data['result']} `{data['command']}`"
-            + (f" ({data['said']})" if data["said"] else "")
-        ),
-        "step": lambda: (
-            f"{data['target']}: {data['does']}: {data['result']}" + (f" ({data['said']})" if data.get("said") else "")
-        ),
-        "verified": lambda: f"{data['target']}: {data['fix']}: {'healed' if data['healed'] else 'not healed'}",
-        "note": lambda: data["text"] + (f" ({data['file']})" if data.get("file") else ""),
-        "outcome": lambda: f"{data['outcome']}: {data['text']}",
-    }
-    return lines[event.kind]()

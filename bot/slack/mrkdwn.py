@@ -57,6 +57,11 @@ def person(user: str) -> str:
     return f"<@{user}>" if re.fullmatch(r"[UW][A-Z0-9]{1,30}", user) else escape(user)
 
 
+def unmarked(text: str) -> str:
+    """The same with the bare ids of the people that it mentions, for files: nothing turns them into names there."""
+    return re.sub(r"<@([UW][A-Z0-9]{1,30})>", r"\1", text)
+
+
 def anyone(identity: str) -> str:
     """A mention of a person or a user group by id."""
     return f"<!subteam^{identity}>" if re.fullmatch(r"S[A-Z0-9]{1,30}", identity) else person(identity)

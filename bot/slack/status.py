@@ -12,10 +12,11 @@ from typing import Any, Final
 from bot.core.fix import readable
 from bot.core.outcome import Outcome
 from bot.core.run import Run
-from bot.core.story import Event
+from bot.core.story import Event, fixes, moment, text
+from bot.engine import words
 from bot.slack import mrkdwn
 from bot.slack.blocks import Message, Paper, fitted, people_of
-from bot.slack.story import ENDLESS, Done, Picture, Trouble, fixes, moment, needs, picture, text, texts
+from bot.slack.story import ENDLESS, Done, Picture, Trouble, needs, picture
 
 INDENT: Final = "\u2003\u2003"  # wide spaces: ordinary ones are folded on some screens
 MOST_TROUBLES: Final = 14
@@ -313,7 +314,7 @@ def whole(run: Run, story: Sequence[Event]) -> str:
         lines += ["", *_in_full(root, ""), *(line for each in under for line in _in_full(each, "    so also: "))]
     for title, items in (("Could not be told", seen.unknown), ("Checked", seen.checked)):
         lines += ["", f"{title}:", *(f"  {each}" for each in items)] if items else []
-    lines += ["", *(line for event in story if (line := _event_line(event)))]
+    lines += ["", *(line for event in story for line in _told(event))]
     return "\n".join(lines) + "\n"
 
 
@@ -326,26 +327,10 @@ def _in_full(each: Trouble, before: str) -> Iterator[str]:
     yield from (f"    can be tried: {fix}" for fix in each.fixes)
 
 
-def _event_line(event: Event) -> str:
-    at, data = f"{event.at:%H:%M:%S}", event.data
-    lines: dict[str, str] = {
-        "plan": f"plan {text(data.get('no'))}: " + "; ".join(map(_fix_line, fixes(data))),
-        "decision": f"{text(data.get('verdict'))} by {text(data.get('by'))} {text(data.get('reason'))}".rstrip(),
-        "waiting": f"waiting for {text(data.get('for'))}{_until(data)}",
-        "change": f"{text(data.get('target'))}: {text(data.get('does'))}: {text(data.get('result'))} "
-        f"[{text(data.get('command'))}] {text(data.get('said'))}".rstrip(),
-        "step": f"{text(data.get('target'))}: {text(data.get('does'))}: {text(data.get('result'))}",
-        "verified": f"{text(data.get('target'))}: {'healed' if data.get('healed') else 'not healed'} "
-        f"by {text(data.get('fix'))}",
-        "note": text(data.get("text")),
-        "outcome": f"{text(data.get('outcome'))}: {text(data.get('text'))}",
-    }
-    return f"{at} {lines[event.kind]}" if event.kind in lines else ""
-
-
-def _until(data: Mapping[str, Any]) -> str:
-    return f" until {text(data.get('until'))}" if data.get("until") else ""
-
-
-def _fix_line(fix: Mapping[str, Any]) -> str:
-    return f"{text(fix.get('target'))}: {text(fix.get('title'))} ({', '.join(texts(fix.get('steps')))})"
+def _told(event: Event) -> Iterator[str]:
+    """What happened, and when; looks and what they found stand above, as they are now."""
+    if event.kind in ("look", "finding") or not (line := words.event_line(event)):
+        return
+    yield f"{event.at:%H:%M:%S} {mrkdwn.unmarked(line)}"
+    if event.kind == "plan":
+        yield from words.fixes_lines(event.data)

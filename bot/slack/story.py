@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any, Final
 
 from bot.core.outcome import Outcome
 from bot.core.run import Run
-from bot.core.story import Event
+from bot.core.story import Event, text, texts
 
 ENDLESS: Final = ("waiting", "under way")  # as long as nobody tells an end
 UNFINISHED: Final = ("sent", "in doubt", *ENDLESS)
@@ -180,36 +179,10 @@ _READERS: Final = {
 }
 
 
-def text(value: Any) -> str:
-    return "" if value is None else str(value)
-
-
-def texts(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return (value,)
-    return tuple(text(each) for each in value) if isinstance(value, Sequence) else ()
-
-
 def needs(plan: Mapping[str, Any]) -> int:
     """How many people a plan waits for."""
     wanted = plan.get("needs")
     return wanted if isinstance(wanted, int) and wanted > 0 else 0
-
-
-def fixes(plan: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    found = plan.get("fixes")
-    return [each for each in found if isinstance(each, Mapping)] if isinstance(found, Sequence) else []
-
-
-def moment(value: Any) -> datetime | None:
-    """A time as events carry it (ISO 8601 with its zone), or None."""
-    if isinstance(value, datetime):
-        return value
-    try:
-        found = datetime.fromisoformat(text(value))
-    except ValueError:
-        return None
-    return found if found.tzinfo else None
 
 
 def _severity(value: Any) -> str:

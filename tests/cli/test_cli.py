@@ -133,9 +133,10 @@ def test_a_story_reads_like_one(served: Terminal, desk: FakeDesk) -> None:
         "BROKEN worker-1: worker-1 is running, but RabbitMQ sees no consumer from it [worker.amqp-lost]",
         "    RabbitMQ sees 2 workers",
         "plan 1 (0123456789ab): worker-1: Restart travis-worker",
-        "    worker-1: Restart travis-worker (risk: interrupts)",
-        "      1. Restart the service: `sudo -n systemctl restart travis-worker`",
-        "      undo: nothing to undo",
+        "    1. worker-1: Restart travis-worker",
+        "       risk: interrupts (running builds start again, or seconds of downtime)",
+        "       a. Restart the service: `sudo -n systemctl restart travis-worker`",
+        "       undo: nothing to undo",
         "    rule: default for risk interrupts: 1 approval; open until 2026-01-01 00:30 UTC",
         "    another person decides, in Slack or with `opsbot approve 1 012345`",
         "approve by @U00BO",
@@ -254,7 +255,7 @@ def test_a_run_is_shown_whole(served: Terminal, desk: FakeDesk) -> None:
         "run 1: it",
         "2026-01-01 00:00:00 UTC  plan 1 (0123456789ab): worker-1: Restart travis-worker",
     ]
-    assert "1. Restart the service" in ran.out
+    assert "a. Restart the service" in ran.out
     (line,) = served.run("--config", "opsbot.yaml", "show", "1", "--json").lines
     assert [(event["event"], event["at"]) for event in line["story"]] == [("plan", "2026-01-01T00:00:00+00:00")]
     assert line["story"][0]["expires"] == "2026-01-01T00:30:00+00:00"

@@ -243,6 +243,27 @@ class TestStatus:
         assert all(f"title {no} " in message.document for no in range(70))
         assert "`show 12` has all of it" in whole(message)
 
+    def test_the_document_has_every_step_of_a_plan_and_ids_for_mentions(self) -> None:
+        fix = {"target": "worker-2", "title": "Restart", "risk": "interrupts", "steps": ["Stop it", "Start it"]}
+        plan: dict[str, object] = {
+            "no": 1,
+            "digest": "9f2c" * 16,
+            "fixes": [{**fix, "ensure": ["Start it"], "undo": "nothing"}],
+        }
+        decision: dict[str, object] = {"verdict": "decline", "by": BO, "reason": "too late"}
+        told = status.whole(run(), story(("plan", plan), ("decision", decision))).splitlines()
+        place = next(no for no, line in enumerate(told) if "plan 1 (9f2c9f2c9f2c): worker-2: Restart" in line)
+        assert told[place + 1 :] == [
+            "1. worker-2: Restart",
+            "   risk: interrupts (running builds start again, or seconds of downtime)",
+            "   a. Stop it",
+            "   b. Start it",
+            "   if it ends early: Start it",
+            "   undo: nothing",
+            told[-1],
+        ]
+        assert told[-1].endswith(f" decline by {BO}: too late")
+
     def test_has_new_block_ids_for_each_revision(self) -> None:
         first, second = drawn(run()), drawn(run(), ("look", {"no": 1}))
         assert not {block["block_id"] for block in first.blocks} & {block["block_id"] for block in second.blocks}
