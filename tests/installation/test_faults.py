@@ -7,7 +7,7 @@ import pytest
 
 from bot.core.command import sh
 from bot.sandbox.installation import FAULTS, Installation, NoSuchFault, Running
-from bot.sandbox.installation.faults import inject
+from bot.sandbox.installation.faults import CannotBe, inject
 from tests.installation.console import Console, pass_time
 from tests.installation.test_worker import builds, consumers, log
 from tests.installation.visitor import Visitor
@@ -318,6 +318,14 @@ def test_every_fault_says_what_it_is_in_one_line(fault: object) -> None:
     says = getattr(fault, "says", "")
     assert says.endswith((".", ":", ","))
     assert len(says) < 120
+
+
+def test_a_canceller_whose_queue_went_with_the_broker_cannot_be_lost(healthy: Installation) -> None:
+    commands = healthy.worker("worker-1").commands
+    assert commands is not None
+    healthy.broker.queues.remove(commands.queue)
+    with pytest.raises(CannotBe, match="no canceller"):
+        inject(healthy, "worker-1 lost its canceller")
 
 
 def test_an_unknown_fault_names_those_there_are(healthy: Installation) -> None:

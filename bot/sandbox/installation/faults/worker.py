@@ -58,8 +58,8 @@ def pool_shrunk(installation: Installation, machine: Machine) -> None:
 def canceller_gone(installation: Installation, machine: Machine) -> None:
     """The channel for cancel commands was closed: builds run, the cancel button does nothing."""
     worker = worker_of(installation, machine)
-    if worker.commands is None:
-        raise CannotBe(f"{machine.name} is not connected to RabbitMQ, so it has no canceller to lose")
+    if worker.commands is None or worker.commands.queue not in installation.broker.queues:
+        raise CannotBe(f"{machine.name} has no canceller at RabbitMQ that it could lose")
     queue = worker.commands.queue
     installation.broker.cancel(worker.commands)
     installation.broker.queues.remove(queue)
