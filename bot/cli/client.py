@@ -3,18 +3,21 @@
 import grp
 import json
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from bot.core.errors import OpsbotError
 
 Line = dict[str, Any]
 
 ANSWERS_WITHIN: Final = 5.0  # seconds until somebody has to take the connection
+SILENT_FOR: Final = 30.0  # seconds, longer than Slack and the database may take: `serve` gives a sign of life each 5 s
 COMES_BACK_WITHIN: Final = 60.0  # seconds that a run is waited for when `serve` is started again
+ALIVE: Final = {"event": "alive"}  # the sign of life, while a run has nothing to tell
 
 
 class NotServing(OpsbotError):
@@ -22,7 +25,7 @@ class NotServing(OpsbotError):
 
 
 class Lost(OpsbotError):
-    """`serve` went away in the middle; the run goes on, with whichever process takes it over."""
+    """`serve` went away in the middle, or fell silent; the run goes on, with whichever process takes it over."""
 
 
 class Client:
@@ -78,14 +81,32 @@ class Client:
             with suppress(ConnectionError):  # one who is turned away at the door finds the reason in what comes back
                 connection.sendall(json.dumps(request).encode() + b"\n")
             with suppress(ConnectionError):
-                yield from (json.loads(line) for line in lines if line.endswith(b"\n"))
+                yield from self._heard(connection, lines)
+
+    def _heard(self, connection: socket.socket, lines: IO[bytes]) -> Iterator[Line]:
+        """Every whole line that tells something; raises Lost when no sign of life comes either."""
+        try:
+            said = (json.loads(line) for line in lines if line.endswith(b"\n"))
+            yield from (line for line in said if line != ALIVE)
+        except TimeoutError:
+            raise Lost(self._silent(_pid_of(connection))) from None
+
+    def _silent(self, pid: int) -> str:
+        who = f"`opsbot serve` (process {pid})" if pid else "`opsbot serve`"
+        cure = (
+            f"it is stopped, and `kill -CONT {pid}` lets it go on" if _is_stopped(pid) else "it hangs; start it again"
+        )
+        return (
+            f"{who} took the connection at {self.path}, and has said nothing for {SILENT_FOR:.0f} s: {cure}. "
+            "What it took goes on after that; `opsbot runs` says what it was"
+        )
 
     def _connected(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX)
         try:
             connection.settimeout(ANSWERS_WITHIN)
             connection.connect(str(self.path))
-            connection.settimeout(None)  # a plan waits for people as long as it takes
+            connection.settimeout(SILENT_FOR)  # between two lines; a plan waits for people as long as it takes
         except OSError as error:
             connection.close()
             raise NotServing(self._why_not(error)) from None
@@ -96,6 +117,8 @@ class Client:
             return f"you may not use the socket {self.path}: it is for {self._members()}"
         if isinstance(error, FileNotFoundError | ConnectionRefusedError):
             return f"no opsbot serves at {self.path}; start one with `opsbot serve --config FILE`"
+        if isinstance(error, BlockingIOError):
+            return f"too many wait already for the opsbot at {self.path}, which takes nobody: start it again"
         return f"the socket {self.path} cannot be used: {error.strerror or error}"
 
     def _members(self) -> str:
@@ -104,6 +127,21 @@ class Client:
             return f"members of the group {grp.getgrgid(seen.st_gid).gr_name}"
         except (OSError, KeyError):
             return "members of its group"
+
+
+def _pid_of(connection: socket.socket) -> int:
+    """The process that serves, from the kernel; 0 where it cannot be seen from here, as from another container."""
+    size = struct.calcsize("3i")
+    pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return int(pid)
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped it: the state stands behind the name, which may have any character."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] in "Tt"
+    except OSError:
+        return False
 
 
 _STORY: Final = (

@@ -2,7 +2,8 @@
 
 `{"verb": "say", "text": "diagnose builds not starting", "as": "U…", "detach": false}` says a sentence, `{"verb":
 "watch", "run": 12, "after": 0}` follows a run. Each line of the answer has `event`: one of the kinds of a story, with
-`run`, `seq` and `at`; or `run` (it began), `answer` (a question's), `error` (a sentence, and the exit status it means).
+`run`, `seq` and `at`; or `run` (it began), `answer` (a question's), `error` (a sentence, and the exit status it means),
+`alive` (nothing to tell: every 5 s, from the thread that looks, so that one who waits can tell when `serve` hangs).
 
 Who speaks is the peer's uid, as the kernel says. A uid that is nobody in `people.uids`, or that shares its person with
 another uid, may look: it could be anybody, also the one who asked.
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from bot.adapters.console.server import Gone, Line, Server
+from bot.adapters.console.server import ALIVE, Gone, Line, Server
 from bot.core.errors import NotUnderstood, Permanent, Refused
 from bot.core.people import Actor, Part, Place, person_of
 from bot.core.request import STARTS, Ask, Request
@@ -231,6 +232,7 @@ class Console:
                     return
             if gone.wait(self.pace):
                 return
+            yield ALIVE
         raise Refused(
             f"{filed.text} It has not been after {COUNTED_WITHIN:.0f} s: it came too late, or it did not count (the "
             f"audit trail says why). `show {run}` says where the run is."
@@ -271,6 +273,7 @@ class Console:
                 return
             if gone.wait(self.pace):
                 return
+            yield ALIVE
 
 
 _MENTION: Final = re.compile(r"<@([UW][A-Z0-9]+)>")

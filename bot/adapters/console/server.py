@@ -19,15 +19,16 @@ from typing import Any, Final
 
 from bot.core.errors import NotUnderstood, OpsbotError, Permanent, Refused
 
+Line = Mapping[str, Any]
 log = logging.getLogger("opsbot.console")
 
 LONGEST_LINE: Final = 1024 * 1024  # bytes of one request
 PATIENCE: Final = 10.0  # seconds for a peer to send its request, or to take a line of ours
 MOST_PEERS: Final = 64
+ALIVE: Final[Line] = {"event": "alive"}  # for one who waits while there is nothing to tell
+ALIVE_EVERY: Final = 5.0  # seconds
 _EXITS: Final = ((NotUnderstood, 2), (Refused, 6))
 COULD_NOT: Final = 3  # the exit status of everything else that went wrong
-
-Line = Mapping[str, Any]
 
 
 class Gone:
@@ -120,7 +121,7 @@ class _Handler(socketserver.BaseRequestHandler):
     def _answer(self) -> None:
         """Whatever goes wrong becomes a sentence: nobody at a terminal should read a traceback."""
         try:
-            for line in self.server.answer(self._read(), _uid_of(self.request), Gone(self.request)):
+            for line in _thinned(self.server.answer(self._read(), _uid_of(self.request), Gone(self.request))):
                 self._write(line)
         except OpsbotError as error:
             self._write({"event": "error", "text": str(error), "exit": _exit_status(error)})
@@ -151,6 +152,16 @@ class _Handler(socketserver.BaseRequestHandler):
 
     def _write(self, line: Line) -> None:
         self.request.sendall(json.dumps(line).encode() + b"\n")
+
+
+def _thinned(lines: Iterator[Line]) -> Iterator[Line]:
+    """The lines, and of signs of life only what a silence needs."""
+    last = time.monotonic()
+    for line in lines:
+        if line is ALIVE and time.monotonic() - last < ALIVE_EVERY:
+            continue
+        yield line
+        last = time.monotonic()
 
 
 def _exit_status(error: OpsbotError) -> int:
