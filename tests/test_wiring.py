@@ -2,9 +2,11 @@
 
 import json
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -132,6 +134,18 @@ def test_the_trail_is_read_without_tokens_and_where_it_ends_is_said(database: st
         tx.execute("UPDATE opsbot.audit SET what = 'nothing'")
     fits, said = wiring.audit_verify(of(tmp_path, dsn), None)
     assert (fits, said.startswith("Record 1 ")) == (False, True)
+
+
+@pytest.mark.parametrize("postgres_server", ["18"], indirect=True)
+def test_the_trail_is_exported_with_the_times_of_the_other_outputs(database: str, tmp_path: Path) -> None:
+    dsn = _reachable(database)
+    migrate(dsn)
+    with Pool(dsn) as pool, pool.connection() as tx:
+        Audit(pool, b"k" * 32).append(tx, "ordered", None, {})
+    (record,) = wiring.audit_export(of(tmp_path, dsn))
+    line = json.loads(json.dumps(record))
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00", line["at"]), "RFC 3339, without a blank"
+    assert abs(datetime.fromisoformat(line["at"]) - datetime.now(UTC)) < timedelta(minutes=1)
 
 
 @pytest.mark.parametrize("postgres_server", ["18"], indirect=True)

@@ -139,5 +139,7 @@ def audit_verify(settings: Settings, head: str | None) -> tuple[bool, str]:
 
 
 def audit_export(settings: Settings) -> Iterator[dict[str, Any]]:
+    """Every record, oldest first; `at` as its `mac` was made of it: `2026-11-29T16:03:58.123456+00:00`."""
     with reading(settings) as audit:
-        yield from map(asdict, audit.export())
+        for record in audit.export():
+            yield {**asdict(record), "at": record.written}

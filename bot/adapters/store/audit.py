@@ -41,8 +41,13 @@ class Record:
     detail: str
     mac: str = ""
 
+    @property
+    def written(self) -> str:
+        """When, as RFC 3339 in UTC."""
+        return self.at.astimezone(UTC).isoformat()
+
     def signed(self, key: bytes, before: str) -> str:
-        said = [before, self.no, self.at.astimezone(UTC).isoformat(), self.what, self.team, self.user, self.via]
+        said = [before, self.no, self.written, self.what, self.team, self.user, self.via]
         return hmac.new(key, values.canonical([*said, self.detail]).encode(), hashlib.sha256).hexdigest()
 
 
