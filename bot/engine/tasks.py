@@ -23,7 +23,7 @@ from bot.core.run import Order, Run, Verb
 from bot.core.shown import Redactor
 from bot.core.taking import Taking
 from bot.core.target import Site
-from bot.engine import proving, shelf, taking
+from bot.engine import astray, proving, shelf, taking
 from bot.engine.agreeing import Agreement
 from bot.engine.answers import Answers, Said
 from bot.engine.changing import Pace
@@ -97,6 +97,9 @@ class Engine:
         if run is None or run.outcome is not None or not self._admitted(claim, run):
             return
         journal = Journal(claim, self.store, self.redactor, self.clock, run, self.durable.wake)
+        if run.order.site not in self.diagnosers:
+            self._finish(journal, astray.wait(journal))
+            return
         if run.state == "failing":
             self._wind_up(journal)
             return
