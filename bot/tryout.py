@@ -40,7 +40,7 @@ OWN = "OPSBOT_", "SLACK_"  # a try must not read the tokens of a real installati
 
 @dataclass(frozen=True)
 class Child:
-    """A process of ours that says one JSON line when it is ready; it ends with us."""
+    """A process of ours that says one JSON line when it is ready; it ends with us, since its standard input does."""
 
     process: subprocess.Popen[str]
     ready: Json
@@ -139,7 +139,7 @@ def started(
         slack.add_command(breaking.COMMAND, lambda text: _break(installation, text), breaking.menu())
         config = home / "opsbot.yaml"
         config.write_text(yaml.safe_dump(_configuration(home, installation.ready["installation"]), sort_keys=False))
-        words = ("-m", "bot.cli", "serve", "--config", str(config), "--simulator", slack.api_url)
+        words = ("-m", "bot.cli", "serve", "--config", str(config), "--simulator", slack.api_url, "--attached")
 
         def start() -> Child:
             return stack.enter_context(_child("serve", home, *words))
@@ -197,7 +197,7 @@ def _travis_database(home: Path) -> str:
 
 
 def _stop_database(home: Path, keep: bool) -> None:
-    """The embedded server outlives `serve` by design, and what it has is kept only in a folder that was named."""
+    """It ends after its last user anyway; what it has is kept only in a folder that was named."""
     from bot.adapters import embedded
 
     embedded.stop(home / "state" / "database")

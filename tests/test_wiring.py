@@ -28,7 +28,7 @@ from tests.rigs import postgres, redis
 def test_serve_waits_for_a_database_that_comes_up(monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[Any] = []
 
-    def lay(settings: Any) -> str:
+    def lay(settings: Any, stays: bool) -> str:
         tries.append(settings)
         if len(tries) < 3:
             raise Temporary("nothing listens there")
@@ -40,7 +40,7 @@ def test_serve_waits_for_a_database_that_comes_up(monkeypatch: pytest.MonkeyPatc
 
 
 def test_serve_does_not_wait_for_a_wrong_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    def lay(settings: Any) -> str:
+    def lay(settings: Any, stays: bool) -> str:
         raise Permanent("it refuses the user or the password")
 
     monkeypatch.setattr(foundation, "lay", lay)

@@ -222,12 +222,15 @@ def serve(
     simulator: Annotated[
         str | None, typer.Option("--simulator", metavar="URL", help="A Slack-compatible server on loopback.")
     ] = None,
+    attached: Annotated[
+        bool, typer.Option("--attached", hidden=True, help="End when standard input does; `try` starts it so.")
+    ] = False,
 ) -> None:
     """Serve: Slack, the command line and schedules, until a signal ends it."""
     from bot import wiring
     from bot.settings import load
 
-    raise typer.Exit(wiring.serve(load(_config(context, config), os.environ), simulator))
+    raise typer.Exit(wiring.serve(load(_config(context, config), os.environ), simulator, attached))
 
 
 @app.command(name="try")

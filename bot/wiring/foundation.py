@@ -35,9 +35,9 @@ class Foundation:
     durable: Durable
 
 
-def lay(settings: Settings) -> Foundation:
+def lay(settings: Settings, stays: bool = True) -> Foundation:
     """Start or reach the database, bring its schema up to date. Raises Permanent or Temporary with a sentence."""
-    dsn = database(settings)
+    dsn = database(settings, stays)
     migrate(dsn)
     pool = Pool(dsn, ready=READY)
     audit = Audit(pool, audit_key(settings))
@@ -76,7 +76,7 @@ def standing(settings: Settings) -> str:
     return embedded.start(folder)
 
 
-def patiently(settings: Settings) -> Foundation:
+def patiently(settings: Settings, stays: bool = True) -> Foundation:
     """The same for `serve`, which a restart of the database must not keep from starting."""
     tries = Retrying(
         retry=retry_if_exception_type(Temporary),
@@ -87,24 +87,26 @@ def patiently(settings: Settings) -> Foundation:
         ),
         reraise=True,
     )
-    return tries(lay, settings)
+    return tries(lay, settings, stays)
 
 
-def database(settings: Settings) -> str:
-    """The DSN: the configured one, or that of the embedded server, started when it does not run."""
+def database(settings: Settings, stays: bool = True) -> str:
+    """The DSN: the configured one, or that of the embedded server, started when it does not run. That one stays when
+    this process ends, or ends with the last of its users.
+    """
     if settings.database_url == EMBEDDED:
-        return embedded.start(settings.state_dir / "database", detach=True)
+        return embedded.start(settings.state_dir / "database", detach=stays)
     return settings.database_url
 
 
-def keep_database(settings: Settings, stop: threading.Event) -> None:
+def keep_database(settings: Settings, stop: threading.Event, stays: bool = True) -> None:
     """Start the embedded server again whenever it has died: nobody else would."""
     folder = settings.state_dir / "database"
     while not stop.wait(DATABASE_SEEN_EVERY):
         try:
             if embedded.is_down(folder):
                 log.warning("the embedded database has ended, and is started again")
-                database(settings)
+                database(settings, stays)
         except (OpsbotError, OSError) as error:
             log.warning("the embedded database cannot be started again: %s", error)
 

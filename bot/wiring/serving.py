@@ -73,15 +73,19 @@ class SystemClock:
 
 
 class Serving:
-    """One `opsbot serve`: workers, Slack, console and schedules over one database. Several may run on the same one."""
+    """One `opsbot serve`: workers, Slack, console and schedules over one database. Several may run on the same one.
 
-    def __init__(self, settings: Settings, simulator: str | None = None) -> None:
+    An attached one leaves no embedded database behind.
+    """
+
+    def __init__(self, settings: Settings, simulator: str | None = None, attached: bool = False) -> None:
         self.settings = settings
+        self.attached = attached
         self.redactor = redactor_of(settings)
         self.catalogue = discover(settings.handlers)
         self.policy = policy_of(settings, self.catalogue)
         self.sites = {site.name: site for site in settings.sites()}
-        self.base = patiently(settings)
+        self.base = patiently(settings, stays=not attached)
         self.ssh = Ssh(hosts_of(settings), refuse_secrets)
         self.rehearsals = rehearsals_of(settings, self.ssh)
         self.shelters = shelters_of(settings, self.ssh, self.rehearsals)
@@ -210,7 +214,7 @@ class Serving:
             self.rehearsals.sweep()
             self._spawn("backups", self._watch_backups)
         if self.settings.database_url == EMBEDDED:
-            self._spawn("database", partial(keep_database, self.settings))
+            self._spawn("database", partial(keep_database, self.settings, stays=not self.attached))
 
     def _start_slack(self) -> None:
         settings = self.settings.slack
@@ -332,11 +336,11 @@ def tenant_of(settings: Settings) -> Tenant:
     return Tenant(slack.team_id, slack.app_id, channels, slack.channels.approvals or "", slack.enterprise_id or "")
 
 
-def serve(settings: Settings, simulator: str | None = None) -> int:
-    """Run until a signal says stop; returns the exit status."""
+def serve(settings: Settings, simulator: str | None = None, attached: bool = False) -> int:
+    """Run until a signal says stop, or, attached, until standard input ends; returns the exit status."""
     write_logs_as_json(redactor_of(settings))
     sys.setswitchinterval(SWITCH)
-    serving = Serving(settings, simulator)
+    serving = Serving(settings, simulator, attached)
     gc.collect()
     gc.freeze()  # what is here now stays: a full collection that went through it held everything up for 0.2 s
     over = threading.Event()
@@ -346,6 +350,8 @@ def serve(settings: Settings, simulator: str | None = None) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, told)
+    if attached:
+        threading.Thread(target=_end_with_input, args=[over], name="attached", daemon=True).start()
     serving.start()
     log.info("opsbot serves %s", ", ".join(serving.sites))
     sys.stdout.write(json.dumps({"event": "serving", "socket": str(settings.socket), "pid": os.getpid()}) + "\n")
@@ -353,6 +359,13 @@ def serve(settings: Settings, simulator: str | None = None) -> int:
     over.wait()
     serving.stop()
     return 0
+
+
+def _end_with_input(over: threading.Event) -> None:
+    """Whoever started us holds the other end, which the kernel closes when that process ends, by kill -9 too."""
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    over.set()
 
 
 def _always(name: str, work: Work, stop: threading.Event) -> None:

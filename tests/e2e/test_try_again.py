@@ -83,6 +83,21 @@ def at_work_in(folder: Path) -> dict[int, str]:
     return found
 
 
+def database_in(folder: Path) -> int:
+    """The process of its embedded PostgreSQL, which a link may have led elsewhere."""
+    pid = (folder / "state/database/postgres/data/postmaster.pid").read_text().splitlines()[0]
+    assert is_alive(int(pid))
+    return int(pid)
+
+
+def is_alive(pid: int) -> bool:
+    """A zombie, which a container without an init keeps, is dead."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_whatever_ends_a_try_leaves_nothing(number: signal.Signals) -> None:
@@ -95,6 +110,22 @@ def test_whatever_ends_a_try_leaves_nothing(number: signal.Signals) -> None:
         assert terminal.process.wait(PATIENCE) == 0
         assert not folder.exists()
         assert at_work_in(folder) == {}
+
+
+@pytest.mark.timeout(300)
+def test_a_try_that_is_killed_takes_everything_with_it(tmp_path: Path) -> None:
+    with trying("--folder", str(tmp_path)) as terminal:
+        pids = [*at_work_in(tmp_path), database_in(tmp_path)]
+        assert any(" serve " in words for words in at_work_in(tmp_path).values())
+        terminal.process.kill()
+        terminal.process.wait(PATIENCE)
+        deadline = time.monotonic() + PATIENCE
+        while left := [pid for pid in pids if is_alive(pid)]:
+            assert time.monotonic() < deadline, [at_work_in(tmp_path).get(pid, pid) for pid in left]
+            time.sleep(0.1)
+    with trying("--folder", str(tmp_path)) as terminal:
+        assert terminal.runs() == []
+    assert at_work_in(tmp_path) == {}
 
 
 @pytest.mark.timeout(300)
