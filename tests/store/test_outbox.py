@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
+from psycopg import Connection
+from psycopg.rows import DictRow
 
 from bot.adapters.store import Audit, Outbox, Pool, Store
 from bot.core.approval import Approval, Ask, Click, Kind, Verdict
@@ -372,6 +374,36 @@ def test_who_asked_is_told_once_that_a_run_cannot_be_told_of(outbox: Outbox, beg
 
 def test_wait_ends_with_a_letter_from_another_process(outbox: Outbox, begin: Begin, tell: Tell) -> None:
     outbox.wait(0.01)
+    timer = threading.Timer(0.2, tell, [begin()])
+    timer.start()
+    begun = time.monotonic()
+    outbox.wait(10)
+    assert time.monotonic() - begun < 5
+    timer.join(5)
+
+
+def test_a_connection_that_could_not_listen_is_not_waited_on(
+    outbox: Outbox, begin: Begin, tell: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with outbox.take():  # its own connection; the next one is the listener's
+        pass
+    opened, deaf = outbox._opened, list[Connection[DictRow]]()
+
+    def refuse(*_: object) -> None:
+        raise psycopg.OperationalError("too many notifications in the NOTIFY queue")
+
+    def open_deaf() -> Connection[DictRow]:
+        connection = opened()
+        if not deaf:
+            deaf.append(connection)
+            monkeypatch.setattr(connection, "execute", refuse)
+        return connection
+
+    monkeypatch.setattr(outbox, "_opened", open_deaf)
+    outbox.wait(0.01)
+    assert len(deaf) == 1
+    assert not deaf[0].closed, "it would be waited on"
+    outbox.wait(0.01)  # another one begins to listen
     timer = threading.Timer(0.2, tell, [begin()])
     timer.start()
     begun = time.monotonic()
