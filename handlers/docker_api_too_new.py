@@ -15,8 +15,6 @@ from handlers.toolbox import docker, edit, pool, settings, worker
 from handlers.toolbox.edit import Edit
 from handlers.toolbox.pool import Pool
 
-IMAGE = "/etc/systemd/system/travis-worker.service.d/env.conf"  # where the installer has put it
-
 
 @diagnosis(
     "docker api too new",
@@ -57,8 +55,8 @@ def _person(machine: Target, init: str, version: str, fixes: tuple[Fix, ...]) ->
     if init == worker.UPSTART:
         return ""
     return (
-        f"If builds do not start even then, name a newer image of travis-worker in {IMAGE} on {machine} (`sudo "
-        "systemctl daemon-reload`, then restart it), or install a docker-ce from before 29."
+        f"If builds do not start even then, name a newer image of travis-worker in {settings.IMAGE} on {machine} "
+        "(`sudo systemctl daemon-reload`, then restart it), or install a docker-ce from before 29."
     )
 
 

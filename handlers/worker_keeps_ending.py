@@ -31,9 +31,9 @@ REMEDIES: Final = {  # what the error says -> what a person has to do
     r"^docker: .*permission denied": "Its user may not speak to docker: `sudo usermod -aG docker travis` on the "
     "machine.",
     r"^docker: ": "Docker does not start its container, and says why. A missing image is pulled by `sudo docker pull` "
-    "of what TRAVIS_WORKER_SELF_IMAGE names, in /etc/systemd/system/travis-worker.service.d/env.conf.",
+    f"of what TRAVIS_WORKER_SELF_IMAGE names, in {settings.IMAGE}.",
     r"x509:|tls:": "It does not trust RabbitMQ's certificate: put its authority's into a file under /var/tmp, and "
-    "`export TRAVIS_WORKER_AMQP_TLS_CERT_PATH=` that file into /etc/default/travis-worker.",
+    f"`export TRAVIS_WORKER_AMQP_TLS_CERT_PATH=` that file into {settings.MAIN}.",
     r"home node '[^']*' of durable queue": "Its queue lies on a node of RabbitMQ's cluster that is down: start that "
     "node again. Nothing has to be done on the worker.",
     r"invalid (?:port|URL escape|userinfo)|invalid character": f"Its AMQP_URI is no address: {settings.ENCODING}. "

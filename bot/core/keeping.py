@@ -10,6 +10,7 @@ from bot.core.backup import LIVE
 
 KINDS: Final = ("data", "databases", "key", "redis", "rabbitmq", "settings")
 ALL: Final = "all"
+MOST_KEPT: Final = 2000  # backups of one installation, the newest, that are looked through: an hourly one for 12 weeks
 
 
 class Proof(Enum):

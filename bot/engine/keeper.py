@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bot.core.backup import BackupFailed, NotThere, StoreAway
 from bot.core.errors import Refused
-from bot.core.keeping import Backup, Piece, dispensable
+from bot.core.keeping import MOST_KEPT, Backup, Piece, dispensable
 from bot.core.ports import Durable, Store
 from bot.core.shown import Redactor
 from bot.engine.shelter import Shelter, apart
@@ -27,7 +27,7 @@ class Keeper:
 
     def _clean_up(self, site: str, shelter: Shelter) -> list[str]:
         with self.durable.transaction() as tx:
-            known = self.store.backups(tx, site, limit=2000, gone=True)
+            known = self.store.backups(tx, site, limit=MOST_KEPT, gone=True)
         for backup in (given_up := dispensable(known, shelter.keep)):
             self._give_up(backup)
         before = [each for each in known if each.gone is not None]  # a process may have died between row and store

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from bot.core.backup import BackupFailed, BackupStopped, StoreAway, Stored, Vault
 from bot.core.errors import Permanent, Refused
-from bot.core.keeping import Backup, Piece, Proof
+from bot.core.keeping import MOST_KEPT, Backup, Piece, Proof
 from bot.core.number import counted
 from bot.core.ports import Tx
 from bot.engine.journal import Journal
@@ -16,7 +16,6 @@ from bot.engine.words import size
 
 READ: Final = (Proof.READ_BACK, Proof.DRILLED)  # for both, all of the object came from the store
 NEVER: Final = datetime.min.replace(tzinfo=UTC)
-MOST_KEPT: Final = 2000
 
 
 def verify(journal: Journal, shelter: Shelter, said: str) -> str:

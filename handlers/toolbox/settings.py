@@ -31,6 +31,7 @@ FILES: Final = (  # in the order in which they are read; what is said last wins
     LOCAL,
 )
 SOURCED: Final = (ENTERPRISE, MAIN, LOCAL)  # those that 14.04 reads
+IMAGE: Final = "/etc/systemd/system/travis-worker.service.d/env.conf"  # where the installer names the worker's image
 RUN_DIR: Final = "/var/tmp/travis-run.d"
 EFFECTIVE: Final = f"{RUN_DIR}/travis-worker"  # written at each start; on 14.04 a copy of the program itself
 PREFIX: Final = "TRAVIS_WORKER_"  # each setting is read under this name first
