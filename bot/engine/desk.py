@@ -99,6 +99,8 @@ class Desk:
         filed = self.store.accept(tx, key, "ask", body, actor)
         if filed is not None:
             self.durable.spawn(tx, "ask", {"request": filed}, f"ask:{key}")
+        # It stays beside the answer: Slack lets nobody replace or delete what a command was acknowledged with, and one
+        # acknowledged with nothing would look dead for as long as the answer takes.
         return Filed(None, filed is None, "One moment.")
 
     def _click(self, tx: Tx, click: Click, key: str) -> Filed:
