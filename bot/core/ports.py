@@ -313,6 +313,10 @@ class Store(Protocol):
         """The newest first, of one site or of all; with `gone` also those that were given up."""
         ...
 
+    def half_gone(self, tx: Tx, site: str) -> Sequence[Backup]:
+        """Given up, the oldest first, and something of them may be in the store yet."""
+        ...
+
     def backup(self, tx: Tx, backup: int) -> Backup | None: ...
 
     def last_backup(self, tx: Tx, site: str) -> Backup | None:

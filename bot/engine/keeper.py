@@ -27,10 +27,10 @@ class Keeper:
 
     def _clean_up(self, site: str, shelter: Shelter) -> list[str]:
         with self.durable.transaction() as tx:
-            known = self.store.backups(tx, site, limit=MOST_KEPT, gone=True)
+            known = self.store.backups(tx, site, limit=MOST_KEPT)
+            before = self.store.half_gone(tx, site)  # a process may have died between row and store
         for backup in (given_up := dispensable(known, shelter.keep)):
             self._give_up(backup)
-        before = [each for each in known if each.gone is not None]  # a process may have died between row and store
         kept = [said for backup in (*given_up, *before) for said in self._forget(shelter, backup)]
         return [f"{_named(backup)} is no longer kept" for backup in given_up] + kept
 

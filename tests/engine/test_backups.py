@@ -21,6 +21,7 @@ from bot.core.people import Place
 from bot.core.request import A_BACKUP, Ask, Request
 from bot.core.shown import Redactor
 from bot.core.taking import Rehearsed
+from bot.engine import keeper
 from bot.engine.keeper import Keeper
 from bot.engine.records import Silence, silent
 from bot.engine.shelter import Shelter, apart
@@ -273,6 +274,21 @@ def test_what_is_old_goes_from_the_rows_first_and_then_from_the_store(home: Shel
     assert {manifest.set for manifest in home.vault.manifests("home")} == {newest.folder}
     assert len(home.vault.manifests(apart("home"))) == 1
     assert keeper.clean_up() == []
+
+
+def test_those_that_went_hide_none_that_is_old(home: Sheltered, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As monthly backups are, behind two thousand hourly ones that are long gone."""
+    for _ in range(4):
+        home.ended(home.order("backup data", "job"))
+    *_, oldest = home.backups()
+    with home.durable.transaction() as tx:
+        for each in home.backups()[1:3]:
+            home.store.give_up_backup(tx, each.id)
+    monkeypatch.setattr(keeper, "MOST_KEPT", 2)
+    home.keeper(Keep(1, 0, 0)).clean_up()
+    assert [each.state for each in home.backups()[1:]] == ["gone"] * 3
+    assert oldest.folder not in {manifest.set for manifest in home.vault.manifests("home")}
+    assert len(home.vault.manifests("home")) == 1, "nor do they stay in the store"
 
 
 def test_one_manifest_that_is_broken_keeps_no_other_backup(home: Sheltered) -> None:

@@ -55,6 +55,9 @@ class Backups:
         wanted = {"site": site, "limit": limit, "gone": gone}
         return _with_pieces(rows(tx), rows(tx).execute(SQL["backups"], wanted).fetchall())
 
+    def half_gone(self, tx: Tx, site: str) -> Sequence[Backup]:
+        return _with_pieces(rows(tx), rows(tx).execute(SQL["half_gone"], {"site": site}).fetchall())
+
     def backup(self, tx: Tx, backup: int) -> Backup | None:
         found = _with_pieces(rows(tx), rows(tx).execute(SQL["backup"], {"backup": backup}).fetchall())
         return found[0] if found else None

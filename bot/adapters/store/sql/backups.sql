@@ -29,6 +29,14 @@ SELECT backup.*, run.outcome IS NULL AS open, run.finished_at AS over
  WHERE (%(site)s = '' OR backup.site = %(site)s) AND (%(gone)s OR backup.gone_at IS NULL)
  ORDER BY backup.id DESC LIMIT %(limit)s
 
+-- name: half_gone
+-- Given up, and not all of it is known to have left the store.
+SELECT backup.*, run.outcome IS NULL AS open, run.finished_at AS over
+  FROM opsbot.backups AS backup JOIN opsbot.runs AS run ON run.id = run_id
+ WHERE backup.site = %(site)s AND backup.gone_at IS NOT NULL
+   AND EXISTS (SELECT FROM opsbot.backup_pieces AS piece WHERE piece.backup_id = backup.id AND piece.gone_at IS NULL)
+ ORDER BY backup.id
+
 -- name: backup
 SELECT backup.*, run.outcome IS NULL AS open, run.finished_at AS over
   FROM opsbot.backups AS backup JOIN opsbot.runs AS run ON run.id = run_id
