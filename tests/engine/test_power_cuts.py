@@ -97,7 +97,7 @@ def incident(database: str, cut: int) -> tuple[Outcome | None, int, list[str], i
 def test_before_each_journal_write(postgres_server: Any) -> None:
     cuts = 0
     for cut in range(1, MOST_WRITES):
-        with postgres_server.database() as database:
+        with postgres_server.migrated() as database:
             outcome, questions, sent, left = incident(database, cut)
         assert outcome is Outcome.FIXED, f"cut before write {cut}"
         assert sent == ["tap"], f"cut before write {cut}: {sent}"

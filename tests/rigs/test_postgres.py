@@ -1,7 +1,13 @@
 import psycopg
 import pytest
 
+from bot.adapters.store.schema import known, versions
 from tests.rigs import postgres
+
+REQUEST = """
+INSERT INTO opsbot.requests (key, kind, body, team, "user", via)
+VALUES (gen_random_uuid(), 'ask', '{}', 'T1', 'UANA', 'slack') RETURNING id
+"""
 
 
 def test_each_database_is_new_and_empty(database: str, postgres_server: postgres.Server) -> None:
@@ -18,6 +24,30 @@ def test_a_database_is_dropped_under_those_who_are_still_connected(postgres_serv
     with pytest.raises(psycopg.OperationalError):
         connection.execute("SELECT 1")
     connection.close()
+
+
+def test_a_migrated_database_is_as_good_as_new(postgres_server: postgres.Server) -> None:
+    """Though it is the one of the test before, whose last words are not heard any more."""
+    with postgres_server.migrated() as before:
+        lingering = psycopg.connect(before)
+        assert [_write(lingering) for _ in range(2)] == [1, 2]
+        lingering.commit()
+        lingering.execute("LOCK TABLE opsbot.requests")
+    with postgres_server.migrated() as after, postgres_server.migrated() as another:
+        assert after == before != another
+        assert versions(after) == (known()[-1][0],) * 2
+        with pytest.raises(psycopg.OperationalError):
+            lingering.commit()
+        with psycopg.connect(after) as connection:
+            assert connection.execute("SELECT * FROM opsbot.requests").fetchall() == []
+            assert _write(connection) == 1, "it counts from one again"
+    lingering.close()
+
+
+def _write(connection: "psycopg.Connection[tuple[int]]") -> int:
+    row = connection.execute(REQUEST).fetchone()
+    assert row is not None
+    return row[0]
 
 
 def test_loopback_asks_for_the_password(postgres_server: postgres.Server) -> None:

@@ -5,45 +5,25 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
-import psycopg
 import pytest
 
 from bot.adapters.durable import Durable
-from bot.adapters.store import Audit, Outbox, Pool, Store, migrate
+from bot.adapters.store import Audit, Outbox, Pool, Store
 from bot.core.approval import Approval, Ask, Kind
 from bot.core.people import Actor, Place
 from bot.core.run import Order, Verb
 from bot.core.shown import Redactor, Shown
 from tests.rigs import postgres
 
-EMPTY = """
-DO $$
-DECLARE
-    tables text;
-BEGIN
-    SELECT string_agg(format('%I.%I', schemaname, tablename), ', ') INTO tables FROM pg_tables
-     WHERE schemaname = 'opsbot' AND tablename <> 'migrations' OR schemaname = 'absurd' AND tablename LIKE '%_opsbot';
-    EXECUTE 'TRUNCATE ' || tables || ' RESTART IDENTITY';
-END $$
-"""
 KEY = b"an audit key of thirty-two bytes"
 ANA, BOB, EVE = Actor("T1", "UANA"), Actor("T1", "UBOB"), Actor("T1", "UEVE")
 
 
-@pytest.fixture(scope="session")
-def shared(postgres_server: postgres.Server) -> Iterator[str]:
-    with postgres_server.database() as dsn:
-        migrate(dsn)
-        yield dsn
-
-
 @pytest.fixture
-def migrated(shared: str) -> str:
-    """A database with our tables, all empty; a new one for each test would take a minute more."""
-    with psycopg.connect(shared) as connection:
-        connection.execute("SET session_replication_role = replica")  # past the triggers that refuse it
-        connection.execute(EMPTY)
-    return shared
+def migrated(postgres_server: postgres.Server) -> Iterator[str]:
+    """A database with our tables, all empty."""
+    with postgres_server.migrated() as dsn:
+        yield dsn
 
 
 @pytest.fixture
