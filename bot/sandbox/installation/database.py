@@ -33,6 +33,11 @@ TABLES = (
     "users", "organizations", "memberships", "repositories", "requests", "builds", "jobs", "queueable_jobs",
 )  # fmt: skip
 LOGS = ("logs", "log_parts")
+# The numbers of these tables begin anew, as after TRUNCATE ... RESTART IDENTITY.
+FROM_ONE = """
+SELECT setval(objid::regclass, 1, false) FROM pg_depend JOIN pg_sequence ON seqrelid = objid
+ WHERE classid = 'pg_class'::regclass AND deptype = 'a' AND refobjid = ANY(%s::regclass[])
+"""
 Row = dict[str, Any]
 # Which times a job has that came as far as this; how long before the last of them each was.
 TIMES: Mapping[str, tuple[str, ...]] = {
@@ -75,13 +80,19 @@ class TravisDatabase:
     def reset(self) -> None:
         """Empty every table and seed a healthy installation; what was stopped runs again."""
         self.running, self.refuses, self.hears_github = True, "", True
-        tables = ", ".join(TABLES + (LOGS if self.has_logs else ()))
         self.tick()
         with self._connect() as connection:
             connection.execute(PAST)
-            connection.execute(f"TRUNCATE {tables} RESTART IDENTITY".encode())
+            self._empty(connection)
             for file in ("healthy.sql", "healthy-logs.sql")[: 2 if self.has_logs else 1]:
                 connection.execute((SCHEMA / file).read_bytes())
+
+    def _empty(self, connection: "psycopg.Connection[tuple[Any, ...]]") -> None:
+        """Not by TRUNCATE: for a handful of rows it takes ten times as long, with new files for every table."""
+        tables = TABLES + (LOGS if self.has_logs else ())
+        for table in tables:
+            connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
+        connection.execute(FROM_ONE, [list(tables)])
 
     def run(self, text: str, *parameters: object) -> list[Row]:
         """One statement as the product would run it: the trigger sets updated_at. Its rows, if it has any."""
