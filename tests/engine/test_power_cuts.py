@@ -1,8 +1,9 @@
-"""Cut the power before each journal write of one run, one after the other: nothing is lost, nothing is done twice."""
+"""Cut the power before each journal write of one run: nothing is lost, nothing is done twice."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -12,9 +13,11 @@ from bot.core.errors import LeaseLost
 from bot.core.outcome import Outcome
 from bot.core.question import Output
 from tests.engine.lamps import BO, CY, Room, light, room, until
+from tests.rigs import postgres
 
 pytestmark = pytest.mark.parametrize("postgres_server", ["18"], indirect=True)
 MOST_WRITES = 200
+TOGETHER = 4
 
 
 class PowerCut(Exception):
@@ -81,7 +84,16 @@ def is_new(made: Room, run: int, answered: set[int]) -> bool:
     return ask is not None and ask.id not in answered
 
 
-def incident(database: str, cut: int) -> tuple[Outcome | None, int, list[str], int]:
+class Ended(NamedTuple):
+    """How an incident ended, what was asked and sent, and the fuse: above 0 the cut was never reached."""
+
+    outcome: Outcome | None
+    questions: int
+    sent: list[str]
+    left: int
+
+
+def incident(database: str, cut: int) -> Ended:
     with room(database, open_for=timedelta(minutes=5)) as made:
 
         def tapped(machine: str, command: str) -> Output:
@@ -91,19 +103,23 @@ def incident(database: str, cut: int) -> tuple[Outcome | None, int, list[str], i
         made.machines.on_send = tapped
         fuse = [cut]
         outcome, questions = play(made, fuse)
-        return outcome, questions, made.sent("untap"), fuse[0]
+        return Ended(outcome, questions, made.sent("untap"), fuse[0])
 
 
-def test_before_each_journal_write(postgres_server: Any) -> None:
-    cuts = 0
-    for cut in range(1, MOST_WRITES):
+def test_before_each_journal_write(postgres_server: postgres.Server) -> None:
+    """Several incidents at a time: each waits for the lease of the one that died rather than for the processor."""
+
+    def cut_before(write: int) -> Ended:
         with postgres_server.migrated() as database:
-            outcome, questions, sent, left = incident(database, cut)
-        assert outcome is Outcome.FIXED, f"cut before write {cut}"
-        assert sent == ["tap"], f"cut before write {cut}: {sent}"
-        assert questions <= 1
-        cuts += 1
-        if left > 0:
-            break
-    assert cuts > 10, "the run has more journal writes than that"
-    assert left > 0, "every write was cut once"
+            return incident(database, write)
+
+    ended: list[Ended] = []
+    with ThreadPoolExecutor(TOGETHER) as together:
+        while len(ended) < MOST_WRITES and not (ended and ended[-1].left > 0):
+            ended += together.map(cut_before, range(len(ended) + 1, len(ended) + 1 + TOGETHER))
+    for write, each in enumerate(ended, 1):
+        assert each.outcome is Outcome.FIXED, f"cut before write {write}"
+        assert each.sent == ["tap"], f"cut before write {write}: {each.sent}"
+        assert each.questions <= 1
+    assert len(ended) > 10, "the run has more journal writes than that"
+    assert ended[-1].left > 0, "every write was cut once"

@@ -107,7 +107,10 @@ class Server:
 
         A new one takes ten times as long, and so does TRUNCATE, which makes new files for every table.
         """
-        name = self._free.pop() if self._free else self._made()
+        try:
+            name = self._free.pop()
+        except IndexError:
+            name = self._made()
         with psycopg.connect(self.dsn_of(name)) as connection:
             connection.execute(ALONE)
             connection.execute("SET session_replication_role = replica")  # past the triggers that refuse it

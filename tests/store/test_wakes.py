@@ -164,7 +164,7 @@ def test_a_sleep_that_is_over_does_not_turn_in_circles(take: Take, claim: Claim)
 
 
 def test_any_interleaving(pool: Pool, durable: Durable, take: Take) -> None:
-    """Five hundred times, a row is written and its task woken at a random moment of: claim, look, sleep.
+    """A hundred and fifty times, a row is written and its task woken at a random moment of: claim, look, sleep.
 
     The run must see the row while it is claimed, or be due again. (With the number of wakes not compared in
     `opsbot.sleep`, about every fourth is lost.)
@@ -173,7 +173,7 @@ def test_any_interleaving(pool: Pool, durable: Durable, take: Take) -> None:
     lost = 0
     with pool.connection() as tx:
         tx.execute("DROP TABLE IF EXISTS news; CREATE TABLE news (task uuid PRIMARY KEY)")
-    for no in range(500):
+    for no in range(150):
         with durable.transaction() as tx:
             task = durable.spawn(tx, "order", {}, f"k{no}") or ""
         thread = threading.Thread(target=_tell, args=[pool, durable, task, dice.uniform(0, 0.006)])
