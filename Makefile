@@ -15,8 +15,10 @@ DEBIAN := openssh-server rabbitmq-server postgresql redis-server redis-tools cur
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
+ifndef TOGETHER
 .NOTPARALLEL:
-.PHONY: help install dev try test check unit chaos bench bench-backup pictures runbooks accuracy lock system-packages
+endif
+.PHONY: help install dev try test check lint types unit chaos bench bench-backup pictures runbooks accuracy lock system-packages
 
 help: ## This list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 26
@@ -27,15 +29,21 @@ dev: .venv/.developing ## ... and with the tools of the tests
 try: install ## Play with opsbot on this machine alone (ARGS="--tour" without a browser)
 	@$(BIN)/opsbot try $(ARGS)
 
-test: system-packages check unit ## All that CI does: system packages, lint, types, tests
+# mypy needs one core for a minute, and the tests leave one idle for several: beside them it costs next to nothing.
+test: system-packages lint ## All that CI does: system packages, lint, types, tests
+	@$(MAKE) --no-print-directory --jobs=2 TOGETHER=yes types unit
 
-check: dev ## Lint, types, layers, Dockerfile
+check: lint types ## Lint, types, layers, Dockerfile
+
+lint: dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check --quiet
-	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	@if test -x $(BIN)/hadolint; then echo $(BIN)/hadolint Dockerfile && $(BIN)/hadolint Dockerfile; \
 	else echo "hadolint has no build for this machine: the Dockerfile was not linted."; fi
+
+types: dev
+	nice $(BIN)/mypy
 
 unit: dev ## The tests alone (ARGS="tests/core -k parse")
 	$(BIN)/pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
