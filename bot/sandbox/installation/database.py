@@ -14,6 +14,7 @@ that is stopped and started in between does no harm.
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ class TravisDatabase:
         self.refuses = ""
         self.hears_github = True
         self._runs_by_itself = False
+        self._shows: datetime | None = None
         with self._connect(LOADS) as connection:
             connection.execute("SELECT pg_advisory_xact_lock(%s)", [LOADING])
             if _lacks_schema(connection):
@@ -137,10 +139,13 @@ class TravisDatabase:
         clock = self.timeline.clock
         speed = clock.speed if isinstance(clock, RealClock) else 0.0
         self._runs_by_itself = bool(speed)
+        shows = self.timeline.date()
+        if shows == self._shows:  # time stands still, and each look would open as many connections again
+            return
         with self._connect() as connection:
             connection.execute("DELETE FROM clock.reading")
-            shows = self.timeline.date()
             connection.execute("INSERT INTO clock.reading VALUES (pg_catalog.now(), %s, %s)", [shows, speed])
+        self._shows = shows
 
     def session(self, options: str = "") -> "AbstractContextManager[psycopg.Connection[tuple[Any, ...]]]":
         """A connection as `psql` has it: each statement by itself, and these PGOPTIONS."""
