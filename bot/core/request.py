@@ -26,6 +26,7 @@ class Ask(Enum):
 
 
 STARTS: Final = frozenset({Ask.RUN, Ask.STATUS})
+EVERYTHING: Final = "everything"  # what a run of STATUS is about
 A_BACKUP: Final = "backup"  # the argument of a CANCEL whose number is a backup's
 
 

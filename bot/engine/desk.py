@@ -7,7 +7,7 @@ from bot.core.errors import Refused
 from bot.core.handler import Catalogue
 from bot.core.people import Actor, Part, Place
 from bot.core.ports import Durable, Store, Tx
-from bot.core.request import STARTS, Ask, Request, Vocabulary
+from bot.core.request import EVERYTHING, STARTS, Ask, Request, Vocabulary
 from bot.core.run import Order, Verb
 from bot.core.shown import Redactor
 from bot.engine.answers import Answers, Said
@@ -143,7 +143,7 @@ def order_of(request: Request, actor: Actor, place: Place | None) -> Order:
     """A request to run something as an order; `status` looks at everything and offers nothing."""
     status = request.ask is Ask.STATUS
     verb = Verb.DIAGNOSE if status else VERBS[request.kind]
-    subject = "everything" if status else request.subject
+    subject = EVERYTHING if status else request.subject
     look_only = status or request.look_only
     return Order(
         verb, subject, request.site, request.targets, request.because, actor, place, look_only, request.argument

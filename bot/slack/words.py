@@ -20,7 +20,7 @@ from typing import Final
 
 from bot.core.approval import SHORTEST_DIGEST
 from bot.core.errors import NotUnderstood
-from bot.core.request import A_BACKUP, Ask, Request, Vocabulary
+from bot.core.request import A_BACKUP, EVERYTHING, Ask, Request, Vocabulary
 
 LONGEST_TEXT: Final = 2_000  # characters; a reason that needs more belongs into the incident's thread
 LONGEST_REASON: Final = 500
@@ -161,7 +161,8 @@ def _longest_name(sentence: _Sentence) -> tuple[str, str, tuple[str, ...]]:
                 return kind, name, words[length:]
     if words == ("diagnose",):
         raise NotUnderstood(f"Diagnose what? Such as {names(vocabulary.diagnoses[:MOST_NAMES], ' or ')}.")
-    raise _unknown(" ".join(words), [name for _, shelf in shelves for name in shelf], vocabulary)
+    verbs = () if only_diagnoses else tuple(_VERBS)
+    raise _unknown(" ".join(words), [*(name for _, shelf in shelves for name in shelf), *verbs], vocabulary)
 
 
 def _action(request: Request, rest: Sequence[str], vocabulary: Vocabulary, needs_reason: bool) -> Request:
@@ -207,6 +208,13 @@ def _about_what(request: Request, takes: str, rest: Sequence[str]) -> tuple[Requ
 def _status(sentence: _Sentence) -> Request:
     _nothing_after(sentence)
     return Request(Ask.STATUS, site=_site(sentence))
+
+
+def _diagnose(sentence: _Sentence) -> Request:
+    """`diagnose everything` is what a run of `status` is called, so it is one."""
+    if sentence.head.lower() == f"diagnose {EVERYTHING}":
+        return Request(Ask.STATUS, site=_site(sentence))
+    return _order(sentence)
 
 
 def _runs(sentence: _Sentence) -> Request:
@@ -270,7 +278,7 @@ def _can(sentence: _Sentence) -> Request:
             f"such as U012AB3CD (in Slack: their profile, Copy member ID). {example}"
         )
     asked = replace(sentence, words=sentence.words[2:])
-    if asked.verb in _VERBS and not _begins_with_name(asked):
+    if _VERBS.get(asked.verb, _diagnose) is not _diagnose and not _begins_with_name(asked):
         raise NotUnderstood(f"No rule is about `{asked.verb}`; ask about a diagnosis, an action or a job: {example}.")
     wish = _order(asked, needs_reason=False)
     return replace(wish, ask=Ask.CAN, who=(person[1] or person[2]) if person else "")
@@ -281,6 +289,7 @@ def _help(sentence: _Sentence) -> Request:
 
 
 _VERBS: Final[dict[str, Callable[[_Sentence], Request]]] = {
+    "diagnose": _diagnose,
     "status": _status,
     "runs": _runs,
     "show": _numbered,
@@ -363,7 +372,7 @@ def _nothing_after(sentence: _Sentence) -> None:
 
 
 def _unknown(said: str, known: Sequence[str], vocabulary: Vocabulary, hint: str = "") -> NotUnderstood:
-    nearest = _nearest(said, known)
+    nearest = _nearest(said, known) or _nearest(said.partition(" ")[0], known)
     did_you = f"Did you mean {names(nearest, ' or ')}?" if nearest else ""
     parts = (f"I did not understand {echo(said)}.", hint, did_you, _examples(vocabulary))
     return NotUnderstood(" ".join(part for part in parts if part))
