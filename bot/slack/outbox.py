@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -33,6 +34,7 @@ LONGEST_BACK_OFF: Final = 60.0
 REMEMBERED: Final = 1_000
 FEW_TRIES: Final = 3  # for a mistake of ours
 MOST_TRIES: Final = 12  # for an error that nobody has described; known ones have their own rule
+ELSEWHERE: Final = "The answer is long: it is a file in the direct messages between you and me."
 QUIET: Final[Mapping[str, Any]] = {"unfurl_links": False, "unfurl_media": False, "parse": "none", "link_names": False}
 
 
@@ -278,24 +280,32 @@ class Sender:
         text = str(letter.body.get("text", ""))
         if not letter.user:
             raise OpsbotError(f"letter {letter.id} is private, but names nobody")
-        if not letter.channel.startswith(("C", "G")) or blocks.too_long(text):
+        if not letter.channel.startswith(("C", "G")):
             return self._direct(letter, text)
-        message = blocks.note(text, mrkdwn.EVERYBODY)
+        if blocks.too_long(text):
+            said = self._direct(letter, text)
+            with suppress(SlackApiError):  # tried again, it would bring the file twice
+                self._show_privately(letter, ELSEWHERE)
+            return said
         try:
-            self._client.chat_postEphemeral(
-                channel=letter.channel,
-                user=letter.user,
-                thread_ts=letter.thread,
-                text=message.text,
-                blocks=list(message.blocks),
-                parse="none",
-                link_names=False,
-            )
+            self._show_privately(letter, text)
         except SlackApiError as error:
             if rule_for(error).act not in ("direct", "dead", "unthread"):
                 raise
             return self._direct(letter, text)
         return Said(None)
+
+    def _show_privately(self, letter: Letter, text: str) -> None:
+        message = blocks.note(text, mrkdwn.EVERYBODY)
+        self._client.chat_postEphemeral(
+            channel=letter.channel,
+            user=str(letter.user),
+            thread_ts=letter.thread,
+            text=message.text,
+            blocks=list(message.blocks),
+            parse="none",
+            link_names=False,
+        )
 
     def _direct(self, letter: Letter, text: str) -> Said:
         channel = str(self._client.conversations_open(users=str(letter.user))["channel"]["id"])

@@ -13,7 +13,7 @@ from bot.core.outbox import Letter
 from bot.core.outcome import Outcome
 from bot.sandbox.slack import Limits, LocalSlack
 from bot.slack import app as slack_app
-from bot.slack.outbox import Sender
+from bot.slack.outbox import ELSEWHERE, Sender
 from bot.slack.refusals import RULES
 from tests.core.test_archive import unpacked
 from tests.core.test_chart import CHART
@@ -304,7 +304,18 @@ class TestPrivate:
         sender.step()
         (message,) = slack.driver.messages("D0ANA")
         assert message.files
-        assert not slack.driver.ephemerals()
+        (pointer,) = slack.driver.ephemerals("ana")
+        assert (pointer.channel, pointer.text) == ("C0OPS", ELSEWHERE)
+
+    def test_its_file_comes_once_though_the_channel_cannot_be_told(
+        self, slack: LocalSlack, outbox: FakeOutbox, sender: Sender
+    ) -> None:
+        slack.driver.fault("chat.postEphemeral", error="ratelimited")
+        outbox.put(letter(1, "private", user=ANA, body={"text": "run 12\n" + "line\n" * 900}))
+        sender.step()
+        sender.step()
+        assert outbox.kept[0].state == "sent"
+        assert len(slack.driver.messages("D0ANA")) == 1
 
 
 class TestPace:
