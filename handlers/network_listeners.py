@@ -63,7 +63,6 @@ def _person(look: Look, machine: Target, refused: tuple[network.Road, ...]) -> s
 
 
 def _start(look: Look, machine: Target, refused: tuple[network.Road, ...]) -> str:
-    rules = "; ".join(f"{road.port} ({road.use}) of {network.platform_of(look, road.host)}" for road in refused)
     tls = (
         f" RabbitMQ may listen with TLS only, on {network.AMQPS}: then AMQP_URI on {machine} has to begin with "
         f"amqps:// and name that port."
@@ -71,6 +70,13 @@ def _start(look: Look, machine: Target, refused: tuple[network.Road, ...]) -> st
         else ""
     )
     return (
-        f"Find out what should listen on port {rules} and start it; a firewall that rejects instead of dropping looks "
-        f"the same from {machine.address or machine}.{tls}"
+        f"Find out what should listen on {_doors(look, refused)} and start it; a firewall that rejects instead of "
+        f"dropping looks the same from {machine.address or machine}.{tls}"
     )
+
+
+def _doors(look: Look, roads: tuple[network.Road, ...]) -> str:
+    """`port 5672 (RabbitMQ) and port 443 (build scripts) of travis.example.com (10.0.0.10)`."""
+    hosts = dict.fromkeys(road.host for road in roads)
+    listed = {host: [f"port {road.port} ({road.use})" for road in roads if road.host == host] for host in hosts}
+    return "; ".join(f"{' and '.join(ports)} of {network.platform_of(look, host)}" for host, ports in listed.items())

@@ -144,8 +144,10 @@ def _refuse_to_judge_early(seen: Seen) -> None:
         return
     if seen.lasted is None and not seen.app.turning:
         return
-    since = f"for {readable(seen.lasted)} only" if seen.lasted is not None else "since nobody knows when"
-    raise Unknown(f"the platform's app is {seen.app.state} {since}; look again in {readable(_patience(seen.app))}")
+    since = f"for only {readable(seen.lasted)}" if seen.lasted is not None else "since nobody knows when"
+    raise Unknown(
+        f"the platform's app has been {seen.app.state} {since}; look again in {readable(_patience(seen.app))}"
+    )
 
 
 def _patience(app: App) -> timedelta:
