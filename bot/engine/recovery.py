@@ -4,7 +4,7 @@ left to try.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from bot.core.errors import Refused, Unknown
@@ -29,6 +29,7 @@ from bot.engine.words import listed
 MOST_ALTERATIONS = 2  # an approved plan that keeps changing under our hands is given up
 MOST_PLANS = 20
 MOST_NAMED = 3  # checks that a sentence names; more are counted
+CALM = timedelta(minutes=1)  # for what followed from a cause: a worker that lost RabbitMQ tries again within half of it
 Json = dict[str, Any]
 
 
@@ -79,6 +80,8 @@ class Recovery:
                 return Ending(Outcome.UNFIXED, f"{self._done_so_far()} {why}")
             if result is Result.HEALED and self._covered(report, fixes):
                 return self._all_fixed()
+            if result is Result.HEALED and self._followed(report, fixes):
+                self._pause(f"calm.{no}", CALM, "what followed from it to pass")
         return Ending(Outcome.UNFIXED, f"Gave up after {MOST_PLANS} plans. {self._done_so_far()}")
 
     def _waits(self, no: int, report: Report) -> bool:
@@ -88,14 +91,24 @@ class Recovery:
         if wait is None or waited or self.journal.run.order.look_only:
             return False
 
+        self._pause(f"again.{no}", wait, "a second look, to compare with this one")
+        return True
+
+    def _pause(self, name: str, wait: timedelta, for_what: str) -> None:
         def keep(tx: Tx) -> Json:
             until = (self.journal.clock.now() + wait).isoformat()
-            self.journal.tell(tx, "waiting", **{"for": "a second look, to compare with this one", "until": until})
+            self.journal.tell(tx, "waiting", **{"for": for_what, "until": until})
             return {"until": until}
 
-        until = datetime.fromisoformat(self.journal.write(f"again.{no}", keep)["until"])
-        self.journal.wait(f"waited.{no}", lambda _: self.journal.clock.now() >= until or None, until)
-        return True
+        until = datetime.fromisoformat(self.journal.write(name, keep)["until"])
+        self.journal.wait(f"{name}.over", lambda _: self.journal.clock.now() >= until or None, until)
+
+    def _followed(self, report: Report, fixes: Sequence[tuple[Found, Fix]]) -> bool:
+        """Whether anything came of what was healed just now. Looked at at once, a worker that RabbitMQ was away from
+        is met between two tries, and would be taken for one that is broken itself.
+        """
+        healed = {found.finding.cause for found, _ in fixes}
+        return any(found.under in healed for found in report.findings)
 
     def _covered(self, report: Report, fixes: Sequence[tuple[Found, Fix]]) -> bool:
         """Whether these fixes were for everything that was wrong, and nothing was left unseen. What is about single
@@ -172,7 +185,7 @@ class Recovery:
         if not troubles:
             return self._all_fixed()
         if not self.healed and not self._unproven() and all(not found.by for found in troubles):
-            return Ending(Outcome.COULD_NOT_LOOK, "; ".join(found.finding.title for found in troubles))
+            return Ending(Outcome.COULD_NOT_LOOK, "; ".join(found.finding.title.rstrip(".") for found in troubles))
         return self._unfixed(troubles)
 
     def _with_what_was_done(self, ending: Ending, troubles: Sequence[Found] = ()) -> Ending:

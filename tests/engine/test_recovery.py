@@ -8,13 +8,18 @@ import pytest
 from bot.core import approval
 from bot.core.approval import Verdict
 from bot.core.errors import Refused
+from bot.core.finding import Finding, Severity
 from bot.core.fix import Risk
+from bot.core.handler import Diagnosis
+from bot.core.look import Look
 from bot.core.outcome import Outcome
 from bot.core.people import Place
 from bot.core.question import Output
 from bot.core.request import Ask, Request
+from bot.core.target import Role, Target
+from bot.engine import recovery
 from bot.engine.policy import Rule
-from tests.engine.lamps import ANA, BO, CY, GUS, Room, light, room, until
+from tests.engine.lamps import ANA, BO, CY, GUS, Room, lamp, light, room, until
 
 pytestmark = pytest.mark.parametrize("postgres_server", ["18"], indirect=True)
 
@@ -501,6 +506,29 @@ def test_no_secret_and_no_raw_answer_in_the_story(lit: Room) -> None:
     lit.click(lit.asked(run), BO)
     lit.ended(run)
     assert "open sesame" not in str(lit.story(run))
+
+
+def test_what_followed_from_a_healed_cause_is_given_time(lit: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that RabbitMQ was away from is met between two tries, and heals by itself."""
+    monkeypatch.setattr(recovery, "CALM", timedelta(seconds=1))
+    smokes = {"hall"}
+
+    def smoke(look: Look, machine: Target) -> Iterator[Finding]:
+        look(lamp(machine))
+        if machine.name in smokes:
+            yield Finding("lamp.smoke", Severity.BROKEN, machine, f"{machine} smokes", person="Find out why.")
+
+    says = "Does it smoke?"
+    lit.engine.catalogue.add(Diagnosis("smoke", "darkness", Role.WORKER, says, smoke, unless=("lamp.dark",)), "e")
+    light(lit, "hall", "dark")
+    light(lit, "attic", "no fuse")  # so that it looks again in any case
+    run = lit.order()
+    lit.click(lit.asked(run), BO)
+    until(lambda: "followed" in str([event.data for event in lit.story(run, "waiting")]), 10, "it gives it time")
+    smokes.clear()
+    assert lit.ended(run).outcome is Outcome.PARTLY_FIXED
+    smoking = [event.data["under"] for event in lit.story(run, "finding") if event.data["cause"] == "lamp.smoke"]
+    assert smoking == ["lamp.dark"]
 
 
 def lights_it(made: Room) -> Callable[[str, str], Output]:
