@@ -28,8 +28,9 @@ MOMENT: Final = timedelta(seconds=1)  # nothing takes `0 s`
 BECAUSE: Final = ": not known, because "  # in the engine's sentence for a check that could not look
 SAID: Final = 90  # characters of what a step says while it goes on: bytes, rate and time left fit
 SENTENCE: Final = 800  # characters of the outcome's sentence
-BY_HAND: Final = 300  # characters of what a person must do that there is always room for
+BY_HAND: Final = 300  # characters of what was seen, and of what a person must do, that there is always room for
 WHOLE_BY_HAND: Final = 900  # and where few have to do much: a command that is cut off helps nobody
+WHOLE_EVIDENCE: Final = 500  # characters of what was seen, where there is room; else BY_HAND
 ALL_BY_HAND: Final = 3_600  # of all of them in one message
 
 _SIGNS: Final = {
@@ -175,7 +176,7 @@ def _trouble(root: Trouble, under: Sequence[Trouble], paper: Paper, by_hand: int
         yield from _consequences([each for each in under if each.open], paper)
         return
     if root.evidence:
-        yield f">{paper.fit(root.evidence, 300)}"
+        yield f">{paper.fit(root.evidence, min(by_hand, WHOLE_EVIDENCE))}"
     if root.fixes:  # what a person does comes after them
         shown, left = paper.fold(root.fixes, 3)
         more = f" and {left} more" if left else ""

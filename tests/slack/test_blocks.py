@@ -206,6 +206,10 @@ class TestStatus:
     def test_has_a_sign_and_a_word_for_every_outcome(self, outcome: Outcome) -> None:
         assert outcome.words.capitalize() in drawn(run(outcome=outcome, summary="So it ended.")).text
 
+    def test_evidence_that_has_room_is_not_cut_off(self) -> None:
+        seen = f"curl: {'certificate ' * 30}issued by DigiCert"
+        assert f">{seen}" in whole(drawn(run(), ("finding", {**BROKEN, "evidence": seen})))
+
     def test_says_what_could_not_be_told_and_what_a_person_must_do(self) -> None:
         message = drawn(
             run(),
