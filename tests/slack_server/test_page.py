@@ -251,6 +251,18 @@ def test_file_opens_as_plain_text_and_never_as_a_page(
     assert answer.headers["content-disposition"] == 'attachment; filename="a__b_.html"'
 
 
+def test_a_long_plan_is_seen_whole_without_scrolling_in_it(
+    slack: LocalSlack, bot: Bot, open_page: Callable[[], Page]
+) -> None:
+    """An inner scroller shows no bar on many screens: what is below would be approved unseen."""
+    lines = {"type": "text", "text": "\n".join(f"{no}. sudo -n systemctl restart travis-worker" for no in range(60))}
+    block = {"type": "rich_text", "elements": [{"type": "rich_text_preformatted", "elements": [lines]}]}
+    bot.client.chat_postMessage(channel="C0OPS", text="a plan", blocks=[block])
+    code = open_page().locator("#messages pre.code")
+    expect(code).to_contain_text("59. sudo")
+    assert code.evaluate("it => it.scrollHeight <= it.clientHeight")
+
+
 def test_picture_is_shown_in_place(slack: LocalSlack, bot: Bot, open_page: Callable[[], Page]) -> None:
     alt = 'Sizes" onerror="alert(1)'
     bot.client.files_upload_v2(channel="C0OPS", filename="sizes.png", content=PNG, title="Sizes", alt_txt=alt)
