@@ -236,8 +236,15 @@ def _says(diagnoses: tuple[Any, ...]) -> str:
 
 
 def _line(run: Run) -> str:
-    ending = f"{run.outcome.words}: {run.summary}" if run.outcome else run.state
-    return f"run {run.id}: {run.order}, asked by {run.order.actor} — {ending}"
+    return f"run {run.id}: {run.order}, asked by {run.order.actor} — {_ending(run)}"
+
+
+def _ending(run: Run) -> str:
+    """`not fixed: Nothing was changed. …`; most summaries begin with the outcome, and say it once."""
+    if run.outcome is None:
+        return run.state
+    words = run.outcome.words
+    return run.summary if run.summary.casefold().startswith(words) else f"{words}: {run.summary}"
 
 
 def run_data(run: Run) -> dict[str, Any]:

@@ -197,7 +197,7 @@ class Recovery:
         return Ending(ending.outcome, f"{ending.text} {self._done_so_far()}")
 
     def _unfixed(self, troubles: Sequence[Found], forbidden: str = "") -> Ending:
-        left = listed([str(found.finding).rstrip(".") for found in troubles])
+        left = "; ".join(str(found.finding).rstrip(".") for found in troubles)  # titles have commas and `and`s
         if self.journal.run.order.look_only:
             return Ending(Outcome.FOUND, f"Found: {left}.")
         outcome = Outcome.PARTLY_FIXED if self.healed else Outcome.UNFIXED

@@ -13,7 +13,7 @@ from bot.core.look import Look
 from bot.core.people import Actor
 from bot.core.request import Ask, Request
 from bot.core.target import Role, Target
-from tests.engine.lamps import ANA, BO, GUS, TEAM, Room, lamp, room, screw, tap
+from tests.engine.lamps import ANA, BO, GUS, TEAM, Room, lamp, light, room, screw, tap
 
 pytestmark = pytest.mark.parametrize("postgres_server", ["18"], indirect=True)
 
@@ -42,7 +42,15 @@ def test_a_run_that_waits_for_people_is_not_called_running(made: Room) -> None:
     assert "— waiting for a decision\n" in said(made, Ask.SHOW, run)
     made.desk.file(Request(Ask.CANCEL, number=run), ANA, None, made.key())
     made.ended(run)
-    assert "waiting for a decision" not in said(made, Ask.RUNS)
+    assert said(made, Ask.RUNS).partition(" — ")[2].startswith("Cancelled by ")
+
+
+def test_what_was_found_is_listed_with_its_outcome(made: Room) -> None:
+    light(made, "attic", "no fuse")
+    run = made.order(look_only=True)
+    ended = made.ended(run)
+    assert ended.summary == "Found: hall is dark; attic has no fuse."
+    assert said(made, Ask.RUNS).endswith(f"— found, nothing changed: {ended.summary}")
 
 
 def test_who_approves_from_a_terminal_sees_all_that_slack_shows(made: Room) -> None:
