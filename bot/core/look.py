@@ -22,7 +22,9 @@ class Look(Protocol):
         ...
 
     def earlier(self, fact: Fact[T], at_least: timedelta) -> T | None:
-        """The fact as it was at least that long ago, and not over an hour longer; None when nobody has looked then."""
+        """The fact as it was at least that long ago, and not over an hour longer; None when nobody has looked then,
+        or what was seen told nothing.
+        """
         ...
 
 

@@ -143,12 +143,14 @@ class CachedLook:
             raise NotYet(*missing)
 
     def earlier(self, fact: Fact[T], at_least: timedelta) -> T | None:
-        """A sample of another machine of the role is as good, where it was asked the very same."""
+        """A sample of another machine of the role is as good, where it was asked the very same. One that told nothing,
+        as while RabbitMQ was down, is none: its trouble would be taken for one of now.
+        """
         here = self.cache.where(self._own(fact))
         others = () if isinstance(fact.on, Target) else (each for each in self.site.of(fact.on) if each != here)
         samples = (self.cache.earlier(target, fact.question, at_least) for target in (here, *others))
-        answer = next((sample for sample in samples if sample is not None), None)
-        return None if answer is None else fact.parse(answer)
+        told = (_told(fact, sample) for sample in samples if sample is not None)
+        return next((value for value in told if value is not None), None)
 
     def bound(self, fix: Fix) -> Fix:
         """The fix, all of whose facts say which machine is asked: it stays that one when another answers again."""
@@ -161,6 +163,13 @@ class CachedLook:
         if self.about is None or fact.on is not self.about.role:
             return fact
         return replace(fact, on=self.about)
+
+
+def _told(fact: Fact[T], sample: Answer) -> T | None:
+    try:
+        return fact.parse(sample)
+    except Exception:  # whatever it was: what is asked now is read the same way, and says it
+        return None
 
 
 @dataclass

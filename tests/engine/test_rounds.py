@@ -131,6 +131,12 @@ def test_earlier_samples_are_compared_and_their_absence_is_said(machines: Machin
     assert sh("heat") in report.sampled
 
 
+def test_an_earlier_sample_that_told_nothing_is_none(machines: Machines) -> None:
+    report = look(machines, FALLING, earlier=Output(1, "", "the thermometer is not running"))
+    assert {cause for cause, _, _ in causes(report)} == {"heat.unknown"}
+    assert report.unknown == ()
+
+
 def test_policy_takes_the_first_rule_that_matches() -> None:
     fix = Fix("worker.reboot", "Reboot", HALL, (), Risk.INTERRUPTS)
     rules = (
