@@ -12,6 +12,7 @@ from handlers.toolbox import network
 @diagnosis(
     "network listeners",
     of="builds not starting",
+    also=("builds failing",),
     each=Role.WORKER,
     says="Does the platform answer where the worker looks for it?",
     unless=(

@@ -12,6 +12,7 @@ from handlers.toolbox import network
 @diagnosis(
     "network name",
     of="builds not starting",
+    also=("builds failing",),
     each=Role.WORKER,
     says="Does the worker resolve the platform's name?",
     unless=("worker.host-mismatch@BROKEN",),

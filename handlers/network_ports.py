@@ -13,6 +13,7 @@ from handlers.toolbox import network, security_group
 @diagnosis(
     "network ports",
     of="builds not starting",
+    also=("builds failing",),
     each=Role.WORKER,
     says="Does a firewall let the worker through to the platform?",
     unless=("platform.unreachable", "worker.host-mismatch@BROKEN"),

@@ -20,6 +20,7 @@ NAMED: Final = 5  # workers in the evidence; the others are counted
 @diagnosis(
     "platform makes no scripts",
     of="builds not starting",
+    also=("builds failing",),
     each=Role.PLATFORM,
     says="Does the platform make scripts for builds?",
     unless=scripts.ELSEWHERE,

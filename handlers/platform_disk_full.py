@@ -18,7 +18,7 @@ FREE = "Free space there, or make the disk larger;"
 @diagnosis(
     "platform disk full",
     of="builds not starting",
-    also=("platform not ready",),
+    also=("platform not ready", "builds failing"),
     each=Role.PLATFORM,
     says="Has the platform disk space left?",
     runbook="https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/",

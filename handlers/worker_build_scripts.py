@@ -18,6 +18,7 @@ from handlers.toolbox.scripts import Asked
 @diagnosis(
     "worker waits for scripts",
     of="builds not starting",
+    also=("builds failing",),
     each=Role.WORKER,
     says="Is there a script for every build that the worker takes?",
     unless=("platform.no-script", *scripts.ELSEWHERE),

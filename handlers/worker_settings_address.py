@@ -16,6 +16,7 @@ SCRIPTS = "__build__"
 @diagnosis(
     "worker has the wrong host",
     of="builds not starting",
+    also=("builds failing",),
     each=Role.WORKER,
     says="Does the worker look for the platform under its own name?",
     unless=("worker.config-overridden",),
@@ -67,6 +68,7 @@ def _checked(look: Look) -> tuple[str, ...]:
 @diagnosis(
     "worker gets no build scripts",
     of="builds not starting",
+    also=("builds failing",),
     each=Role.WORKER,
     says="Does the worker know where build scripts come from?",
     runbook=PAGE,

@@ -110,6 +110,7 @@ def _quietly(look: Look, machine: Target) -> str:
 @diagnosis(
     "worker settings have no effect",
     of="builds not starting",
+    also=("builds failing",),
     each=Role.WORKER,
     says="Does what was written into the worker's settings count?",
     runbook=PAGE,

@@ -26,6 +26,7 @@ from bot.core.command import Command
 from bot.core.errors import Unknown
 from bot.core.finding import Finding
 from bot.core.fix import Change, Fix, Step, TakeBackup, Wait
+from bot.core.handler import Diagnosis
 from bot.core.look import CannotLook
 from bot.core.ports import Asker, NotSent, Unreached
 from bot.core.question import (
@@ -241,7 +242,10 @@ class Practice:
         pass_time(self.installation, seconds)
 
     def look(self) -> Report:
-        report = self.diagnoser.look(tuple(CATALOGUE.diagnoses.values()), self.site, Flag())
+        return self.look_with(tuple(CATALOGUE.diagnoses.values()))
+
+    def look_with(self, diagnoses: Sequence[Diagnosis]) -> Report:
+        report = self.diagnoser.look(diagnoses, self.site, Flag())
         self.samples.keep(report)
         return report
 
