@@ -65,6 +65,17 @@ class Ask:
         return len(self.text) > PLAN_IN_MESSAGE
 
 
+CLOSED = {  # what closed a question -> how it is said
+    "approve": "approved",
+    "decline": "declined",
+    "done": "answered with `done`",
+    "again": "answered with `again`",
+    "stop": "answered with `stop`",
+    "expire": "over",
+    "cancel": "cancelled",
+}
+
+
 @dataclass(frozen=True)
 class Approval:
     """A stored question. `state` is `open`, or the verdict that closed it. `place` is where the message that binds
@@ -81,6 +92,12 @@ class Approval:
     decided_at: datetime | None = None
     place: Place | None = None
     message: str | None = None
+
+    @property
+    def closing(self) -> str:
+        """How it was closed, in words: `approved already by <@U0BO>`."""
+        by = f" by {' and '.join(map(str, self.decided_by))}" if self.decided_by else ""
+        return f"{CLOSED[self.state]} already{by}"
 
 
 @dataclass(frozen=True)

@@ -78,8 +78,7 @@ class Deciding:
             return (
                 "this message is not the one that counts, or the question is over; use the buttons in the run's thread"
             )
-        who = f" by {approval.decided_by[-1]}" if approval.decided_by else ""
-        return f"it was closed already ({approval.state}{who})"
+        return f"it was {approval.closing}"
 
     def _refuse(self, tx: Tx, click: Click, why: str) -> Decided:
         text = self.redactor.show(f"Your decision did not count: {why}.")

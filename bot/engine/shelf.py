@@ -9,7 +9,7 @@ from typing import Any, Final
 from bot.core import restore
 from bot.core.chart import Bar, Chart, Mark
 from bot.core.fix import readable
-from bot.core.keeping import ALL, Backup, Piece, Proven
+from bot.core.keeping import ALL, Backup, Piece
 from bot.core.target import Role, Site, Target
 from bot.engine.words import listed, size
 
@@ -35,7 +35,7 @@ def table(backups: Sequence[Backup]) -> str:
 
 def _row(backup: Backup) -> tuple[str, ...]:
     what = f"{backup.what} of {backup.site}"
-    return (str(backup.id), what, when(backup.began), size(backup.stored), backup.state, proven(backup.proven))
+    return (str(backup.id), what, when(backup.began), size(backup.stored), backup.state, proven(backup))
 
 
 def chart(site: str, backups: Sequence[Backup]) -> Chart | None:
@@ -66,8 +66,10 @@ def when(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M}"
 
 
-def proven(proof: Proven | None) -> str:
-    return f"{when(proof.at)} ({proof.by.value})" if proof else "never, or a proof failed"
+def proven(backup: Backup) -> str:
+    if proof := backup.proven:
+        return f"{when(proof.at)} ({proof.by.value})"
+    return "not yet" if backup.state == "being taken" else "never, or a proof failed"
 
 
 def whole(backup: Backup) -> str:
@@ -76,7 +78,7 @@ def whole(backup: Backup) -> str:
 
 def _lines(backup: Backup) -> Iterator[str]:
     yield f"{backup}, taken {when(backup.began)} UTC by run {backup.run}: {backup.state}, {size(backup.stored)}"
-    yield f"last proven restorable: {proven(backup.proven)}"
+    yield f"last proven restorable: {proven(backup)}"
     for piece in backup.pieces:
         yield from _piece_lines(piece)
     if backup.manifest:

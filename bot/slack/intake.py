@@ -284,9 +284,7 @@ class _Listeners:
     def _tell_closed(self, approval: Approval, body: dict[str, Any]) -> None:
         said = envelope(body)
         if said.place:
-            who = " and ".join(map(str, approval.decided_by))
-            by = f" by {who}" if who else ""
-            self._tell(said.actor, said.place, f"That is closed already: {approval.state}{by}.", f"{_key(body)}:closed")
+            self._tell(said.actor, said.place, f"That was {approval.closing}.", f"{_key(body)}:closed")
 
     # what people fill in
 

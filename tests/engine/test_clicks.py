@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from bot.core.approval import Verdict
 from bot.core.errors import LeaseLost, Refused
 from bot.core.outcome import Outcome
 from bot.core.people import Part
@@ -109,3 +110,15 @@ def test_who_approved_already_is_told_that_another_one_is_missing(database: str)
         assert told(made) == [
             "Your decision did not count: you approved it already; of the 2 that it needs, another one is missing."
         ]
+
+
+def test_a_second_click_is_told_how_the_first_one_ended(database: str) -> None:
+    with room(database) as made:
+        made.set_to_work()
+        run = made.order()
+        asked = made.asked(run)
+        made.click(asked, BO, Verdict.DECLINE, "the release runs")
+        made.ended(run)
+        made.click(asked, CY)
+        until(lambda: told(made), 10, "who came too late is told")
+        assert told(made) == ["Your decision did not count: it was declined already by <@UBO>."]

@@ -30,6 +30,7 @@ def test_the_table() -> None:
     assert lines[2].endswith("2026-11-22 12:00 (restored)")
     assert "incomplete" in lines[3]
     assert "never, or a proof failed" in lines[3]
+    assert table([replace(BACKUP, sealed=None, open=True, pieces=())]).splitlines()[2].endswith("being taken  not yet")
     assert table([]).startswith("There is no backup yet")
 
 

@@ -241,7 +241,7 @@ class TestButtons:
         bo.close()
         bo.click(asked, "decline")
         assert slack.driver.view("bo") is None
-        assert "closed already: decline" in desk.replies[-1][2]
+        assert desk.replies[-1][2] == "That was declined already."
 
     def test_one_that_closes_under_review_cannot_be_approved_there(self, slack: LocalSlack, desk: FakeDesk) -> None:
         desk.approvals[3] = approval()
