@@ -31,6 +31,7 @@ OTHER = "platform-1 has no RabbitMQ"  # a fault to try next
 QUESTION = "diagnose builds not starting"
 CONFIG = Path(bot.__file__).parents[1] / "config" / "try.yaml"
 BOT_TOKEN, APP_TOKEN = "xoxb-local-try", "xapp-local-try"
+STARTING = "Starting a local Slack, a database, simulated machines and opsbot; it takes some seconds."
 READY_WITHIN = 30.0  # seconds until the children have to answer
 TOUR_WITHIN = 120.0  # seconds for the whole incident
 MOST_ENDS = 5  # of `serve`, one after the other, none of which came to live for LIVES
@@ -103,6 +104,7 @@ def run(tour: bool, port: int, folder: Path | None, speed: float, faults: Sequen
     broken = chosen(faults)
     if tour and faults:
         raise Permanent("`--tour` plays an incident of its own; leave `--fault` out, or leave `--tour` out and chat.")
+    say(STARTING)
     with started(port, folder, speed, broken) as trial:
         if tour:
             return Tour(trial, say).play()

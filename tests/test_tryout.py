@@ -112,6 +112,12 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(folder: str) -> None:
         tryout.run(False, 0, Path(folder), 20.0)
 
 
+def test_it_says_at_once_that_it_starts(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Permanent):  # before anything is up
+        tryout.run(False, 0, Path("/dev/null"), 20.0)
+    assert capsys.readouterr().out == f"{tryout.STARTING}\n"
+
+
 def test_a_tour_shows_names_and_labels_instead_of_mark_up() -> None:
     marked = (
         "asked by <@U0ANA> <!date^1795322268^{date_short_pretty} {time}|2026-11-22 04:37 UTC>, for <!subteam^S0ONCALL>"
