@@ -122,7 +122,7 @@ def _ends(look: Look, machine: Target, now: worker.Service) -> str:
     """How it is seen that it ends, empty when it is not."""
     if now.turning:
         _refuse_stopped(now)
-        return f"it is {now.state}"
+        return f"it ends and is started again, and is {now.state} just now"
     if not _doubtful(now) or look(worker.uptime(machine)) < BOOTING:
         return ""
     span = _span(look(tries(machine)), now)
