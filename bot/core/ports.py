@@ -39,6 +39,10 @@ class Unreached(Exception):
         self.cause = cause
 
 
+class NotLed(Exception):
+    """A machine is reached, and gets no connection to an address behind it: why, as the end of a sentence."""
+
+
 class Asker(Protocol):
     """Asks; never changes anything, so it may retry reaching."""
 
@@ -67,7 +71,10 @@ class Machines(Asker, Protocol):
     def send(self, target: Target, command: Command, within: timedelta, abort: Flag) -> Output: ...
 
     def forward(self, target: Target, host: str, port: int) -> AbstractContextManager[int]:
-        """A port on loopback that leads to host:port as the machine sees it; raises Unreached on entering."""
+        """A port on loopback that leads to host:port as the machine sees it.
+
+        Raises on entering Unreached, of the machine, or NotLed, when the machine gets no connection to there.
+        """
         ...
 
 

@@ -10,7 +10,7 @@ import psycopg
 from bot.adapters.database import inside, trouble
 from bot.adapters.database.location import Location, Way, address
 from bot.adapters.database.session import Session, connected, unanswered
-from bot.core.ports import Inside, Machines, NotSent, Unreached
+from bot.core.ports import Inside, Machines, NotLed, NotSent, Unreached
 from bot.core.question import Answer, Output, Question, Unanswered
 from bot.core.sql import Query, Statement
 from bot.core.target import Target
@@ -56,8 +56,8 @@ class Database:
                 return session.change(statement, within, abort)
         except Unreached as why:
             raise NotSent(str(why)) from why
-        except psycopg.Error as error:
-            raise NotSent(unanswered(location.shown(location.write_dsn), error).why) from error
+        except (NotLed, psycopg.Error) as error:
+            raise NotSent(unanswered(location.shown(location.write_dsn, target), error).why) from error
 
     def _ask(self, target: Target, name: str, queries: Sequence[Query], abort: Flag) -> list[Answer | Unanswered]:
         location = self._location(target, name)
@@ -72,6 +72,7 @@ class Database:
     ) -> list[Answer | Unanswered]:
         """Queries only read, so those that a lost connection left open are asked again, once."""
         answers: list[Answer | Unanswered] = []
+        where = location.shown(location.read_dsn, target)
         for _ in range(2):
             left = queries[len(answers) :]
             try:
@@ -79,22 +80,21 @@ class Database:
                     answers += list(_until_lost(session, left, abort))
             except Unreached as why:
                 return [*answers, *(Unanswered(str(why), why.cause) for _ in left)]
-            except psycopg.Error as error:
-                return [*answers, *(unanswered(location.shown(location.read_dsn), error) for _ in left)]
+            except (NotLed, psycopg.Error) as error:
+                return [*answers, *(unanswered(where, error) for _ in left)]
             if len(answers) == len(queries):
                 break
-        lost = Unanswered(f"The database {location.shown(location.read_dsn)} lost the connection twice.", trouble.AWAY)
+        lost = Unanswered(f"The database {where} lost the connection twice.", trouble.AWAY)
         return [*answers, *(lost for _ in queries[len(answers) :])]
 
     @contextmanager
     def _session(self, target: Target, location: Location, dsn: str) -> Iterator[Session]:
-        where = location.shown(dsn)
+        where = location.shown(dsn, target)
         if location.way is Way.DIRECT:
             with connected(dsn, where) as session:
                 yield session
             return
-        through = f"{where} through {target}"
-        with self._machines.forward(target, *address(dsn)) as port, connected(dsn, through, port) as session:
+        with self._machines.forward(target, *address(dsn)) as port, connected(dsn, where, port) as session:
             yield session
 
     def _location(self, target: Target, name: str) -> Location | None:

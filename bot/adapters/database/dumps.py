@@ -21,7 +21,7 @@ from bot.adapters.database.location import Location, Way, address, parts
 from bot.adapters.database.session import LIVELY, Session, connected, unanswered, watched
 from bot.core import dump as counting
 from bot.core.backup import BackupFailed, BackupStopped, Dump, Local, Source, Stream, Streams
-from bot.core.ports import Machines, Unreached
+from bot.core.ports import Machines, NotLed, Unreached
 
 COUNT_WITHIN: Final = timedelta(hours=2)  # for all tables of a database
 ASK_WITHIN: Final = 20  # seconds for a program to say its version
@@ -81,15 +81,15 @@ class Dumps:
         return found
 
     def _session(self, held: ExitStack, source: Source, location: Location) -> Session:
-        dsn, where = location.read_dsn, location.shown(location.read_dsn)
+        dsn, where = location.read_dsn, location.shown(location.read_dsn, source.target)
         try:
             if location.way is Way.DIRECT:
                 return held.enter_context(connected(dsn, where))
             port = held.enter_context(self._machines.forward(source.target, *address(dsn)))
-            return held.enter_context(connected(dsn, f"{where} through {source.target}", port))
+            return held.enter_context(connected(dsn, where, port))
         except Unreached as why:
             raise BackupFailed(f"{source} was not taken: {why}") from why
-        except psycopg.Error as error:
+        except (NotLed, psycopg.Error) as error:
             raise _failed(source, where, error) from None  # its text may quote the DSN
 
     def _program(self, source: Source, session: Session) -> Program:
@@ -144,7 +144,7 @@ def _one(connection: "psycopg.Connection[Any]", text: str) -> object:
     return row[0] if row else ""
 
 
-def _failed(source: Source, where: str, error: psycopg.Error) -> BackupFailed:
+def _failed(source: Source, where: str, error: Exception) -> BackupFailed:
     return BackupFailed(f"{source} was not taken: {unanswered(where, error).why}")
 
 

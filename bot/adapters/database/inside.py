@@ -31,7 +31,7 @@ def ask(
     made = [_made(location, query) for query in queries]
     programs = [each for each in made if isinstance(each, Program)]
     said = iter(inside.ask(target, programs, abort) if programs else ())
-    where = f"{location.shown('')} of {target}"
+    where = location.shown("", target)
     return [_rows(next(said), where) if isinstance(each, Program) else each for each in made]
 
 
@@ -44,7 +44,7 @@ def change(
     except (text.NotOneStatement, psycopg.Error) as why:
         raise NotSent(f"the statement was not sent: {why}") from why
     said = inside.send(target, program, within + GRACE, abort)
-    return _ended(said, f"{location.shown('')} of {target}", statement)
+    return _ended(said, location.shown("", target), statement)
 
 
 def reading(location: Location, query: Query) -> Program:

@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
+from bot.core.target import Target
+
 NAME = "travis_production"  # as the vendor installs it, with this user, in the platform's container
 USER = "travis"
 HOST = "127.0.0.1"
@@ -31,12 +33,13 @@ class Location:
     name: str = NAME
     user: str = USER
 
-    def shown(self, dsn: str) -> str:
-        """`travis_production on 10.0.0.10:5432`, never the password."""
+    def shown(self, dsn: str, target: Target) -> str:
+        """`travis_production on 127.0.0.1:5432 through platform-1`, never the password."""
         if self.way is Way.CONTAINER:
-            return f"{self.name} in the platform's container"
+            return f"{self.name} in the platform's container of {target}"
         host, port = address(dsn)
-        return f"{parts(dsn).get('dbname') or parts(dsn).get('user') or 'postgres'} on {host}:{port}"
+        through = f" through {target}" if self.way is Way.TUNNEL else ""
+        return f"{parts(dsn).get('dbname') or parts(dsn).get('user') or 'postgres'} on {host}:{port}{through}"
 
 
 def parts(dsn: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from psycopg import Connection, ProgrammingError
 
 from bot.adapters.database import text, trouble
 from bot.adapters.database.location import parts
-from bot.core.ports import NotSent
+from bot.core.ports import NotLed, NotSent
 from bot.core.question import Output, Rows, Unanswered
 from bot.core.sql import Query, Statement
 
@@ -121,7 +121,9 @@ def connected(dsn: str, where: str, to: int | None = None) -> Iterator[Session]:
 
 
 def unanswered(where: str, error: Exception) -> Unanswered:
-    """What psycopg raised, as a sentence."""
+    """What psycopg raised, or the machine of a tunnel, as a sentence."""
+    if isinstance(error, NotLed):
+        return Unanswered(f"The database {where} cannot be reached: {error}.", trouble.AWAY)
     if not isinstance(error, psycopg.Error):
         return Unanswered(f"The database {where} gave an answer that cannot be read.", trouble.FAILED)
     if error.sqlstate:

@@ -54,7 +54,7 @@ class Redis:
         if server.via == CONTAINER:
             programs = [program(each) for each in reads]
             said = self._containers.ask(target, programs, abort) if programs else ()
-            return [_from_program(each, f"{server} of {target}") for each in said]
+            return [_from_program(each, server.shown(target)) for each in said]
         return self._over_a_connection(target, server, reads, abort)
 
     def _over_a_connection(

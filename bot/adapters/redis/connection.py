@@ -10,7 +10,7 @@ from redis.connection import Connection, SSLConnection
 from redis.exceptions import NoPermissionError
 
 from bot.adapters.redis.server import AWAY, DIRECT, NOT_CONFIGURED, REFUSED, Server, judged
-from bot.core.ports import Machines, Unreached
+from bot.core.ports import Machines, NotLed, Unreached
 from bot.core.question import Answer, Output, RedisRead, Unanswered
 from bot.core.target import Target
 
@@ -23,16 +23,16 @@ def answers(
     server: Server, target: Target, machines: Machines, reads: Sequence[RedisRead], abort: Flag
 ) -> Iterator[Answer | Unanswered]:
     """One answer per question, over one connection."""
-    left = list(reads)
+    left, where = list(reads), server.shown(target)
     try:
         with reached(server, target, machines, WITHIN) as connection:
             while left and not abort.is_set():
-                yield _answer(connection, left[0], str(server))
+                yield _answer(connection, left[0], where)
                 left.pop(0)
     except Unreached as why:
         yield from (Unanswered(str(why), why.cause) for _ in left)
-    except (redis.RedisError, OSError, ValueError) as error:
-        yield from (trouble(error, str(server)) for _ in left)
+    except (NotLed, redis.RedisError, OSError, ValueError) as error:
+        yield from (trouble(error, where) for _ in left)
     else:
         yield from (Unanswered("redis was not asked to the end: the run was stopped.") for _ in left)
 
@@ -65,7 +65,10 @@ def _as_sent(error: redis.ResponseError) -> str:
 
 @contextmanager
 def reached(server: Server, target: Target, machines: Machines, within: float) -> Iterator[Connection]:
-    """A connection that waits `within` seconds for an answer. Raises Unreached, RedisError, OSError or ValueError."""
+    """A connection that waits `within` seconds for an answer.
+
+    Raises Unreached, NotLed, RedisError, OSError or ValueError.
+    """
     if server.via == DIRECT:
         with _connected(server.url, None, within) as connection:
             yield connection

@@ -18,7 +18,7 @@ from redis.connection import Connection
 from bot.adapters.redis.connection import reached, trouble
 from bot.adapters.redis.server import CONTAINER, Server
 from bot.core.backup import BackupFailed, BackupStopped, RedisCopy, Source
-from bot.core.ports import Machines, Unreached
+from bot.core.ports import Machines, NotLed, Unreached
 
 WITHIN: Final = 10.0  # seconds for the answers before the copy
 SILENCE: Final = 60.0  # seconds without one byte; while it makes the copy, redis sends a line end every second
@@ -46,7 +46,7 @@ class Copies:
         if server is None or server.via == CONTAINER or not server.url:
             raise BackupFailed(f"{source} was not taken: opsbot has no URL of it; `url_env` names its variable.")
         with ExitStack() as held:
-            yield CopyStream(source, self._asked(held, source, server), str(server), abort)
+            yield CopyStream(source, self._asked(held, source, server), server.shown(source.target), abort)
 
     def _asked(self, held: ExitStack, source: Source, server: Server) -> Connection:
         """A connection over which a copy will come."""
@@ -59,8 +59,8 @@ class Copies:
             connection.send_command("SYNC")  # type: ignore[no-untyped-call]
         except Unreached as why:
             raise BackupFailed(f"{source} was not taken: {why}") from why
-        except (redis.RedisError, OSError, ValueError) as error:
-            raise BackupFailed(f"{source} was not taken: {trouble(error, str(server)).why}") from None
+        except (NotLed, redis.RedisError, OSError, ValueError) as error:
+            raise BackupFailed(f"{source} was not taken: {trouble(error, server.shown(source.target)).why}") from None
         return connection
 
 

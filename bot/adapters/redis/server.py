@@ -5,6 +5,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from bot.core.question import Answer, Output, Unanswered
+from bot.core.target import Target
 
 CONTAINER, TUNNEL, DIRECT = "container", "tunnel", "direct"
 NOT_CONFIGURED: Final = "not-configured"
@@ -21,9 +22,12 @@ class Server:
     via: str = CONTAINER
     url: str = field(default="", repr=False)
 
-    def __str__(self) -> str:
+    def shown(self, target: Target) -> str:
+        """`on 127.0.0.1:6379 through platform-1`, never the password."""
+        if self.via == CONTAINER:
+            return f"in the platform's container of {target}"
         host, port = self.address
-        return "in the platform's container" if self.via == CONTAINER else f"on {host}:{port}"
+        return f"on {host}:{port}{f' through {target}' if self.via == TUNNEL else ''}"
 
     @property
     def address(self) -> tuple[str, int]:

@@ -18,11 +18,16 @@ from tenacity import Retrying, retry_if_exception, sleep_using_event, stop_after
 from bot.adapters.ssh import files, login
 from bot.adapters.ssh.host import Host, Limits, Unreached
 from bot.adapters.ssh.login import BROKEN, TICK, Login
+from bot.core.ports import NotLed
 from bot.core.wire import ASK_SHELL
 
 TRIES = 2
 RESTING = 2  # shells that are kept on one connection; with the channels at work they stay within sshd's MaxSessions
 BUSY = 2  # the channel open failure of a server whose MaxSessions is reached
+NO_WAY = {  # why sshd opens no connection, by RFC 4254's numbers; its own words do not come through paramiko
+    1: "sshd forwards nothing to there (AllowTcpForwarding, PermitOpen and the options of opsbot's key decide that)",
+    2: "nothing takes connections there, or that machine knows no way to there",
+}
 
 
 class Connection:
@@ -312,7 +317,11 @@ class Pool:
     def _socket(self, wanted: Login, below: Connection | None, abort: Flag) -> socket.socket | paramiko.Channel:
         if below is None:
             return login.connect(wanted, abort)
-        return through(below, wanted.host.host, wanted.host.port, self._limits.connect)
+        host, port = wanted.host.host, wanted.host.port
+        try:
+            return through(below, host, port, self._limits.connect)
+        except NotLed as why:
+            raise Unreached(f"{below.where} cannot connect to {host}:{port}: {why}.") from why
 
     def _sweep(self) -> None:
         oldest = time.monotonic() - self._limits.idle
@@ -329,13 +338,15 @@ class Pool:
 
 
 def through(connection: Connection, host: str, port: int, within: float) -> paramiko.Channel:
-    """A TCP connection made by the machine at the other end."""
+    """A TCP connection made by the machine at the other end. Raises NotLed when it gets none."""
     try:
         return connection.transport.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=within)
     except paramiko.ChannelException as error:
-        raise Unreached(f"{connection.where} cannot connect to {host}:{port}: {error.text}.") from error
+        raise NotLed(NO_WAY.get(error.code, error.text)) from error
     except BROKEN as error:
-        raise Unreached(f"{connection.where} did not connect to {host}:{port} within {within:g} s.") from error
+        if not connection.alive:
+            raise Unreached(f"{connection.where} ended the connection.") from error
+        raise NotLed(f"there was no connection within {within:g} s") from error
 
 
 class Closer:

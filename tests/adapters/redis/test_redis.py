@@ -158,6 +158,7 @@ def test_nobody_listens(by: By) -> None:
         assert isinstance(said, Unanswered)
         assert (said.cause, "hunter2" in said.why) == ("redis-unreachable", False)
         assert "127.0.0.1:1" in said.why
+        assert ("through platform-1 cannot be reached: nothing takes connections there" in said.why) is (via == TUNNEL)
 
 
 def test_redis_cli_that_cannot_connect(by: By, container: Container) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from bot.adapters.ssh import Ssh
 from bot.adapters.ssh.host import Unreached
+from bot.core.ports import NotLed
 from tests.adapters.ssh.fleet import MACHINES, Reach, target
 from tests.rigs.sshd import HostSpec, Rig, sshd, wait_until
 
@@ -86,9 +87,47 @@ def test_afterwards_nothing_listens_and_open_connections_are_closed(ssh: Ssh, ec
         socket.create_connection(("127.0.0.1", port), timeout=5)
 
 
-def test_a_service_that_does_not_listen_closes_the_connection(ssh: Ssh) -> None:
-    with ssh.forward(MACHINE, "127.0.0.1", 1) as port, opened(port) as near:
-        assert near.recv(9) == b""
+def test_a_service_that_does_not_listen_is_said_before_the_port_opens(ssh: Ssh) -> None:
+    with pytest.raises(NotLed, match="nothing takes connections there"), ssh.forward(MACHINE, "127.0.0.1", 1):
+        raise AssertionError("it opened")
+
+
+def test_a_service_that_ends_in_between_closes_the_connection(ssh: Ssh) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, ssh.forward(MACHINE, *listener.getsockname()) as port:
+        with opened(port) as near, listener.accept()[0] as far:
+            far.sendall(b"first")
+            assert near.recv(9) == b"first"
+        listener.close()
+        with opened(port) as near:
+            assert near.recv(9) == b""
+
+
+def test_the_first_connection_is_not_made_twice(ssh: Ssh) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+        with ssh.forward(MACHINE, *listener.getsockname()) as port:
+            with opened(port) as near, listener.accept()[0] as far:
+                near.sendall(b"a")
+                assert far.recv(9) == b"a"
+            listener.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                listener.accept()
+
+
+def test_a_connection_that_nobody_took_is_closed(ssh: Ssh) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+        with ssh.forward(MACHINE, *listener.getsockname()):
+            far, _ = listener.accept()
+        with far:
+            far.settimeout(10)
+            assert far.recv(9) == b""
+
+
+def test_an_sshd_that_forwards_nothing_is_said_with_the_setting(reach: Reach, echo: int) -> None:
+    closed = HostSpec("worker-1", config="AllowTcpForwarding no")
+    with sshd(closed) as rig, pytest.raises(NotLed, match="AllowTcpForwarding"):
+        reach(rig.hosts).forward(target("worker-1"), "127.0.0.1", echo).__enter__()
 
 
 def test_a_machine_that_cannot_be_reached_is_said_before_the_port_opens(ssh: Ssh) -> None:

@@ -211,6 +211,7 @@ def test_a_bastion_that_forwards_nothing_is_named(reach: Reach) -> None:
         assert isinstance(answer, Unanswered)
         assert "the jump host of worker-1" in answer.why
         assert "cannot connect to 127.0.0.1:" in answer.why
+        assert "AllowTcpForwarding" in answer.why
 
 
 def test_the_key_of_a_machine_behind_a_bastion_is_checked(reach: Reach) -> None:
