@@ -38,6 +38,7 @@ from tests.cli.fakes import (
 )
 
 NOBODY = 4_000_000_000  # a uid that no test runs as
+GROUP = 64322  # a group that no test runs as
 ME_AS_ANA = Actor(TEAM, ANA, "cli")
 
 
@@ -430,6 +431,26 @@ def test_the_socket_is_for_its_group_and_goes_with_us(desk: FakeDesk, path: Path
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
         assert stat.S_IMODE(path.parent.stat().st_mode) & stat.S_IRWXO == 0
     assert not path.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user makes no folder for a group that is not their own")
+def test_the_group_of_the_folder_may_use_the_socket(desk: FakeDesk, path: Path) -> None:
+    path.parent.mkdir()
+    os.chown(path.parent, -1, GROUP)
+    with serving(desk, path, {}):
+        assert path.stat().st_gid == GROUP
+
+
+def test_a_folder_of_a_foreign_group_is_no_reason_not_to_serve(
+    desk: FakeDesk, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "chown", refuse)
+    with serving(desk, path, {}):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    assert "the group of its folder" in caplog.text
 
 
 def test_a_dead_opsbots_socket_is_replaced(desk: FakeDesk, path: Path) -> None:

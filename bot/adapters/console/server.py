@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import getpass
 import json
 import logging
 import os
@@ -75,6 +76,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
             fcntl.flock(folder, fcntl.LOCK_EX)
             _clear(path)
             self.socket.bind(str(path))
+            _give_to_group_of(folder, path)
             path.chmod(0o660)
             self._inode = path.stat().st_ino
             self.socket.listen(self.request_queue_size)
@@ -184,6 +186,14 @@ def _safe_folder(folder: Path) -> None:
         raise Permanent(f"the folder {folder} for the socket cannot be made: {error.strerror}") from error
     if seen.st_mode & stat.S_IWOTH or seen.st_uid not in (0, os.geteuid()):
         raise Permanent(f"others can write in {folder}, so the socket is not put there; set `socket:` to another")
+
+
+def _give_to_group_of(folder: int, path: Path) -> None:
+    """Who may enter the folder by its group may connect; the kernel gives it the group of whoever serves."""
+    try:
+        os.chown(path, -1, os.fstat(folder).st_gid)
+    except PermissionError:  # an ordinary user can give it to groups of their own only
+        log.warning("only %s can use %s: the group of its folder is none of theirs", getpass.getuser(), path)
 
 
 def _clear(path: Path) -> None:
