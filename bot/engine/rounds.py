@@ -4,6 +4,7 @@ A diagnosis is pure and cheap, and its facts are made once, so running it again 
 is the depth of its questions. Being unable to look at a machine is a finding, and hides nothing about the others.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -447,7 +448,15 @@ def _suffices(reason: Finding, reasons: Sequence[Finding], found: Finding) -> bo
 
 def shown_answer(question: Question, answer: Answer) -> str:
     """An answer as evidence: the question and what came back, to be redacted and capped by the caller."""
-    if isinstance(question, Command) and isinstance(answer, Output):
-        said = "\n".join(filter(None, (answer.out.strip(), answer.err.strip())))
-        return f"$ {question}\n{said}\n(exit {answer.exit})"
-    return f"{question}\n{answer}"
+    return f"{'$ ' if isinstance(question, Command) else ''}{question}\n{_in_lines(answer)}"
+
+
+def _in_lines(answer: Answer) -> str:
+    """As who gave it would print it; a row is a line of JSON."""
+    if isinstance(answer, Output):
+        return "\n".join(filter(None, (answer.out.strip(), answer.err.strip(), f"(exit {answer.exit})")))
+    if isinstance(answer, Rows):
+        return "\n".join(json.dumps(dict(row), ensure_ascii=False) for row in answer.rows) or "(no rows)"
+    if isinstance(answer, Response):
+        return f"HTTP status {answer.status}\n{answer.body.strip()}"
+    return answer.state

@@ -12,10 +12,10 @@ from bot.core.fact import Fact
 from bot.core.finding import Finding, Severity
 from bot.core.handler import Diagnosis
 from bot.core.look import Look
-from bot.core.question import HttpGet, RedisRead, Response, Rows, Unanswered
+from bot.core.question import HttpGet, Output, Reached, RedisRead, Response, Rows, TcpProbe, Unanswered
 from bot.core.sql import Query
 from bot.core.target import Role, Site, Target
-from bot.engine.rounds import Diagnoser, Report
+from bot.engine.rounds import Diagnoser, Report, shown_answer
 from tests.engine.machines import Machines, Said
 
 FIRST, SECOND = (Target(f"platform-{no}", Role.PLATFORM, "prod", f"10.0.0.{no}") for no in (1, 2))
@@ -145,3 +145,18 @@ def test_a_database_that_is_away_moves_only_what_needs_it_to_another_platform() 
         ("7 jobs", "platform-2"),
         ("fine", "platform-1"),
     ]
+
+
+def test_evidence_is_what_was_said_and_not_how_it_is_kept() -> None:
+    """It is read by people at night, and the vendor's support: nothing in it looks like Python."""
+    assert shown_answer(READ, Output(0, "sync\nhub\n")) == f"{READ}\nsync\nhub\n(exit 0)"
+    assert shown_answer(sh("df", "/"), Output(1, "a\n", "b\n")) == "$ df /\na\nb\n(exit 1)"
+    two = Rows(({"queue": "builds.linux", "jobs": 2}, {"queue": None, "jobs": 1}))
+    assert shown_answer(QUERY, two).splitlines()[1:] == [
+        '{"queue": "builds.linux", "jobs": 2}',
+        '{"queue": null, "jobs": 1}',
+    ]
+    assert shown_answer(QUERY, Rows()).endswith("\n(no rows)")
+    page = HttpGet("rabbitmq:/api/nodes")
+    assert shown_answer(page, Response(200, "[]\n", {"server": "x"})) == f"{page}\nHTTP status 200\n[]"
+    assert shown_answer(TcpProbe("127.0.0.1", 5672), Reached("refused")).endswith("\nrefused")
