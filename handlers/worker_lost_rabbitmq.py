@@ -12,6 +12,7 @@ from bot.core.finding import Finding, Severity
 from bot.core.fix import Fix, Risk, readable
 from bot.core.handler import action, diagnosis
 from bot.core.look import CannotLook, Look
+from bot.core.number import counted
 from bot.core.target import Role, Target
 from handlers.toolbox import rabbitmq, recovery, settings, worker
 
@@ -112,7 +113,8 @@ def _evidence(now: worker.Service, seen: Mapping[str, rabbitmq.Presence]) -> str
     up = "" if now.since is None else f", its process is up for {readable(now.since)}"
     others = sum(1 for presence in seen.values() if presence.builds)
     cancels = sum(presence.cancels for presence in seen.values())
-    return f"the service is {now.state}{up}; RabbitMQ sees consumers from {others} machines and {cancels} cancel queues"
+    sees = f"{counted(others, 'machine')} and {counted(cancels, 'cancel queue')}"
+    return f"the service is {now.state}{up}; RabbitMQ sees consumers from {sees}"
 
 
 @action(

@@ -11,7 +11,7 @@ from bot.core.ports import Tx
 from bot.engine.changing import answered
 from bot.engine.journal import Journal
 from bot.engine.policy import Policy, Rule
-from bot.engine.words import plan_text, plan_title, told_fix
+from bot.engine.words import ended, plan_text, plan_title, told_fix
 
 Json = dict[str, Any]
 
@@ -38,7 +38,7 @@ class Agreement:
             return None
         answer = self.journal.wait(f"answer.{no}", lambda tx: self._answer(tx, no, until), self._wake_at(no, until))
         endings = {
-            Verdict.DECLINE.value: (Outcome.DECLINED, f"Declined by <@{answer['by']}>: {_ended(answer['reason'])}"),
+            Verdict.DECLINE.value: (Outcome.DECLINED, f"Declined by <@{answer['by']}>: {ended(answer['reason'])}"),
             Verdict.EXPIRE.value: (Outcome.EXPIRED, "Nobody decided in time. Ask again when needed."),
             Verdict.CANCEL.value: (Outcome.CANCELLED, "The question was withdrawn."),
         }
@@ -75,11 +75,6 @@ class Agreement:
             self.journal.tell(tx, "note", text=text)
             self.journal.claim.record(tx, f"remind.{no}", True)
         return answer
-
-
-def _ended(text: str) -> str:
-    """What a person typed, as a sentence that another one may follow."""
-    return text if text.rstrip().endswith((".", "!", "?")) else f"{text.rstrip()}."
 
 
 def _worst(plan: Plan) -> str:

@@ -24,7 +24,7 @@ from bot.engine.journal import Cancelled, Journal
 from bot.engine.looking import Looking, unseen
 from bot.engine.policy import Policy
 from bot.engine.rounds import Diagnoser, Found, Report
-from bot.engine.words import listed
+from bot.engine.words import ended, listed
 
 MOST_ALTERATIONS = 2  # an approved plan that keeps changing under our hands is given up
 MOST_PLANS = 20
@@ -240,9 +240,9 @@ class Recovery:
                 stored = self.journal.once(f"action.{no}", lambda: self._action_plan(action).to_json())
             except (CannotLook, Unknown) as why:
                 self.journal.heed_stop()
-                return Ending(Outcome.COULD_NOT_LOOK, f"{why}. {self._done_so_far()}")
+                return Ending(Outcome.COULD_NOT_LOOK, f"{ended(str(why))} {self._done_so_far()}")
             except Refused as why:
-                return Ending(Outcome.REFUSED, f"{why}. {self._done_so_far()}")
+                return Ending(Outcome.REFUSED, f"{ended(str(why))} {self._done_so_far()}")
             plan = plan_from_json(stored, self.diagnoser.site)
             pairs: list[tuple[Found | None, Fix]] = [(None, fix) for fix in plan.fixes]
             result = self._go(no, pairs, {fix.id + fix.target.key: self._action_way(action, fix) for fix in plan.fixes})

@@ -36,7 +36,7 @@ from bot.engine.recovery import Recovery
 from bot.engine.rounds import Cache, CachedLook, Diagnoser, Found
 from bot.engine.shelter import Shelter
 from bot.engine.stored import actor_from_json, click_from_json, place_from_json, request_from_json
-from bot.engine.words import listed
+from bot.engine.words import ended, listed
 
 T = TypeVar("T")
 MOST_TRIES = 3
@@ -178,9 +178,9 @@ class Engine:
         except Cancelled:
             return Ending(Outcome.CANCELLED, f"Cancelled.{self._stands(journal)}")
         except (CannotLook, Unknown) as why:
-            return Ending(Outcome.COULD_NOT_LOOK, f"{why}.{self._stands(journal)}")
+            return Ending(Outcome.COULD_NOT_LOOK, f"{ended(str(why))}{self._stands(journal)}")
         except Refused as why:
-            return Ending(Outcome.REFUSED, f"{why}.{self._stands(journal)}")
+            return Ending(Outcome.REFUSED, f"{ended(str(why))}{self._stands(journal)}")
         except Permanent as why:
             return Ending(Outcome.FAILED, str(why))
 

@@ -154,3 +154,8 @@ def size(count: float) -> str:
         if count < 1024:
             return f"{count:.1f} {unit}"
     return f"{count / 1024:.1f} TiB"
+
+
+def ended(text: str) -> str:
+    """What a person typed or a machine said, as a sentence that another one may follow."""
+    return text if text.rstrip().endswith((".", "!", "?")) else f"{text.rstrip()}."

@@ -71,7 +71,8 @@ def lines(machine: Target) -> Fact[tuple[Entry, ...]]:
 def _lines(said: Output) -> tuple[Entry, ...]:
     """`grep` ends with 2 when a file is missing, and has read the others; the queue stands in one of them."""
     if not (found := settings.entries(said.out)):
-        raise Unknown(f"the worker's settings cannot be read: {said.err.strip()[:200] or 'there are none'}")
+        why = [line for line in said.err.splitlines() if line.strip() and "No such file" not in line]
+        raise Unknown(f"the worker's settings cannot be read: {why[0][:200] if why else 'there are none'}")
     return found
 
 

@@ -31,7 +31,7 @@ def test_a_lost_worker_is_drained_and_restarted_after_a_second_person_agreed(
     plan = opsbot.plan(thread)
     story = "\n".join(message.all_text for message in opsbot.slack.driver.thread(thread))
     assert "worker-1 is running, but RabbitMQ sees no consumer from it" in story
-    assert "RabbitMQ sees consumers from 1 machines and 1 cancel queues" in story
+    assert "RabbitMQ sees consumers from 1 machine and 1 cancel queue" in story
     assert "Drain and restart travis-worker" in plan.all_text
 
     opsbot.press("ana", plan, "approve")

@@ -56,7 +56,7 @@ def test_a_worker_is_lost_and_found(prod: Installation, look: Look) -> None:
     finding = the_finding(lost)
     assert (finding.cause, finding.target.name) == ("worker.amqp-lost", "worker-1")
     assert [fix.id for fix in finding.fixes] == ["worker.drain-and-restart", "worker.restart", "worker.reboot"]
-    assert "consumers from 1 machines and 1 cancel queues" in finding.evidence
+    assert "consumers from 1 machine and 1 cancel queue" in finding.evidence
     assert prod.worker_1.worker.pid, "it lives on, and that is the trouble"
 
     prod.worker_1.worker.stop()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from bot.core.command import sh
-from bot.core.errors import Refused
+from bot.core.errors import Refused, Unknown
 from bot.core.fix import Change, Fix, Risk
 from bot.core.handler import Action, Job, Steps
 from bot.core.look import Look
@@ -23,6 +23,10 @@ def state(steps: Steps, look: Look) -> str:
     return "the hall is " + str(steps.step("light", lambda: look(lamp(hall))))
 
 
+def wondering(steps: Steps, look: Look) -> str:
+    raise Unknown("there is no lamp: is it the right hall?")
+
+
 def unwilling(steps: Steps, look: Look) -> str:
     raise Refused("not today")
 
@@ -37,6 +41,7 @@ def bundling(steps: Steps, look: Look) -> str:
 def working(database: str) -> Iterator[Room]:
     with room(database) as made:
         made.engine.catalogue.add(Job("state", "Say how it is", state), "e")
+        made.engine.catalogue.add(Job("wondering", "Ask back", wondering), "h")
         made.engine.catalogue.add(Job("unwilling", "Never", unwilling), "f")
         made.engine.catalogue.add(Job("bundle", "Collect", bundling), "g")
         made.set_to_work()
@@ -53,6 +58,11 @@ def test_a_job_that_cannot_look_says_so(working: Room) -> None:
     ended = working.ended(working.order("state", "job"))
     assert ended.outcome is Outcome.COULD_NOT_LOOK
     assert "does not answer" in ended.summary
+
+
+def test_what_ends_in_a_question_gets_no_full_stop(working: Room) -> None:
+    ended = working.ended(working.order("wondering", "job"))
+    assert ended.summary == "there is no lamp: is it the right hall? No step was done."
 
 
 @pytest.mark.parametrize(("subject", "kind"), [("state", "job"), ("screw", "act")])

@@ -8,7 +8,7 @@ from bot.core.errors import Unknown
 from bot.core.fix import Wait, differs
 from bot.core.question import HttpGet, Output, Response
 from bot.core.target import Role, Target
-from handlers.toolbox import broker, rabbitmq, recovery, worker
+from handlers.toolbox import broker, pool, rabbitmq, recovery, worker
 from handlers.toolbox.rabbitmq import API, HOST
 
 MACHINE = Target("worker-1", Role.WORKER, "prod", "10.0.0.11")
@@ -197,3 +197,17 @@ def test_what_is_no_row_of_the_api_has_no_name_and_no_numbers() -> None:
     odd = Response(200, '[1,"x",{"channel_details":[],"queue":{"name":"builds.a"}}]')
     assert rabbitmq.consumers(API, "travis").parse(odd)[2] == rabbitmq.Consumer("builds.a", "")
     assert rabbitmq.channels(API, "travis").parse(odd) == {"": ""}
+
+
+@pytest.mark.parametrize(
+    ("err", "why"),
+    [
+        ("grep: /etc/a: No such file or directory\ngrep: /etc/b: No such file or directory\n", "there are none"),
+        ("grep: /etc/a: No such file or directory\ngrep: /etc/b: Is a directory\n", "grep: /etc/b: Is a directory"),
+        ("", "there are none"),
+    ],
+)
+def test_settings_that_cannot_be_read_are_said_in_one_line(err: str, why: str) -> None:
+    with pytest.raises(Unknown) as unknown:
+        pool.lines(MACHINE).parse(Output(2, "", err))
+    assert str(unknown.value) == f"the worker's settings cannot be read: {why}"
