@@ -26,6 +26,7 @@ WATCHED_EVERY: Final = 0.05  # seconds
 AHEAD: Final = 8  # parts of an export that wait to be taken
 READ_WITHIN: Final = 60.0  # seconds for each part of it, and for the first: RabbitMQ makes all of it before
 EXPORT: Final = HttpGet(f"{BROKER}/api/definitions")
+REFUSED: Final = ("[Errno 111] Connection refused", "the connection is refused")  # of httpx, and as people say it
 HEADERS: Final = {"user-agent": "opsbot", "accept-encoding": "identity"}  # what is packed could unpack to anything
 
 
@@ -90,7 +91,7 @@ class Http:
             while time.monotonic() < until and not abort.is_set():
                 with suppress(Empty):
                     return said.get(timeout=WATCHED_EVERY)
-            return Unanswered(f"{asked} did not answer within {within:g} s.", cause)
+            return Unanswered(f"{_shown(asked, url)} did not answer within {within:g} s.", cause)
         finally:
             client.close()
 
@@ -114,15 +115,23 @@ def _got(client: httpx.Client, url: httpx.URL, asked: HttpGet, cause: str) -> An
             cut = len(body) > asked.most
             return Response(response.status_code, _text(body[: asked.most], response), _headers(response), cut)
     except httpx.TimeoutException:
-        return Unanswered(f"{asked} did not answer within {asked.within.total_seconds():g} s.", cause)
+        return Unanswered(f"{_shown(asked, url)} did not answer within {asked.within.total_seconds():g} s.", cause)
     except httpx.HTTPError as error:
-        return _trouble(error, asked, cause)
+        return _trouble(error, _shown(asked, url), cause)
     except RuntimeError as error:  # closed by whoever waited for it
-        return Unanswered(f"{asked} was not answered: {error}.", cause)
+        return Unanswered(f"{_shown(asked, url)} was not answered: {error}.", cause)
 
 
-def _trouble(error: httpx.HTTPError, asked: HttpGet, cause: str) -> Unanswered:
-    said = (str(error).splitlines() or [type(error).__name__])[0][:300].rstrip(".")
+def _shown(asked: HttpGet, url: httpx.URL) -> str:
+    """What was asked, and of the broker also where: a question says no more of it than `rabbitmq:`."""
+    if not asked.url.startswith(BROKER):
+        return str(asked)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    return f"GET {url.path} of RabbitMQ's management API on {url.host}:{port}"
+
+
+def _trouble(error: httpx.HTTPError, asked: str, cause: str) -> Unanswered:
+    said = (str(error).replace(*REFUSED).splitlines() or [type(error).__name__])[0][:300].rstrip(".")
     if "CERTIFICATE_VERIFY_FAILED" in said or "certificate verify failed" in said:
         why = said.partition("certificate verify failed: ")[2] or said
         return Unanswered(f"{asked} was not asked: the certificate there is not trusted ({why}).", NOT_SEEN)
@@ -227,9 +236,9 @@ class Download:
                         self._hand(part)
             self._hand(b"")
         except httpx.HTTPError as error:
-            self._hand(self._failed(_trouble(error, EXPORT, AWAY).why))
+            self._hand(self._failed(_trouble(error, _shown(EXPORT, url), AWAY).why))
         except RuntimeError as error:  # closed by whoever wanted no more
-            self._hand(self._failed(f"{EXPORT} was not answered: {error}."))
+            self._hand(self._failed(f"{_shown(EXPORT, url)} was not answered: {error}."))
 
     def _hand(self, part: bytes | BackupFailed) -> None:
         taken = False

@@ -121,7 +121,9 @@ def test_a_page_that_gets_stuck_can_be_left(pages: str) -> None:
 
 
 def test_nobody_answers() -> None:
-    with pytest.raises(BackupFailed, match="Connection refused") as failed:
+    with pytest.raises(
+        BackupFailed, match=r"management API on 127\.0\.0\.1:1 was not answered: the connection is refused\."
+    ) as failed:
         read_all("http://user:hunter2@127.0.0.1:1")
     assert "hunter2" not in str(failed.value)
 

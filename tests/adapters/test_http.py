@@ -174,6 +174,8 @@ def test_a_broker_that_is_away_is_a_finding_and_a_page_is_not(pages: Server) -> 
     assert isinstance(page, Unanswered)
     assert (broker.cause, page.cause) == ("rabbitmq-unreachable", "http")
     assert "hunter2" not in broker.why
+    where = "GET /api/overview of RabbitMQ's management API on 127.0.0.1:1"
+    assert broker.why == f"{where} was not answered: the connection is refused."
 
 
 def test_what_is_no_page() -> None:

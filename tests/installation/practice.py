@@ -124,7 +124,8 @@ class Web:
         """Its management API lives in the broker, and in the container when that runs."""
         address = self.installation.platform.address
         if not (self._listens(address, PORT) or self._listens(address, TLS_PORT)):
-            return Unanswered(f"GET rabbitmq:{path} was not answered: connection refused.", AWAY)
+            asked = f"GET {path.partition('?')[0]} of RabbitMQ's management API on {address}:15672"
+            return Unanswered(f"{asked} was not answered: the connection is refused.", AWAY)
         return Response(*management.answer(self.installation.broker, path))
 
     def _listens(self, host: str, port: int) -> bool:
