@@ -108,8 +108,8 @@ class SiteDatabase(Section):
     )
     via: Literal["direct", "tunnel", "container"] = Field(
         default="container",
-        description="How it is reached: direct, through an SSH tunnel to the platform, or inside its container. "
-        "Default: container, where 2.x has it.",
+        description="How it is reached: direct, through an SSH tunnel to the platform, where the host in the DSN is as "
+        "the platform sees it, or inside its container. Default: container, where 2.x has it.",
     )
     name: fields.Word = Field(
         default="travis_production",
