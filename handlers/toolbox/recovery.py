@@ -168,7 +168,11 @@ def _restart(on: Handle) -> Change:
 
 
 def restarted(machine: Target, init: str, pid: int) -> Change:
-    """Restart the process that was seen; sent when it is still that one."""
+    """Restart the process that was seen; sent when it is still that one. None is seen between two of one that ends
+    over and over.
+    """
+    if not pid:
+        return restarted_anyhow(init)
     words = ("restart", SERVICE) if init == UPSTART else ("systemctl", "restart", SERVICE)
     return Change(
         "Restart the service",

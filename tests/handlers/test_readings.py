@@ -97,6 +97,17 @@ def test_a_snap_is_drained_as_the_program_that_it_is() -> None:
     assert not any("docker" in text for text in told)
 
 
+@pytest.mark.parametrize(
+    ("init", "words"),
+    [(worker.SYSTEMD, "systemctl restart travis-worker"), (worker.UPSTART, "service travis-worker restart")],
+)
+def test_one_that_was_between_two_processes_is_restarted_all_the_same(init: str, words: str) -> None:
+    """`is it still process 0?` is answered with no as soon as it is up, and nothing would be sent."""
+    back = Wait(worker.boot_id(MACHINE), differs("any"), timedelta(minutes=1))
+    [change] = recovery.restart(recovery.Handle(MACHINE, init, 0, "any", "", back)).changes()
+    assert (str(change.command), change.needed) == (f"sudo -n {words}", None)
+
+
 def test_the_address_of_docker_is_nobodys_own() -> None:
     """Every machine with Docker has it, so consumers seen from there are anybody's."""
     seen = worker.addresses(MACHINE).parse(Output(0, "10.0.0.11 172.17.0.1 fe80::1 192.168.3.4 \n"))
