@@ -184,13 +184,14 @@ def _packer(said: Output) -> Packed:
 def has_live_database(platform: Target, folder: str) -> Fact[bool]:
     """Whether a PostgreSQL runs on files below the folder; its pid file is there while it does."""
     question = sh("find", folder, "-maxdepth", "5", "-name", "postmaster.pid").sudo()
-    return Fact(f"Does a PostgreSQL run on files of {folder} on {platform}?", platform, question, _found)
 
+    def found(said: Output) -> bool:
+        if not said.ok and not said.out:
+            why = said.err.strip()[:200] or "no words"
+            raise Unknown(f"find cannot look into {folder} on {platform} ({why}); is `data_dir` of that machine right?")
+        return bool(said.out.strip())
 
-def _found(said: Output) -> bool:
-    if not said.ok and not said.out:
-        raise Unknown(f"find does not tell whether a database runs there: {said.err.strip()[:200] or 'no words'}")
-    return bool(said.out.strip())
+    return Fact(f"Does a PostgreSQL run on files of {folder} on {platform}?", platform, question, found)
 
 
 # ---------------------------------------------------------------- what is known of backups

@@ -6,7 +6,9 @@ import pytest
 
 from bot.core.backup import Definitions, Dump, DumpInside, Origin, RedisCopy, Source
 from bot.core.command import Command
+from bot.core.errors import Unknown
 from bot.core.look import Look
+from bot.core.question import Output
 from bot.core.target import Role, Site, Target
 from handlers.toolbox import backup
 
@@ -107,3 +109,14 @@ def test_what_runs_in_the_container_is_bounded_there(what: str, program: str) ->
     assert isinstance(origin, Command)
     assert "docker exec c0ffee timeout -k 2 1800 " in str(origin)
     assert str(origin).endswith(program)
+
+
+def test_a_folder_that_is_not_there_is_named_with_its_machine() -> None:
+    """The vendor's own `/var/travis` is taken where `data_dir` is not configured."""
+    platform = Target("platform-2", Role.PLATFORM, "prod")
+    asked = backup.has_live_database(platform, "/var/travis")
+    with pytest.raises(
+        Unknown, match=r"look into /var/travis on platform-2 \(No such file.*`data_dir` of that machine"
+    ):
+        asked.parse(Output(1, "", "No such file or directory"))
+    assert asked.parse(Output(1, "/var/travis/postgres/postmaster.pid\n", "find: /var/travis/lost: Permission denied"))
