@@ -42,6 +42,7 @@ class Connection:
         self._room = BoundedSemaphore(limits.channels)
         self._held = 0
         self._shells: list[Shell] = []
+        self._expected = 0  # how many wait for a shell, and take one that is left rather than open another
         self._probe: _Probe | None = None
         self._lock = Lock()
 
@@ -74,7 +75,8 @@ class Connection:
     def shell(self, closer: "Closer", abort: Flag, command: str) -> Iterator["Shell"]:
         """A shell that waits for a round of questions: one that is left from the last, or a new one."""
         deadline = time.monotonic() + self._limits.open
-        self._wait_for_room(deadline, abort)
+        with self._expecting():
+            self._wait_for_room(deadline, abort)
         try:
             with self.held():
                 shell = self._resting() or Shell(self._begun(closer, deadline, abort, command))
@@ -106,10 +108,21 @@ class Connection:
 
     def _put_back(self, shell: "Shell") -> None:
         with self._lock:
-            if shell.reusable and len(self._shells) < RESTING:
+            if shell.reusable and len(self._shells) < RESTING + self._expected:
                 self._shells.append(shell)
                 return
         _close(shell.channel)
+
+    @contextmanager
+    def _expecting(self) -> Iterator[None]:
+        """A shell that is closed counts for sshd until all of it has ended, so none is while somebody waits for one."""
+        with self._lock:
+            self._expected += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._expected -= 1
 
     @contextmanager
     def held(self) -> Iterator[None]:
