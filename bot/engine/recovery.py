@@ -160,15 +160,15 @@ class Recovery:
             return same, unseen(report)
 
         def again() -> Sequence[Fix] | None:
-            same, unseen = look()
-            if unseen:
-                raise Unknown("; ".join(unseen))
+            same, missed = look()
+            if missed:
+                raise Unknown("; ".join(missed))
             return [fix for finding in same for fix in finding.fixes] if same else None
 
         def troubles() -> list[str]:
-            same, unseen = look()
+            same, missed = look()
             bad = [each for each in same if each.severity >= Severity.WARN and not _is_about_others(each, fix)]
-            return [str(finding) for finding in bad] + unseen
+            return [str(finding) for finding in bad] + missed
 
         return Way(again, troubles)
 

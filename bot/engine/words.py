@@ -156,6 +156,6 @@ def size(count: float) -> str:
     return f"{count / 1024:.1f} TiB"
 
 
-def ended(text: str) -> str:
+def ended(said: str) -> str:
     """What a person typed or a machine said, as a sentence that another one may follow."""
-    return text if text.rstrip().endswith((".", "!", "?")) else f"{text.rstrip()}."
+    return said if said.rstrip().endswith((".", "!", "?")) else f"{said.rstrip()}."

@@ -372,14 +372,18 @@ def test_who_asked_is_told_once_that_a_run_cannot_be_told_of(outbox: Outbox, beg
     assert word.body == {"text": "I cannot post there"}
 
 
-def test_wait_ends_with_a_letter_from_another_process(outbox: Outbox, begin: Begin, tell: Tell) -> None:
-    outbox.wait(0.01)
+def wait_is_ended_by_a_letter(outbox: Outbox, begin: Begin, tell: Tell) -> None:
     timer = threading.Timer(0.2, tell, [begin()])
     timer.start()
     begun = time.monotonic()
     outbox.wait(10)
     assert time.monotonic() - begun < 5
     timer.join(5)
+
+
+def test_wait_ends_with_a_letter_from_another_process(outbox: Outbox, begin: Begin, tell: Tell) -> None:
+    outbox.wait(0.01)
+    wait_is_ended_by_a_letter(outbox, begin, tell)
 
 
 def test_a_connection_that_could_not_listen_is_not_waited_on(
@@ -404,12 +408,7 @@ def test_a_connection_that_could_not_listen_is_not_waited_on(
     assert len(deaf) == 1
     assert not deaf[0].closed, "it would be waited on"
     outbox.wait(0.01)  # another one begins to listen
-    timer = threading.Timer(0.2, tell, [begin()])
-    timer.start()
-    begun = time.monotonic()
-    outbox.wait(10)
-    assert time.monotonic() - begun < 5
-    timer.join(5)
+    wait_is_ended_by_a_letter(outbox, begin, tell)
 
 
 def test_no_letter_is_missed_between_taking_and_waiting(outbox: Outbox, begin: Begin, tell: Tell) -> None:
