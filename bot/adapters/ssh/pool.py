@@ -77,9 +77,10 @@ class Connection:
         deadline = time.monotonic() + self._limits.open
         with self._expecting():
             self._wait_for_room(deadline, abort)
+            left = self._resting()
         try:
             with self.held():
-                shell = self._resting() or Shell(self._begun(closer, deadline, abort, command))
+                shell = left or Shell(self._begun(closer, deadline, abort, command))
                 try:
                     yield shell
                 finally:

@@ -4,13 +4,15 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import replace
 from datetime import timedelta
 from threading import Event as Flag
 
 import pytest
 
-from bot.adapters.ssh import Ssh
+from bot.adapters.ssh import Limits, Ssh
+from bot.adapters.ssh.pool import Connection, Pool, Shell
 from bot.core.command import sh
 from bot.core.ports import NotSent
 from bot.core.question import Output, Unanswered
@@ -117,6 +119,31 @@ def test_no_more_channels_are_opened_than_sshd_allows_by_default(reach: Reach) -
         ssh = reach(rig.hosts)
         list(threads.map(lambda no: asked(ssh, "sleep", "0.2"), range(20)))
         assert "no more sessions" not in rig.said("worker-1")
+
+
+def test_no_shell_is_closed_while_somebody_waits_for_one() -> None:
+    many, enough, waiting = Limits().channels, Flag(), threading.Semaphore(0)
+    with sshd(HostSpec("worker-1")) as rig, closing(Pool(Limits())) as pool, ThreadPoolExecutor(many) as threads:
+
+        def one() -> AbstractContextManager[tuple[Connection, Shell]]:
+            return pool.shell("worker-1", rig.hosts["worker-1"], Flag())
+
+        def wait_for_one() -> None:
+            with one() as (_, shell):
+                shell.reusable = True
+                waiting.release()
+                assert enough.wait(10)
+
+        with ExitStack() as held:
+            shells = [held.enter_context(one()) for _ in range(many)]
+            waiters = [threads.submit(wait_for_one) for _ in range(many)]
+            wait_until(lambda: shells[0][0]._expected == many)
+            for _, shell in shells:
+                shell.reusable = True
+        assert all(waiting.acquire(timeout=10) for _ in waiters)
+        enough.set()
+        assert [each.result(10) for each in waiters] == [None] * many
+        assert rig.said("worker-1").count("Starting session") == many
 
 
 @pytest.mark.parametrize("warm", [True, False], ids=["warm", "cold"])
