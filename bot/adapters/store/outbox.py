@@ -108,12 +108,19 @@ class Outbox:
 
     def _listen(self, seconds: float) -> None:
         if self._listener is None or self._listener.closed:
-            listener = self._opened()
-            listener.execute("LISTEN opsbot_outbox")
-            self._listener = listener
+            self._listener = self._listening_connection()
             return  # what came before it is looked for
         for _ in self._listener.notifies(timeout=seconds, stop_after=1):
             return
+
+    def _listening_connection(self) -> Connection[DictRow]:
+        connection = self._opened()
+        try:
+            connection.execute("LISTEN opsbot_outbox")
+        except psycopg.Error:
+            connection.close()
+            raise
+        return connection
 
     def _call_another(self) -> None:
         with self._called:
