@@ -42,16 +42,24 @@ class Fact(Generic[T]):
         return self.asks
 
 
+@dataclass(frozen=True)
+class _Made:
+    """What was made in this context: facts by their arguments, and what was derived by the identities of its values."""
+
+    facts: dict[tuple[str, tuple[Any, ...]], Fact[Any]] = field(default_factory=dict)
+    derived: dict[tuple[Any, ...], tuple[Any, tuple[object, ...]]] = field(default_factory=dict)
+
+
 FACTS: dict[str, Callable[..., "Fact[Any]"]] = {}
-_MADE: ContextVar[dict[tuple[str, tuple[Any, ...]], Fact[Any]] | None] = ContextVar("_MADE", default=None)
+_MADE: ContextVar[_Made | None] = ContextVar("_MADE", default=None)
 
 
 @contextmanager
 def made_once() -> Iterator[None]:
-    """In this context a registered function makes a fact once for the same arguments: whoever runs diagnoses again and
-    again would spend most of the time on making their facts anew.
+    """In this context a registered function makes a fact once for the same arguments, and a `derived` one works once:
+    whoever runs diagnoses again and again would spend most of the time on the same.
     """
-    before = _MADE.set({})
+    before = _MADE.set(_Made())
     try:
         yield
     finally:
@@ -66,15 +74,37 @@ def fact(make: Callable[P, Fact[T]]) -> Callable[P, Fact[T]]:
     def made(*args: P.args, **kwargs: P.kwargs) -> Fact[T]:
         if kwargs:
             raise TypeError(f"{name} takes its arguments by position, since they are stored with the plan")
-        known = _MADE.get()
-        if known is None:
+        context = _MADE.get()
+        if context is None:
             return _registered(make(*args, **kwargs), name, args)
+        known = context.facts
         if (name, args) not in known:
             known[name, args] = _registered(make(*args, **kwargs), name, args)
         return known[name, args]
 
     FACTS[name] = made
     return made
+
+
+def derived(work: Callable[P, T]) -> Callable[P, T]:
+    """A pure function of what facts said, worked out once in a look: every worker asks what the broker sees of all.
+
+    The same values are told by their identity, since comparing what a fleet said costs as much as working it out. They
+    are kept, so that nothing else gets that identity.
+    """
+
+    @functools.wraps(work)
+    def once(*said: P.args, **named: P.kwargs) -> T:
+        context = _MADE.get()
+        if context is None or named:
+            return work(*said, **named)
+        key = (work, *map(id, said))
+        if key not in context.derived:
+            context.derived[key] = (work(*said, **named), said)
+        value: T = context.derived[key][0]
+        return value
+
+    return once
 
 
 def _registered(new: Fact[T], name: str, arguments: tuple[Any, ...]) -> Fact[T]:

@@ -1,8 +1,9 @@
 """Machines and what they are: how to reach one is the transport's business."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 
 
 class Role(Enum):
@@ -41,14 +42,22 @@ class Site:
     options: tuple[tuple[str, str], ...] = ()
 
     def of(self, role: Role) -> tuple[Target, ...]:
-        return tuple(target for target in self.targets if target.role is role)
+        return self._by_role[role]
 
     def find(self, name: str) -> Target | None:
         return next((target for target in self.targets if target.name == name), None)
 
     def option(self, name: str, default: str) -> str:
         """A setting of this installation such as `rabbitmq.vhost`; the default is what the vendor installs."""
-        return dict(self.options).get(name, default)
+        return self._options.get(name, default)
 
     def __iter__(self) -> Iterator[Target]:
         return iter(self.targets)
+
+    @cached_property
+    def _by_role(self) -> Mapping[Role, tuple[Target, ...]]:
+        return {role: tuple(target for target in self.targets if target.role is role) for role in Role}
+
+    @cached_property
+    def _options(self) -> Mapping[str, str]:
+        return dict(self.options)

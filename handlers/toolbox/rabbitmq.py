@@ -13,14 +13,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
 from bot.core.command import Command, sh
 from bot.core.errors import Unknown
-from bot.core.fact import Fact, fact
+from bot.core.fact import Fact, derived, fact
 from bot.core.look import Look
 from bot.core.question import HttpGet, Output, Question, Response
 from bot.core.target import Role
@@ -284,7 +283,7 @@ def presences(look: Look, at: Broker) -> Mapping[str, Presence]:
     every, peers = look(consumers(at.place, at.vhost)), look(channels(at.place, at.vhost))
     if at.elsewhere and _is_behind(every, look(queues(at.place, at.vhost))):
         raise Unknown("RabbitMQ's management API has not counted all consumers yet; look again in a minute")
-    return _presences(every, tuple(peers.items()))
+    return _presences(every, peers)
 
 
 def _is_behind(every: tuple[Consumer, ...], listed: tuple[Queue, ...]) -> bool:
@@ -300,12 +299,11 @@ def build_queues(listed: tuple[Queue, ...], every: tuple[Consumer, ...]) -> tupl
     return tuple(queue for queue in listed if queue.name in taken or queue.name.startswith(BUILDS))
 
 
-@lru_cache(maxsize=4)  # every worker asks for the same
-def _presences(every: tuple[Consumer, ...], peers: tuple[tuple[str, str], ...]) -> Mapping[str, Presence]:
-    places = dict(peers)
+@derived
+def _presences(every: tuple[Consumer, ...], peers: Mapping[str, str]) -> Mapping[str, Presence]:
     seen: dict[str, Presence] = {}
     for consumer in every:
-        address = places.get(consumer.channel, "")
+        address = peers.get(consumer.channel, "")
         before = seen.get(address, Presence())
         if consumer.takes_builds:
             seen[address] = Presence(before.builds + 1, before.cancels)

@@ -1,7 +1,7 @@
 """Facts that a look makes once."""
 
 from bot.core.command import sh
-from bot.core.fact import Fact, fact, made_once
+from bot.core.fact import Fact, derived, fact, made_once
 from bot.core.question import Output
 from bot.core.target import Role, Target
 
@@ -12,6 +12,12 @@ MADE: list[str] = []
 def lit(machine: Target) -> Fact[bool]:
     MADE.append(machine.name)
     return Fact(f"Is the lamp on {machine} lit?", machine, sh("lamp", machine.address), lambda said: bool(said.out))
+
+
+@derived
+def counted(lamps: tuple[str, ...], more: tuple[str, ...]) -> int:
+    MADE.append("counted")
+    return len(lamps) + len(more)
 
 
 def hall(address: str) -> Target:
@@ -42,3 +48,21 @@ def test_what_one_look_made_is_not_taken_for_a_machine_that_has_moved_since() ->
 def test_outside_of_a_look_nothing_is_kept() -> None:
     assert lit(hall("10.0.0.1")) is not lit(hall("10.0.0.1"))
     assert lit(hall("10.0.0.1")) == lit(hall("10.0.0.1"))
+
+
+def test_what_is_derived_is_worked_out_once_in_a_look_for_the_same_values() -> None:
+    MADE.clear()
+    lamps, others = tuple("ab"), tuple("ab")
+    with made_once():
+        assert [counted(lamps, others) for _ in range(3)] == [4, 4, 4]
+        assert counted(lamps, ("attic",)) == 3
+    assert MADE == ["counted"] * 2
+    assert counted(lamps, others) == counted(lamps, others) == 4
+    with made_once():
+        assert counted(others, lamps) == 4
+    assert MADE == ["counted"] * 5
+
+
+def test_what_is_derived_is_not_taken_for_that_of_a_value_that_is_gone() -> None:
+    with made_once():
+        assert [counted(tuple("x" * size), ()) for size in range(50)] == list(range(50))
