@@ -53,11 +53,16 @@ def take(steps: BackupSteps, look: Look, what: str) -> str:
 
 
 def _data(taking: Taking, look: Look) -> None:
-    """Every platform machine has its own folder; in high availability only its logs and certificates are there."""
+    """Every platform machine has its own folder; in high availability only its logs and certificates are there. One
+    that does not answer leaves the others alone.
+    """
     for machine in look.site.of(Role.PLATFORM):
-        folder = platform.data_dir(look, machine)
-        live = look(has_live_database(machine, folder))
-        taking.store("data", data_source(machine, folder, look(packer(machine)), live))
+        try:
+            folder = platform.data_dir(look, machine)
+            live = look(has_live_database(machine, folder))
+            taking.store("data", data_source(machine, folder, look(packer(machine)), live))
+        except (Unknown, CannotLook) as why:
+            taking.skip("data", str(why))
 
 
 def data_source(machine: Target, folder: str, packed: Packed, live: bool) -> Source:
@@ -87,9 +92,10 @@ def _logs_are_apart(look: Look) -> bool:
 
 
 def _dump(look: Look, name: str) -> Source:
-    machine, section = look.site.of(Role.PLATFORM)[0], vendor.SECTIONS[name]
-    if look.site.option(f"{section}.via", "container") != "container":
-        return Source(f"database-{name}", machine, Dump(name), HOURS, "pg_dump")
+    section = vendor.SECTIONS[name]
+    if (via := look.site.option(f"{section}.via", "container")) != "container":
+        return Source(f"database-{name}", _way_to(look, via), Dump(name), HOURS, "pg_dump")
+    machine = look.site.of(Role.PLATFORM)[0]
     database = look.site.option(f"{section}.name", vendor.DATABASE)
     user = look.site.option(f"{section}.user", vendor.USER)
     return dump_source(machine, look(platform.container_of(machine)), name, database, user)
@@ -100,6 +106,23 @@ def dump_source(machine: Target, container: str, name: str, database: str, user:
     return Source(f"database-{name}", machine, DumpInside(container, database, user), HOURS, "pg_dump")
 
 
+def _way_to(look: Look, via: str) -> Target:
+    """The platform machine that leads to what stands elsewhere: a tunnel goes by any of them, so by the first that
+    answers.
+    """
+    first, *more = look.site.of(Role.PLATFORM)
+    *others, last = (first, *more) if via == "tunnel" else (first,)
+    return next((each for each in others if _answers(look, each)), last)
+
+
+def _answers(look: Look, machine: Target) -> bool:
+    try:
+        look(packer(machine))
+    except CannotLook:
+        return False
+    return True
+
+
 def _key(taking: Taking, look: Look) -> None:
     taking.store_key(look.site.of(Role.PLATFORM)[0])
 
@@ -107,10 +130,10 @@ def _key(taking: Taking, look: Look) -> None:
 def _redis(taking: Taking, look: Look) -> None:
     """A copy is asked for as a replica does: nothing is written on the machine."""
     machine = look.site.of(Role.PLATFORM)[0]
-    if look.site.option("redis.via", "container") == "container":
+    if (via := look.site.option("redis.via", "container")) == "container":
         taking.store("redis", redis_source(machine, look(platform.container_of(machine))))
     else:
-        taking.store("redis", Source("redis", machine, RedisCopy(), MINUTES, "rdb"))
+        taking.store("redis", Source("redis", _way_to(look, via), RedisCopy(), MINUTES, "rdb"))
 
 
 def redis_source(machine: Target, container: str) -> Source:

@@ -7,25 +7,33 @@ import pytest
 from bot.core.backup import Definitions, Dump, DumpInside, Origin, RedisCopy, Source
 from bot.core.command import Command
 from bot.core.errors import Unknown
-from bot.core.look import Look
+from bot.core.fact import Fact
+from bot.core.look import CannotLook, Look
 from bot.core.question import Output
 from bot.core.target import Role, Site, Target
 from handlers.toolbox import backup
 
 PLATFORM = Target("platform-1", Role.PLATFORM, "prod")
+SECOND, THIRD = (Target(f"platform-{no}", Role.PLATFORM, "prod") for no in (2, 3))
 
 
 class Looking:
-    """A `Look` that knows the container's name, and is told when it was asked."""
+    """A `Look` that knows the container's name, which machines are away, and how often it was asked."""
 
-    def __init__(self, **options: str) -> None:
+    def __init__(self, *machines: Target, **options: str) -> None:
         named = ((name.replace("__", "."), value) for name, value in options.items())
-        self.site = Site("prod", "travis.example.com", "2.2", (PLATFORM,), tuple(named))
+        self.site = Site("prod", "travis.example.com", "2.2", machines or (PLATFORM,), tuple(named))
+        self.away: tuple[Target, ...] = ()
         self.asked = 0
 
-    def __call__(self, fact: object) -> str:
+    def __call__(self, fact: Fact[Any]) -> str:
         self.asked += 1
+        if fact.on in self.away:
+            raise CannotLook(fact, f"{fact.on} is away", "unreachable")
         return "c0ffee"
+
+    def together(self, *facts: Fact[Any]) -> None:
+        """All of them are there already."""
 
 
 class Taken:
@@ -88,6 +96,33 @@ MAIN = DumpInside("c0ffee", "travis_production", "travis")
 )
 def test_databases(options: dict[str, str], wanted: dict[str, Origin]) -> None:
     assert origins(Looking(**options), "databases") == wanted
+
+
+@pytest.mark.parametrize(
+    ("via", "away", "wanted"),
+    [
+        ("tunnel", (), PLATFORM),
+        ("tunnel", (PLATFORM,), SECOND),
+        ("tunnel", (PLATFORM, SECOND), THIRD),
+        ("tunnel", (PLATFORM, SECOND, THIRD), THIRD),
+        ("direct", (PLATFORM,), PLATFORM),
+    ],
+)
+def test_a_tunnel_goes_by_the_first_platform_that_answers(via: str, away: tuple[Target, ...], wanted: Target) -> None:
+    look, taken = Looking(PLATFORM, SECOND, THIRD, database__via=via, redis__via=via), Taken()
+    look.away = away
+    for what in ("databases", "redis"):
+        backup.take(taken, _as_look(look), what)  # type: ignore[arg-type]
+    assert [(source.name, source.target) for source in taken.sources] == [("database-main", wanted), ("redis", wanted)]
+    assert taken.skipped == []
+
+
+def test_a_platform_that_is_away_leaves_the_data_of_the_others_alone() -> None:
+    look, taken = Looking(PLATFORM, SECOND, THIRD), Taken()
+    look.away = (SECOND,)
+    backup.take(taken, _as_look(look), "data")  # type: ignore[arg-type]
+    assert [source.name for source in taken.sources] == ["data-platform-1", "data-platform-3"]
+    assert taken.skipped == ["platform-2 is away"]
 
 
 @pytest.mark.parametrize("via", ["tunnel", "direct"])
