@@ -79,7 +79,9 @@ class Answers:
         fixed = self._fixed(actor)
         lines = [f"`diagnose {name}`: {_says(each)}" for name, each in self.catalogue.situations().items()]
         lines += [f"`diagnose {each.name}`: {each.says}" for each in self.catalogue.diagnoses.values()]
-        lines += [f"`{each.name} {each.each.value.upper()} because TEXT`: {each.says}" for each in actions]
+        lines += [
+            f"`{each.name} {(each.takes or each.each.value).upper()} because TEXT`: {each.says}" for each in actions
+        ]
         lines += [f"`{each.name}{' N' if each.takes else ''}`: {each.says}" for each in jobs]
         lines += fixed
         wanted = [line for line in lines if request.subject.lower() in line.lower()]

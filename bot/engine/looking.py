@@ -65,7 +65,7 @@ class Looking:
         quiet = [each for each in diagnoses if each.name in report.checked and each.name not in spoke]
         checked = [each.says or each.name for each in quiet]
         self.journal.tell(tx, "look", no=no, asked=report.asked, checked=checked, unknown=report.unknown)
-        for found in report.findings:
+        for found in report.causes_first():
             finding = found.finding
             self.journal.tell(
                 tx,

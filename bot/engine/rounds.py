@@ -64,6 +64,12 @@ class Report:
         own = (found for found in self.findings if not found.under and found.finding.severity >= Severity.WARN)
         return tuple(sorted(own, key=lambda found: -found.finding.severity))
 
+    def causes_first(self) -> tuple[Found, ...]:
+        """Everything, worst first, what follows from something behind all that stands by itself: who reads from above
+        meets the cause before its consequences.
+        """
+        return tuple(sorted(self.findings, key=lambda found: (bool(found.under), -found.finding.severity)))
+
 
 @dataclass
 class Cache:

@@ -16,7 +16,7 @@ from bot.core.look import Look
 from bot.core.question import Answer, Output, Question, Unanswered
 from bot.core.target import Role, Site, Target
 from bot.engine.policy import Policy, Rule
-from bot.engine.rounds import Diagnoser, Report
+from bot.engine.rounds import Diagnoser, Found, Report
 from tests.engine.machines import Machines
 
 HALL, ATTIC = (Target(name, Role.WORKER, "home", name) for name in ("hall", "attic"))
@@ -149,3 +149,21 @@ def test_policy_takes_the_first_rule_that_matches() -> None:
     assert Policy().rule_for(fix).approvals == 1
     assert Policy().rule_for(Fix("x", "x", HALL, (), Risk.DESTROYS)).approvals is None
     assert "forbidden" in str(Policy(rules).rule_for(fix))
+
+
+def test_causes_are_told_first_and_the_worst_of_them_above() -> None:
+    on = Target("hall", Role.WORKER, "home")
+
+    def found(cause: str, severity: Severity, under: str = "") -> Found:
+        return Found(Finding(cause, severity, on, cause), "any", under)
+
+    report = Report(
+        (
+            found("lamp.cold", Severity.BROKEN, under="grid.down"),
+            found("lamp.old", Severity.WARN),
+            found("grid.down", Severity.BROKEN),
+            found("lamp.new", Severity.INFO),
+        )
+    )
+    told = [each.finding.cause for each in report.causes_first()]
+    assert told == ["grid.down", "lamp.old", "lamp.new", "lamp.cold"]
