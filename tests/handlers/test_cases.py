@@ -9,6 +9,7 @@ A finding may also say which words must stand in its `title`, `evidence`, `perso
 of them. `at` are the machines that are looked at, all of them without it.
 """
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -28,6 +29,11 @@ from tests.engine.machines import Machines, diagnoses, table
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.yaml"))
 WORDS = ("title", "evidence", "person", "link")  # of a finding; a case names what has to stand in them
+OF_A_CASE = {
+    "what", "why", "diagnosis", "answers", "earlier", "away", "at", "workers", "platforms", "options", "version",
+    "finds", "unknown", "never",
+}  # fmt: skip
+OF_A_FINDING = {"cause", "on", "severity", "fixes", "under", *WORDS}
 MOST_ROUNDS = 3  # how deep a diagnosis may ask, so that a look at a hundred machines stays quick
 
 
@@ -91,9 +97,17 @@ def facts(fix: Fix) -> Iterator[Fact[Any]]:
             yield step.needed
 
 
+def checked(case: dict[str, Any]) -> dict[str, Any]:
+    """A word that is misspelled would check nothing, and the case would pass."""
+    assert not (strange := case.keys() - OF_A_CASE), f"a case has no {strange}, only {sorted(OF_A_CASE)}"
+    for each in case.get("finds", []):
+        assert not (strange := each.keys() - OF_A_FINDING), f"a finding has no {strange}, only {sorted(OF_A_FINDING)}"
+    return case
+
+
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_case(path: Path) -> None:
-    case = yaml.safe_load(path.read_text())
+    case = checked(yaml.safe_load(path.read_text()))
     machines = Counting(table(case["answers"]))
     report = look(case, machines)
     finds = case.get("finds", [])
@@ -108,6 +122,14 @@ def test_case(path: Path) -> None:
         assert any(words in sentence for sentence in report.unknown), report.unknown
     assert bool(report.unknown) == bool(case.get("unknown")), report.unknown
     assert max(machines.turns.values()) <= MOST_ROUNDS
+
+
+@pytest.mark.parametrize(
+    ("case", "said"), [({"nevr": ["full"]}, "a case has no {'nevr'}"), ({"finds": [{"evidnce": "x"}]}, "{'evidnce'}")]
+)
+def test_a_misspelled_word_of_a_case_is_named(case: dict[str, Any], said: str) -> None:
+    with pytest.raises(AssertionError, match=re.escape(said)):
+        checked(case)
 
 
 def _says(finding: Finding, wanted: dict[str, Any], never: list[str]) -> None:
