@@ -146,7 +146,10 @@ def _order(sentence: _Sentence, needs_reason: bool = True) -> Request:
         return _action(request, rest, sentence.vocabulary, needs_reason)
     if kind == "job" and rest and (takes := dict(sentence.vocabulary.job_takes).get(name)):
         return replace(request, argument=_number_of(name, takes, rest))
-    return replace(request, targets=_machines(rest, site, sentence.vocabulary, after=name))
+    machines = _machines(rest, site, sentence.vocabulary, after=name)
+    if kind == "job" and machines:
+        raise NotUnderstood(f"`{name}` is about the whole of {site}: ask for it without {names(machines)}.")
+    return replace(request, targets=machines)
 
 
 def _longest_name(sentence: _Sentence) -> tuple[str, str, tuple[str, ...]]:
@@ -494,7 +497,7 @@ def _action_example(vocabulary: Vocabulary) -> str:
 
 
 def _can_example(vocabulary: Vocabulary) -> str:
-    if not vocabulary.actions:
-        return f'`{vocabulary.command} can @ana "ACTION MACHINE"`'
-    wish = _action_example(vocabulary).removeprefix(f"{vocabulary.command} ").partition(" because ")[0]
-    return f'`{vocabulary.command} can @ana "{wish}"`'
+    who = "@ana" if vocabulary.command.startswith("/") else "U012AB3CD"  # a terminal knows nobody by name
+    example = _action_example(vocabulary) if vocabulary.actions else "ACTION MACHINE"
+    wish = example.removeprefix(f"{vocabulary.command} ").partition(" because ")[0]
+    return f'`{vocabulary.command} can {who} "{wish}"`'

@@ -112,6 +112,8 @@ NOT_UNDERSTOOD = [
     ("can <@U0ANA> fly", "I did not understand `fly`."),
     ("can <@U0ANA> status", "No rule is about `status`; ask about a diagnosis, an action or a job: `/travis can @ana"),
     ("can me cancel 12", "No rule is about `cancel`"),
+    ("backup all worker-2", "`backup all` is about the whole of prod: ask for it without `worker-2`."),
+    ("backup all wroker-7", "there is no machine `wroker-7` on prod"),
 ]  # fmt: skip
 
 
@@ -125,6 +127,15 @@ def test_says_what_it_did_not_understand(text: str, says: str) -> None:
     with pytest.raises(NotUnderstood) as refused:
         read(text, VOCABULARY)
     assert says in str(refused.value)
+
+
+def test_an_example_for_a_terminal_can_be_typed_there() -> None:
+    terminal = replace(VOCABULARY, command="opsbot run")
+    with pytest.raises(NotUnderstood) as refused:
+        read("can @ana restart worker-2", terminal)
+    example = 'can U012AB3CD "restart worker-1"'
+    assert str(refused.value).endswith(f"`opsbot run {example}`")
+    assert read(example, terminal).who == "U012AB3CD"
 
 
 class TestSeveralSites:
