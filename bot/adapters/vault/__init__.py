@@ -3,6 +3,7 @@
 from bot.adapters.vault.age import SECRET, decrypt, identities, identities_in, recipients
 from bot.adapters.vault.chunks import Chunks
 from bot.adapters.vault.objects import Objects, Patience, objects
+from bot.adapters.vault.probe import probe
 from bot.adapters.vault.unlocked import Unlocked, check_rdb
 from bot.adapters.vault.vault import ObjectVault
 
@@ -18,5 +19,6 @@ __all__ = [
     "identities",
     "identities_in",
     "objects",
+    "probe",
     "recipients",
 ]

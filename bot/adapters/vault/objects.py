@@ -7,7 +7,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from io import FileIO
@@ -63,6 +63,10 @@ class Objects(Protocol):
     def delete(self, key: str) -> None: ...
     def free_space(self) -> int | None: ...
 
+    def without_traces(self, key: str, /) -> AbstractContextManager[None]:
+        """Where an object is put and deleted in it, all that was made for the object is gone at the end."""
+        ...
+
 
 @dataclass(frozen=True)
 class Patience:
@@ -106,8 +110,8 @@ class Folder:
     def put(self, key: str, chunks: Iterable[bytes]) -> None:
         with self._explained(f"{key} could not be written"):
             place = self._place(key)
-            for folder in reversed((place.parent, *place.parent.relative_to(self._root).parents)):
-                (self._root / folder).mkdir(mode=0o700, exist_ok=True)
+            for folder in _way(self._root, place):
+                folder.mkdir(mode=0o700, exist_ok=True)
             mark = hashlib.sha256(key.encode()).hexdigest()[:8]
             for left in place.parent.glob(f".part-{mark}*"):  # of a process that was killed: as large as what comes now
                 left.unlink(missing_ok=True)
@@ -152,6 +156,17 @@ class Folder:
         there = next(folder for folder in (self._root, *self._root.parents) if folder.exists())
         with self._explained("its free space could not be told"):
             return shutil.disk_usage(there).free
+
+    @contextmanager
+    def without_traces(self, key: str) -> Iterator[None]:
+        """A folder that root made on the way would be closed to the user that opsbot runs as."""
+        made = [folder for folder in _way(self._root, self._place(key)) if not os.path.lexists(folder)]
+        try:
+            yield
+        finally:
+            for folder in reversed(made):
+                with suppress(OSError):  # it was not made, or others are in there already
+                    folder.rmdir()
 
     def _opened(self, key: str) -> FileIO:
         try:
@@ -199,6 +214,12 @@ class Folder:
             advice = ADVICE.get(error.errno or 0, "Look at what it lies on")
             kind = BackupFailed if error.errno in DAMAGED else StoreAway
             raise kind(f"In the store {self.where}, {what}: {why}. {advice}, then run it again.") from error
+
+
+def _way(root: Path, place: Path) -> list[Path]:
+    """The folders from the root to the one that a file lies in."""
+    inside = place.parent.relative_to(root)
+    return [root / folder for folder in reversed((inside, *inside.parents))]
 
 
 def _absent(where: str, key: str) -> str:
@@ -265,6 +286,9 @@ class Bucket:
 
     def free_space(self) -> int | None:
         return None
+
+    def without_traces(self, _key: str) -> AbstractContextManager[None]:
+        return nullcontext()
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
