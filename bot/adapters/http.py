@@ -185,6 +185,11 @@ class Exports:
         finally:
             download.close()
 
+    def check(self, source: Source, abort: Flag) -> None:
+        """Raises BackupFailed where nothing would come; only the beginning is waited for."""
+        with self.open(source, abort) as download:
+            download.read(1)
+
 
 class Download:
     """A `Stream` of a page. It comes in a thread of its own, so that whoever waits can still be stopped."""

@@ -151,6 +151,14 @@ class Streams(Protocol):
         ...
 
 
+class Checking(Protocol):
+    """Who can tell before the night that nothing would come of a source."""
+
+    def check(self, source: Source, abort: Flag, /) -> None:
+        """Raises BackupFailed with what lacks. Nothing is streamed or changed; what cannot be told is passed over."""
+        ...
+
+
 def sent(command: Command, packed: Packed) -> Command:
     """What runs on a machine: the command, and the packer behind it."""
     return command | PACKERS[packed] if packed else command

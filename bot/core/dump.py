@@ -11,7 +11,7 @@ first that comes after the dump ends psql. docs/decisions/backup-streams.md has 
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from bot.core.backup import BackupFailed, DumpInside
@@ -23,12 +23,18 @@ SILENT: Final = 30  # seconds without a beat, after which nobody wants the dump 
 
 # What pg_dump writes rows of, whole: an extension brings its own, a partition is a table by itself, and a parent has
 # only what is in none of its children.
-TABLES: Final = (
+_DUMPED: Final = (
     "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c"
     " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-    " WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
+    " WHERE c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
     " AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d"
-    " WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') ORDER BY 1"
+    " WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')"
+)
+TABLES: Final = f"{_DUMPED} AND c.relkind = 'r' ORDER BY 1"
+# pg_dump locks parents of partitions, too, and reads sequences; it needs the right to the whole of each.
+UNREADABLE: Final = (
+    f"{_DUMPED} AND c.relkind IN ('r', 'p', 'S') AND NOT (pg_catalog.has_schema_privilege(n.oid, 'USAGE')"
+    " AND pg_catalog.has_table_privilege(c.oid, 'SELECT')) ORDER BY 1"
 )
 # One statement for every server since 9.4, and on one line, as psql wants it behind `\!`.
 COUNT: Final = (
@@ -65,6 +71,17 @@ def named(different: tuple[str, ...]) -> str:
     """The first of them, and how many more there are."""
     more = len(different) - SHOWN
     return ", ".join(different[:SHOWN]) + (f", and {more} more differ" if more > 0 else "")
+
+
+def refuse_unreadable(what: str, tables: Sequence[str]) -> None:
+    """Raises BackupFailed when there are any: pg_dump stops at the first that its user may not read."""
+    if tables:
+        more = len(tables) - SHOWN
+        raise BackupFailed(
+            f"{what} was not taken: its user may not read {', '.join(tables[:SHOWN])}"
+            f"{f' and {more} more' if more > 0 else ''}. `GRANT pg_read_all_data` to it; before PostgreSQL 14, USAGE on"
+            " each schema, and SELECT on all tables and sequences."
+        )
 
 
 def rows_of(said: str) -> dict[str, int]:
@@ -123,8 +140,17 @@ def inside(dump: DumpInside) -> Command:
     """What a machine runs: psql in the container, fed with all that it has to do. Nothing but its input differs from
     dump to dump, so sudo's rule holds every word.
     """
+    return _told(dump, script(dump))
+
+
+def check_inside(dump: DumpInside) -> Command:
+    """What a machine runs to tell whether `inside` would do: by the very words that sudo has to allow for that."""
+    return _told(dump, rf"\! {_line(*_versions(dump), f'{_asking(dump)} {shlex.quote(UNREADABLE)}')}")
+
+
+def _told(dump: DumpInside, text: str) -> Command:
     psql = sh("docker", "exec", "-i", "-e", _OPTIONS, dump.container, *_psql(dump)).sudo()
-    return sh("sh", "-c", FEED, "feed", script(dump)) | psql
+    return sh("sh", "-c", FEED, "feed", text) | psql
 
 
 def script(dump: DumpInside) -> str:
@@ -148,16 +174,24 @@ def is_shell(line: str) -> bool:
 
 
 def _shell(dump: DumpInside) -> str:
-    reach = shlex.join(_reach(dump))
-    psql = shlex.join((*_psql(dump), "-c"))
+    server, client = _versions(dump)
+    rows = f"{_asking(dump)} {_counting()}" if dump.counted else "echo '{}'"
     snapshot = f" --snapshot={_SNAPSHOT}" if dump.counted else ""
-    asks = (
-        f"{psql} 'SHOW server_version_num'",
-        f"{psql} {_counting()}" if dump.counted else "echo '{}'",
-        "pg_dump --version",
-        f"pg_dump -F c {reach}{snapshot}",
-    )
-    return f"{_WATCH}{' && '.join(asks)}{_END}"
+    return _line(server, rows, client, f"pg_dump -F c {shlex.join(_reach(dump))}{snapshot}")
+
+
+def _line(*programs: str) -> str:
+    """One after the other, until one fails or nobody wants them any more."""
+    return f"{_WATCH}{' && '.join(programs)}{_END}"
+
+
+def _versions(dump: DumpInside) -> tuple[str, str]:
+    """The server's, and pg_dump's."""
+    return f"{_asking(dump)} 'SHOW server_version_num'", "pg_dump --version"
+
+
+def _asking(dump: DumpInside) -> str:
+    return shlex.join((*_psql(dump), "-c"))
 
 
 def _counting() -> str:
@@ -178,6 +212,16 @@ def head_of(came: bytes) -> tuple[list[str], bytes] | None:
     """The lines before the dump, and what came of it; None while they are not whole."""
     *lines, rest = came.split(b"\n", HEAD)
     return ([line.decode(errors="replace") for line in lines], rest) if len(lines) == HEAD else None
+
+
+def refuse_checked(what: str, came: bytes, remedy: str) -> None:
+    """Raises BackupFailed when what `check_inside` wrote says that no dump would come."""
+    said, ended = end_of(came) or (b"", 1)
+    server, client, *tables = [*said.decode(errors="replace").splitlines(), "", ""]
+    if ended or not server.isdecimal():
+        raise BackupFailed(f"{what} was not taken: what its container says of it cannot be read.")
+    refuse_older(what, client_version(client), server_version(int(server)), remedy)
+    refuse_unreadable(what, [each for each in tables if each])
 
 
 def end_of(last: bytes) -> tuple[bytes, int] | None:

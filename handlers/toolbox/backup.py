@@ -41,12 +41,17 @@ Store = Callable[[Taking, Look], None]
 def take(steps: BackupSteps, look: Look, what: str) -> str:
     """All of it, or one kind: one backup with a manifest at the end."""
     taking = steps.backup(what)
+    gather(taking, look, what)
+    return taking.finish()
+
+
+def gather(taking: Taking, look: Look, what: str) -> None:
+    """Everything that belongs to it, one after the other."""
     for kind in KINDS if what == ALL else (what,):
         try:
             _STORES[kind](taking, look)
         except (Unknown, CannotLook) as why:
             taking.skip(kind, str(why))
-    return taking.finish()
 
 
 # ---------------------------------------------------------------- the kinds

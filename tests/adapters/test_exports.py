@@ -51,6 +51,9 @@ def test_definitions_fill_another_broker(tmp_path: Path) -> None:
         assert (stored.warnings, stored.form) == ((), "json")
         with pytest.raises(BackupFailed, match="HTTP status 401; its user needs the tag `administrator`") as failed:
             read_all(broker.api_url.replace("travis:only-for-tests", "worker:its-own-password"))
+        Exports({"prod": broker.api_url}).check(SOURCE, Flag())
+        with pytest.raises(BackupFailed, match="its user needs the tag `administrator`"):
+            Exports({"prod": broker.api}).check(SOURCE, Flag())
         assert "its-own-password" not in str(failed.value)
     plain = pyrage.decrypt(b"".join(vault.open(KEY)), [identity])
     with rabbitmq.broker(management=True) as empty, httpx.Client(base_url=f"{empty.api_url}/api/") as api:

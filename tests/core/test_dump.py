@@ -75,3 +75,27 @@ def test_nothing_secret_can_be_among_the_words() -> None:
     assert psql.as_root
     assert not feed.as_root
     assert "pg_dump" not in str(psql), "what it runs stands in no rule"
+
+
+WHOLE = b"150004\npg_dump (PostgreSQL) 15.4\n"
+ENDED = b"\nopsbot: 0\n"
+
+
+@pytest.mark.parametrize(
+    ("came", "says"),
+    [
+        (b"", "cannot be read"),
+        (WHOLE, "cannot be read"),
+        (ENDED, "cannot be read"),
+        (WHOLE + b"\nopsbot: 143\n", "cannot be read"),
+        (b"odd\n" + WHOLE + ENDED, "cannot be read"),
+        (b"160001\npg_dump (PostgreSQL) 15.4\n" + ENDED, "pg_dump is 15, and the server is 16"),
+        (b"150004\n" + ENDED, "pg_dump is of a version that is not known"),
+        (WHOLE + b"a.b\na.c\n" + ENDED, "may not read a.b, a.c. "),
+        (WHOLE + b"".join(b"t.t%d\n" % no for no in range(9)) + ENDED, "may not read t.t0, t.t1, t.t2 and 6 more. "),
+    ],
+)
+def test_what_a_container_says_of_a_dump_beforehand(came: bytes, says: str) -> None:
+    dump.refuse_checked("database-main", WHOLE + ENDED, "")
+    with pytest.raises(BackupFailed, match=re.escape(says)):
+        dump.refuse_checked("database-main", came, "")

@@ -24,6 +24,7 @@ from bot.core.backup import BackupFailed, BackupStopped, Dump, Local, Source, St
 from bot.core.ports import Machines, NotLed, Unreached
 
 COUNT_WITHIN: Final = timedelta(hours=2)  # for all tables of a database
+CHECK_WITHIN: Final = timedelta(seconds=20)
 ASK_WITHIN: Final = 20  # seconds for a program to say its version
 PASSWORD: Final = "password"
 # What a session of ours says of itself, which pg_dump says itself or better, and what says where, which is known now.
@@ -69,6 +70,16 @@ class Dumps:
             local = _local(source, program, session, location.read_dsn, snapshot)
             stream = held.enter_context(self._local.open(replace(source, origin=local), abort))
             yield CountedStream(stream, rows)
+
+    def check(self, source: Source, abort: Flag) -> None:
+        """Raises BackupFailed where no dump would come: the way to it, pg_dump here, and the rights of its user."""
+        dump = source.origin
+        assert isinstance(dump, Dump)
+        location = self._location(source, dump)
+        with ExitStack() as held:
+            session = self._session(held, source, location)
+            _local(source, self._program(source, session), session, location.read_dsn, "")
+            counting.refuse_unreadable(str(source), _unreadable(source, session, abort))
 
     def _location(self, source: Source, dump: Dump) -> Location:
         site = source.target.installation
@@ -136,6 +147,14 @@ def _counted(source: Source, session: Session, abort: Flag) -> tuple[Mapping[str
     except psycopg.Error as error:
         if abort.is_set():
             raise BackupStopped(f"{source} was stopped while its rows were counted; nothing of it was kept.") from error
+        raise _failed(source, session.where, error) from None
+
+
+def _unreadable(source: Source, session: Session, abort: Flag) -> list[str]:
+    try:
+        with watched(session.connection, CHECK_WITHIN, abort):
+            return [str(name) for (name,) in session.connection.execute(counting.UNREADABLE.encode())]
+    except psycopg.Error as error:
         raise _failed(source, session.where, error) from None
 
 

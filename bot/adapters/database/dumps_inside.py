@@ -11,6 +11,7 @@ from typing import Final
 from bot.core import dump as counting
 from bot.core.backup import BackupFailed, DumpInside, Source, Stream, Streams
 
+CHUNK: Final = 1 << 16
 _REMEDY: Final = "Install a newer postgresql-client in the container, or reach the database by `via: tunnel`."
 
 
@@ -26,6 +27,14 @@ class DumpsInside:
         assert isinstance(dump, DumpInside)
         with self._machines.open(replace(source, origin=counting.inside(dump)), abort) as stream:
             yield FramedStream(source, stream)
+
+    def check(self, source: Source, abort: Flag) -> None:
+        """Raises BackupFailed where no dump would come: the way to it, its pg_dump, and the rights of its user."""
+        dump = source.origin
+        assert isinstance(dump, DumpInside)
+        with self._machines.open(replace(source, origin=counting.check_inside(dump)), abort) as stream:
+            came = b"".join(iter(lambda: stream.read(CHUNK), b""))
+        counting.refuse_checked(str(source), came, _REMEDY)
 
 
 class FramedStream:

@@ -28,6 +28,7 @@ LONGEST_HEAD: Final = 4096  # bytes of an error, or of how long the copy will be
 MARK: Final = 40  # bytes, which end a copy whose length is not known before
 # What redis 7 needs to write it into the connection, without a file on its disk, and to send nothing behind it.
 OFFERS: Final = (("REPLCONF", "rdb-only", "1"), ("REPLCONF", "capa", "eof"))
+_UNANSWERED: Final = re.compile(rb"pending (out|in)put")
 _HEAD: Final = re.compile(rb"\$(?:(\d+)|EOF:(.{40}))\Z", re.S)
 
 
@@ -41,27 +42,65 @@ class Copies:
     @contextmanager
     def open(self, source: Source, abort: Flag) -> Iterator["CopyStream"]:
         """Leaving before the end breaks the connection, and redis makes no more of it."""
+        server = self._server(source)
+        with ExitStack() as held:
+            with self._explained(source, server):
+                connection = held.enter_context(reached(server, source.target, self._machines, WITHIN))
+                _ask(connection)
+            yield CopyStream(source, connection, server.shown(source.target), abort)
+
+    def check(self, source: Source, _abort: Flag) -> None:
+        """Raises BackupFailed where redis would refuse a copy. None is begun."""
+        server = self._server(source)
+        with (
+            self._explained(source, server),
+            reached(server, source.target, self._machines, WITHIN) as connection,
+        ):
+            refusal = _refusal(connection)
+        if refusal:
+            needs = "; its user needs `+sync`" if refusal.startswith("NOPERM") else ""
+            raise BackupFailed(f"{source} was not taken: redis {server.shown(source.target)} says: {refusal}{needs}.")
+
+    def _server(self, source: Source) -> Server:
         assert isinstance(source.origin, RedisCopy)
         server = self._servers.get(source.target.installation)
         if server is None or server.via == CONTAINER or not server.url:
             raise BackupFailed(f"{source} was not taken: opsbot has no URL of it; `url_env` names its variable.")
-        with ExitStack() as held:
-            yield CopyStream(source, self._asked(held, source, server), server.shown(source.target), abort)
+        return server
 
-    def _asked(self, held: ExitStack, source: Source, server: Server) -> Connection:
-        """A connection over which a copy will come."""
+    @contextmanager
+    def _explained(self, source: Source, server: Server) -> Iterator[None]:
         try:
-            connection = held.enter_context(reached(server, source.target, self._machines, WITHIN))
-            for offer in OFFERS:
-                connection.send_command(*offer)  # type: ignore[no-untyped-call]
-                with suppress(redis.ResponseError):  # an older one, which knows no such thing and needs none
-                    connection.read_response()
-            connection.send_command("SYNC")  # type: ignore[no-untyped-call]
+            yield
         except Unreached as why:
             raise BackupFailed(f"{source} was not taken: {why}") from why
         except (NotLed, redis.RedisError, OSError, ValueError) as error:
             raise BackupFailed(f"{source} was not taken: {trouble(error, server.shown(source.target)).why}") from None
-        return connection
+
+
+def _ask(connection: Connection) -> None:
+    """From now on a copy comes over the connection."""
+    for offer in OFFERS:
+        connection.send_command(*offer)  # type: ignore[no-untyped-call]
+        with suppress(redis.ResponseError):  # an older one, which knows no such thing and needs none
+            connection.read_response()
+    connection.send_command("SYNC")  # type: ignore[no-untyped-call]
+
+
+def _refusal(connection: Connection) -> str:
+    """Why it would give no copy; nothing where it would.
+
+    `ACL DRYRUN` is redis 7's, and for administrators alone. A SYNC that comes with a question whose answer is still to
+    be written is refused for that, and begins nothing; but first redis looks at the rights.
+    """
+    connection.send_packed_command(connection.pack_commands([("PING",), ("SYNC",)]))  # type: ignore[no-untyped-call]
+    wire, said = cast("socket", connection._sock), b""  # past its parser, which would read a whole copy
+    while said.count(b"\n") < 2 and len(said) < LONGEST_HEAD and (came := wire.recv(CHUNK)):
+        said += came
+    answer = said.partition(b"\n")[2].strip()
+    if not answer.startswith(b"-") or _UNANSWERED.search(answer):
+        return ""
+    return answer[1:200].decode(errors="replace").rstrip(".")
 
 
 class CopyStream:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from threading import Event as Flag
@@ -40,11 +41,25 @@ WRITE = "INSERT INTO notes (id, text) SELECT max(id) + 1, 'written meanwhile' FR
 
 
 def streams(world: World, way: Way, dsn: str = "", programs: Sequence[Path] = ()) -> Origins:
+    machines, dumps, inside = dumpers(world, way, dsn, programs)
+    return Origins({Command: machines, DumpInside: inside, Dump: dumps})
+
+
+def dumpers(world: World, way: Way, dsn: str = "", programs: Sequence[Path] = ()) -> tuple[OpenSsh, Dumps, DumpsInside]:
     machines = OpenSsh({"prod/platform-1": world.rig.host("platform-1")}, limits=QUICK)
     locations = {("prod", "main"): Location(way, dsn or world.dsn)}
     found = programs or (world.server.programs / "pg_dump",)
-    dumps = Dumps(locations, world.ssh, Programs(QUICK), lambda: found)
-    return Origins({Command: machines, DumpInside: DumpsInside(machines), Dump: dumps})
+    return machines, Dumps(locations, world.ssh, Programs(QUICK), lambda: found), DumpsInside(machines)
+
+
+def check(world: World, way: Way, programs: Sequence[Path] = (), user: str = "travis") -> None:
+    """What `doctor` learns of a dump by this user, before there is one."""
+    _, dumps, inside = dumpers(world, way, make_conninfo(world.dsn, user=user), programs)
+    wanted = source(world, way)
+    if isinstance(wanted.origin, DumpInside):
+        inside.check(replace(wanted, origin=replace(wanted.origin, user=user)), Flag())
+    else:
+        dumps.check(wanted, Flag())
 
 
 def source(world: World, way: Way) -> Source:
@@ -199,9 +214,43 @@ def test_an_older_pg_dump_is_refused_in_words(clean: World, way: str, tmp_path: 
     clean.container.say("pg_dump", "echo 'pg_dump (PostgreSQL) 9.5.25'; exit")
     with pytest.raises(BackupFailed) as failed:
         read_all(streams(clean, Way(way), programs=(tmp_path / "pg_dump",)), source(clean, Way(way)))
+    with pytest.raises(BackupFailed) as foreseen:
+        check(clean, Way(way), (tmp_path / "pg_dump",))
+    assert str(foreseen.value) == str(failed.value), "before there is a backup, too"
     assert "database-main of platform-1 was not taken: " in str(failed.value)
     assert "9.5" in str(failed.value)
     assert f"the server is {clean.server.version}" in str(failed.value)
+
+
+@pytest.fixture
+def reader(clean: World) -> Iterator[psycopg.Connection]:
+    """A user `reader` who may read nothing yet, and what its rights are given by."""
+    with psycopg.connect(clean.server.dsn_of("travis_production"), autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE reader LOGIN PASSWORD '{PASSWORD}'".encode())
+        connection.execute("CREATE SCHEMA apart CREATE TABLE apart.odd (id int); GRANT SELECT ON apart.odd TO reader")
+        yield connection
+        connection.execute("DROP SCHEMA apart CASCADE; DROP OWNED BY reader; DROP ROLE reader")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_a_user_may_not_read_is_told_beforehand(clean: World, way: str, reader: psycopg.Connection) -> None:
+    with pytest.raises(
+        BackupFailed, match=r"may not read apart\.odd, public\.moments, public\.note_numbers and 1 more"
+    ):
+        check(clean, Way(way), user="reader")
+    reader.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
+    with pytest.raises(BackupFailed, match=r"may not read apart\.odd, public\.note_numbers\. `GRANT pg_read_all_data`"):
+        check(clean, Way(way), user="reader")
+    reader.execute("REVOKE SELECT ON ALL TABLES IN SCHEMA public FROM reader; GRANT pg_read_all_data TO reader")
+    check(clean, Way(way), user="reader")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_is_dumped_to_tell_whether_it_could_be(clean: World, way: str, tmp_path: Path) -> None:
+    programs = hooked(clean, Way(way), tmp_path, f"touch {shlex.quote(str(tmp_path / 'dumped'))}")
+    check(clean, Way(way), programs)
+    assert not (tmp_path / "dumped").exists()
+    wait_until(lambda: dumping(clean) == [], 10)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -108,6 +108,26 @@ def test_whoever_may_not_copy_hears_why(ssh: Ssh) -> None:
             read_all(Copies({"prod": Server(DIRECT, f"redis://reader:secret@127.0.0.1:{server.port}/0")}, ssh))
 
 
+@pytest.mark.parametrize("via", [DIRECT, TUNNEL])
+def test_whether_one_may_copy_is_told_without_a_copy(ssh: Ssh, via: str) -> None:
+    with rig.server() as server:
+        for name, more in (("reader", ()), ("copier", ("+sync", "+replconf"))):
+            server.cli("ACL", "SETUSER", name, "on", ">secret", "~*", "+@read", "+select", "+auth", *more)
+        for login in ("", "copier:secret@"):
+            Copies({"prod": Server(via, f"redis://{login}127.0.0.1:{server.port}/0")}, ssh).check(SOURCE, Flag())
+        with pytest.raises(BackupFailed, match=r"NOPERM .*'sync' command; its user needs `\+sync`") as failed:
+            Copies({"prod": Server(via, f"redis://reader:secret@127.0.0.1:{server.port}/0")}, ssh).check(SOURCE, Flag())
+        assert "secret" not in str(failed.value)
+        assert "sync_full:0" in server.cli("INFO", "stats")
+        assert "rdb_bgsave_in_progress:0" in server.cli("INFO", "persistence")
+
+
+def test_a_redis_that_knows_no_copies_is_told(ssh: Ssh) -> None:
+    says = pytest.raises(BackupFailed, match="says: ERR unknown command 'SYNC'")
+    with rig.server("", "--rename-command", "SYNC", "") as server, says:
+        Copies({"prod": Server(DIRECT, server.url)}, ssh).check(SOURCE, Flag())
+
+
 @pytest.mark.parametrize("server", [Server(CONTAINER), Server(DIRECT)])
 def test_without_a_url_it_says_so(ssh: Ssh, server: Server) -> None:
     for known in ({}, {"prod": server}):
