@@ -278,7 +278,7 @@ def causes(context: typer.Context, json: Json = False, config: Config = None) ->
 
 @app.command()
 def doctor(context: typer.Context, json: Json = False, config: Config = None) -> None:
-    """What works and what does not: handlers, database, machines, Slack."""
+    """What works and what does not: handlers, database, machines, backups, Slack."""
     from bot import wiring
     from bot.settings import load
 

@@ -34,6 +34,7 @@ from bot.settings import EMBEDDED, Settings
 from bot.slack import words
 from bot.slack.app import client
 from bot.slack.presence import presence
+from bot.wiring import rights
 from bot.wiring.foundation import standing
 from bot.wiring.reaching import _aws, hosts_of, router_of, vault_of
 
@@ -199,12 +200,13 @@ def _check_slack(settings: Settings) -> str:
 
 
 def _check_backups(settings: Settings) -> str:
-    """Whether the store can be reached and read."""
+    """Whether the store can be reached, read and written."""
     if (given := settings.backups) is None:
         return "none are configured"
     vault = vault_of(given, OpenSsh(hosts_of(settings)))
     count = sum(len(vault.manifests(site.name)) for site in settings.sites())
-    return f"{vault.where} can be read, and has {counted(count, 'set')} of backups"
+    rights.try_store(settings, given)
+    return f"{vault.where} can be read and written, and has {counted(count, 'set')} of backups"
 
 
 CHECKS = {
@@ -213,5 +215,6 @@ CHECKS = {
     "machines": _check_machines,
     "their services": _check_services,
     "backups": _check_backups,
+    "their sources": rights.try_sources,
     "Slack": _check_slack,
 }

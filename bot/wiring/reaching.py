@@ -1,6 +1,7 @@
 """How installations are reached: machines, databases, brokers, and where their backups go."""
 
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -18,10 +19,11 @@ from bot.adapters.rehearsal import Server as Stage
 from bot.adapters.router import Router
 from bot.adapters.ssh import Host, Ssh
 from bot.adapters.stream import OpenSsh, Programs
+from bot.adapters.sudo import Rules
 from bot.adapters.tcp import Tcp
 from bot.core import keeping
 from bot.core.aws import AwsCall
-from bot.core.backup import Definitions, Dump, DumpInside, RedisCopy, Streams, Vault
+from bot.core.backup import Checking, Definitions, Dump, DumpInside, RedisCopy, Streams, Vault
 from bot.core.command import Command
 from bot.core.errors import OpsbotError, Permanent
 from bot.core.ports import Asker
@@ -42,6 +44,7 @@ from bot.wiring.foundation import audit_key
 
 if TYPE_CHECKING:
     from bot.adapters.aws import Aws
+    from bot.adapters.redis.copies import Copies
 
 REHEARSALS, STAGE = "rehearsals", Stage(embedded.start, embedded.remove, embedded.programs)  # of throw-away servers
 
@@ -49,17 +52,26 @@ REHEARSALS, STAGE = "rehearsals", Stage(embedded.start, embedded.remove, embedde
 def streams_of(settings: Settings, ssh: Ssh) -> Streams:
     """Everything that can be backed up, wherever it comes from."""
     machines = OpenSsh(hosts_of(settings))
-    origins: dict[type, Streams] = {
-        Command: machines,
+    return Origins({Command: machines, **_services(settings, ssh, machines)})
+
+
+def checks_of(settings: Settings, ssh: Ssh) -> Mapping[type, Checking]:
+    """Who tells of each kind of source what lacks to take it."""
+    return {Command: Rules(ssh), **_services(settings, ssh, OpenSsh(hosts_of(settings)))}
+
+
+def _services(settings: Settings, ssh: Ssh, machines: OpenSsh) -> "dict[type, DumpsInside | Dumps | Exports | Copies]":
+    """What is backed up otherwise than by a command on a machine."""
+    services: dict[type, DumpsInside | Dumps | Exports | Copies] = {
         DumpInside: DumpsInside(machines),
         Dump: Dumps(locations_of(settings), ssh, Programs(), pg_dumps),
         Definitions: Exports(settings.broker_urls()),
     }
     if any(server.via != CONTAINER for server in redis_of(settings).values()):
-        from bot.adapters.redis.copies import Copies  # its library is loaded only where redis is asked by it
+        from bot.adapters.redis import copies  # its library is loaded only where redis is asked by it
 
-        origins[RedisCopy] = Copies(redis_of(settings), ssh)
-    return Origins(origins)
+        services[RedisCopy] = copies.Copies(redis_of(settings), ssh)
+    return services
 
 
 def pg_dumps() -> list[Path]:
