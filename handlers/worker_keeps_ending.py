@@ -101,7 +101,7 @@ def worker_keeps_ending(look: Look, machine: Target) -> Iterator[Finding]:
         Severity.BROKEN,
         machine,
         f"travis-worker does not stay up on {machine}: {ends}",
-        evidence=f"the last error in its log: {error}" if error else "its log has no error",
+        evidence=f"the last error in its log: {error}" if error else "its log has no error that opsbot knows",
         person=_person(machine, error),
     )
 

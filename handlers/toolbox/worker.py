@@ -275,8 +275,10 @@ def last_error(machine: Target, init: str) -> Fact[str]:
     return Fact(f"last error in the log of {SERVICE} on {machine}", machine, log(init), _last_error)
 
 
-# What the wrapper's shell says is left out: it repeats what it could not read of the settings.
-_ERROR = re.compile(r"\blevel=(error|fatal|panic)\b|^docker: ")
+# What the wrapper's shell says of the settings is left out: it repeats what it could not read of them.
+_ERROR = re.compile(
+    r"\blevel=(error|fatal|panic)\b|^docker: |: line \d+: /var/tmp/travis-run\.d[^\s:]*: [A-Z][A-Za-z ]+$"
+)
 
 
 def _last_error(said: Output) -> str:
