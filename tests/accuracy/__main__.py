@@ -40,7 +40,7 @@ def main() -> int:
     began = time.monotonic()
     with the_last_consumer_is_overlooked() if arguments.mistake else nullcontext():
         played = list(_all(scenarios, arguments.broker))
-    figures = judged(played)
+    figures = [*(extent(played) if not arguments.only else ()), *judged(played)]
     ending = "every gate held" if not missed(figures) else f"{missed(figures)} gates missed"
     said = f"{len(played)} scenarios in {time.monotonic() - began:.0f} s; {ending}."
     load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
@@ -111,11 +111,10 @@ def _one(names: Sequence[str], dsns: Sequence[str], broker: str) -> Outcome:
     return play(Practice(dsns[(number - 1) % PROCESSES], SHAPES, broker), injected)
 
 
-def judged(played: Played) -> list[Figure]:
-    verdicts = Counter(verdict for _, outcome in played for verdict in outcome.verdicts.values())
-    faults = sum(verdicts.values())
-    right = sum(count for verdict, count in verdicts.items() if verdict.right)
+def extent(played: Played) -> list[Figure]:
+    """How much was played, which a part chosen by its words need not be."""
     every = [each for scenario, _ in played for each in scenario]
+    faults = sum(len(outcome.verdicts) for _, outcome in played)
     return [
         at_least("kinds of faults", len({each.fault.name for each in every if each.expected}), len(_kinds())),
         at_least("... faults injected, alone and in pairs", faults, len(_kinds())),
@@ -124,6 +123,14 @@ def judged(played: Played) -> list[Figure]:
         exactly(
             "generations of workers, a snap among them", len({e.machine for e in every if e.on_worker}), len(WORKERS)
         ),
+    ]
+
+
+def judged(played: Played) -> list[Figure]:
+    verdicts = Counter(verdict for _, outcome in played for verdict in outcome.verdicts.values())
+    faults = sum(verdicts.values())
+    right = sum(count for verdict, count in verdicts.items() if verdict.right)
+    return [
         at_least("right cause", 100 * right / max(1, faults), RIGHT, " %"),
         *(info(f"... {verdict.value}", verdicts[verdict]) for verdict in Verdict),
         exactly("false alarms", sum(len(outcome.alarms) for _, outcome in played), 0),
