@@ -30,7 +30,9 @@ class Taking(Protocol):
         ...
 
     def finish(self) -> str:
-        """Write the manifest; the sentence that ends the job. Raises Permanent when something is missing."""
+        """Write the manifest; the sentence that ends the job. Raises Permanent when something is missing, or did not
+        pass a proof.
+        """
         ...
 
 

@@ -32,6 +32,12 @@ FIRST_WORD, PATIENCE = 5.0, 1.2  # seconds until progress is first told; then ea
 SMALL: Final = 64 * 1024**2  # bytes; what is larger is read back in a step of its own, to be stored once only
 LOOKED_BACK: Final = 500  # backups: what is taken once a month, beside one that is taken every two hours
 KEY_NAME: Final = "encryption-key"
+UNPROVEN: Final = {  # what it means that a proof failed, and what a person does
+    Proof.READ_BACK: "what the store has of it cannot be relied on: look at the store, and take it anew",
+    Proof.RESTORED: "a restore of it cannot be relied on: find out why, and take it anew",
+    Proof.DECRYPTED: "the platform's key is not the one that its data was encrypted with, and without that one nothing "
+    "reads the data: find the former key in an older backup (`backups`), and put it back",
+}
 Made = tuple[str, bool, str]
 
 
@@ -83,6 +89,7 @@ class TakingBackup:
     began: datetime
     stored: list[tuple[str, Stored]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    unproven: list[str] = field(default_factory=list)
 
     @property
     def site(self) -> str:
@@ -98,17 +105,22 @@ class TakingBackup:
         self.missing.append(f"{kind}: {why}")
 
     def finish(self) -> str:
+        """Seal what was stored, proven or not; raises Permanent where something is missing or did not pass a proof."""
         if not self.stored:
-            raise Permanent(f"Nothing was stored. {_missing(self.missing)}")
+            raise Permanent(f"Nothing was stored. {self._lacks()}")
         self.journal.check_cancel()
         self.journal.once("backup.seal", self._seal, self._sealed)
         total = sum(stored.stored_bytes for _, stored in self.stored)
         said = f"backup {self.number}: {counted(len(self.stored), 'object')}, {size(total)}, encrypted"
-        if self.missing:
-            raise Permanent(f"Incomplete {said}. {_missing(self.missing)} `backup show {self.number}` has the rest.")
+        if self.missing or self.unproven:
+            state = "Incomplete" if self.missing else "Unproven"
+            raise Permanent(f"{state} {said}. {self._lacks()} `backup show {self.number}` has the rest.")
         warnings = [_named(stored.name, warning) for _, stored in self.stored for warning in stored.warnings]
         noted = f" Warnings: {'; '.join(warnings)}." if warnings else ""
         return f"Stored {said}; `backup show {self.number}` says what proves it.{noted}"
+
+    def _lacks(self) -> str:
+        return " ".join([*_each("Missing", self.missing), *_each("Not proven", self.unproven)])
 
     # ------------------------------------------------------------ one piece
 
@@ -133,7 +145,7 @@ class TakingBackup:
         def keep(tx: Tx, made: Mapping[str, Any]) -> None:
             if "stored" in made:
                 self._add(tx, kind, made)
-            said = made.get("failed", "")
+            said = made["failed"] if "failed" in made else "; ".join(said for _, said in _failed(made["proofs"]))
             self.journal.tell(tx, "step", target=where, does=does, result="failed" if said else "done", said=said)
 
         made = self.journal.once(f"backup.{name}", attempt, keep)
@@ -142,6 +154,7 @@ class TakingBackup:
             return
         stored = stored_from_json(made["stored"])
         self.stored.append((kind, stored))
+        self._judge(stored, made["proofs"])
         if stored.stored_bytes > SMALL:
             self._compare(stored, where)
 
@@ -161,7 +174,11 @@ class TakingBackup:
             self._prove(tx, stored, by, passed, said)
             self.journal.tell(tx, "step", target=where, does=does, result="done" if passed else "failed", said=said)
 
-        self.journal.once(f"backup.{stored.name}.read-back", attempt, keep)
+        self._judge(stored, [self.journal.once(f"backup.{stored.name}.read-back", attempt, keep)])
+
+    def _judge(self, stored: Stored, proofs: Sequence[Made]) -> None:
+        for by, said in _failed(proofs):
+            self.unproven.append(f"{stored.name}: {self.journal.show(said).rstrip('.')}; {UNPROVEN[by]}")
 
     def _prove(self, tx: Tx, stored: Stored, by: str, passed: bool, said: str) -> None:
         backup = self.journal.store.backup(tx, self.number)
@@ -281,9 +298,13 @@ def _listing(stored: Stored) -> list[Made]:
     return [(Proof.LISTING.value, True, f"{counted(stored.entries, 'entry', 'entries')} read while it was stored")]
 
 
+def _failed(proofs: Sequence[Made]) -> list[tuple[Proof, str]]:
+    return [(Proof(by), said) for by, passed, said in proofs if not passed]
+
+
 def _named(name: str, warning: str) -> str:
     return warning if warning.startswith(f"{name}:") else f"{name}: {warning}"
 
 
-def _missing(missing: Sequence[str]) -> str:
-    return " ".join(f"Missing: {each.rstrip('.')}." for each in missing)
+def _each(word: str, said: Sequence[str]) -> list[str]:
+    return [f"{word}: {each.rstrip('.')}." for each in said]

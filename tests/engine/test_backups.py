@@ -126,12 +126,29 @@ def test_the_key_lies_apart_and_is_told_nobody(home: Sheltered) -> None:
             assert KEY.hex() not in str(written), table
 
 
-def test_a_key_that_opens_nothing_proves_that_it_does_not_fit(home: Sheltered) -> None:
+def test_a_key_that_opens_nothing_is_kept_and_said_loudly(home: Sheltered) -> None:
     home.keys.works = False
-    home.ended(home.order("backup all", "job"))
+    run = home.order("backup all", "job")
+    ended = home.ended(run)
+    assert ended.outcome is Outcome.FAILED
+    assert ended.summary.startswith("Unproven backup 1: 3 objects, ")
+    assert (
+        "Not proven: encryption-key: it did not open a value of the database; the platform's key is not the one that "
+        "its data was encrypted with, and without that one nothing reads the data: find the former key in an older "
+        "backup (`backups`), and put it back. `backup show 1` has the rest."
+    ) in ended.summary
+    assert "data-hall" not in ended.summary, "what passed is no part of it"
+    (step,) = [event.data for event in home.story(run, "step") if event.data["result"] == "failed"]
+    assert (step["does"], step["said"]) == ("back up encryption-key", "it did not open a value of the database")
     (backup,) = home.backups()
-    assert backup.proven is None
+    assert (backup.state, backup.proven, len(backup.pieces)) == ("complete", None, 3)
     assert any(piece.failed and piece.failed.by is Proof.DECRYPTED for piece in backup.pieces)
+    assert any("encryption-key" in key for key in home.vault.objects), "it may be needed yet"
+
+
+def test_a_key_that_nothing_was_encrypted_with_yet_is_no_failure(home: Sheltered) -> None:
+    home.keys.works = None
+    assert home.outcome(home.order("backup all", "job")) is Outcome.DONE
 
 
 def test_one_failure_leaves_the_others_and_makes_no_backup(home: Sheltered) -> None:
@@ -148,9 +165,26 @@ def test_one_failure_leaves_the_others_and_makes_no_backup(home: Sheltered) -> N
 def test_a_failed_restore_is_no_proof(home: Sheltered) -> None:
     home.rehearsals.outcome = Rehearsed(False, "pg_restore ended with 1")
     ended = home.ended(home.order("backup all", "job"))
-    assert ended.outcome is Outcome.DONE
+    assert ended.outcome is Outcome.FAILED
+    assert "Not proven: database-main: pg_restore ended with 1; a restore of it cannot be relied on" in ended.summary
     (backup,) = home.backups()
-    assert backup.proven is None
+    assert (backup.state, backup.proven) == ("complete", None)
+
+
+def test_what_is_missing_hides_nothing_that_is_unproven(home: Sheltered) -> None:
+    home.vault.content["data-hall"] = BackupFailed("tar ended with 2.")
+    home.keys.works = False
+    said = home.ended(home.order("backup all", "job")).summary
+    assert said.startswith("Incomplete backup 1: ")
+    assert "Missing: data-hall: tar ended with 2. Not proven: encryption-key: it did not open" in said
+
+
+@pytest.mark.parametrize("no", range(1, 14))
+def test_whoever_takes_over_knows_what_did_not_pass(idle: Sheltered, no: int) -> None:
+    idle.keys.works = False
+    dying_workers(idle, [no])
+    ended = idle.ended(idle.order("backup all", "job"), 30)
+    assert (ended.outcome, ended.summary.count("Not proven: encryption-key")) == (Outcome.FAILED, 1)
 
 
 @pytest.mark.parametrize("away", [False, True])
@@ -158,7 +192,8 @@ def test_what_is_large_is_read_back_too(home: Sheltered, monkeypatch: pytest.Mon
     monkeypatch.setattr("bot.engine.taking.SMALL", 0)
     home.vault.away = away
     ended = home.ended(home.order("backup data", "job"))
-    assert ended.outcome is Outcome.DONE, ended.summary
+    assert ended.outcome is (Outcome.FAILED if away else Outcome.DONE), ended.summary
+    assert ("Not proven: data-hall: The store does not answer; what the store has" in ended.summary) is away
     (backup,) = home.backups()
     proofs = [(proof.by, proof.passed) for proof in backup.pieces[0].proofs]
     assert proofs == [(Proof.LISTING, True), (Proof.READ_BACK, not away)]

@@ -84,7 +84,7 @@ def test_a_backup_that_fails_ends_the_fix_and_tidies_up(home: Sheltered) -> None
 
 def test_a_backup_whose_proof_failed_is_as_good_as_none(home: Sheltered) -> None:
     home.vault.objects = Lying()
-    assert "a proof of data (data-hall) failed" in gave_up(home)
+    assert "Not proven: data-hall: " in gave_up(home)
 
 
 def gave_up(home: Sheltered) -> str:
