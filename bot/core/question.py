@@ -49,7 +49,9 @@ class RedisRead:
 @dataclass(frozen=True)
 class BackupRecords:
     """What opsbot itself knows of the installation's backups, a row: `newest` (its number), `age` and `overdue_after`
-    in seconds, `fingerprint` of the encryption key that was backed up last. No row: no backups are configured.
+    in seconds, `fingerprint` of the encryption key that was backed up last, `key_backup` (the number of the backup with
+    it), `key_opens` (`yes` or `no`: whether it opened a value of the database then; empty: it was not tried), and
+    `key_before`, the newest backup with another key, which did open one. No row: no backups are configured.
     """
 
     def __str__(self) -> str:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from threading import Event as Flag
 
 from bot.core.errors import OpsbotError
-from bot.core.keeping import Backup, Piece
+from bot.core.keeping import Backup, Piece, Proof
 from bot.core.ports import Clock, Durable, Store, Tx
 from bot.core.question import Answer, BackupRecords, Question, Rows, StoredBackup, Unanswered
 from bot.core.sql import Parameter
@@ -46,13 +46,12 @@ class Records:
         with self.durable.transaction() as tx:
             backups = [each for each in self.store.backups(tx, site, limit=500) if each.sealed is not None]
             newest = self.store.last_backup(tx, site)
-        keys = [piece for backup in backups for piece in backup.pieces if piece.kind == "key"]
         age = (self.clock.now() - newest.began).total_seconds() if newest else None
         row = {
             "newest": newest.id if newest else None,
             "age": int(age) if age is not None else None,
             "overdue_after": int(shelter.overdue_after.total_seconds()),
-            "fingerprint": keys[0].fingerprint if keys else "",
+            **_key_row(backups),
         }
         return Rows((row,))
 
@@ -62,6 +61,25 @@ class Records:
         if found is None or found.site != site:
             return Rows()
         return Rows(tuple(_piece_row(shelter, found, piece) for piece in found.pieces))
+
+
+def _key_row(backups: Sequence[Backup]) -> dict[str, Parameter]:
+    """Of complete backups, the newest first."""
+    keys = [(backup.id, piece) for backup in backups for piece in backup.pieces if piece.kind == "key"]
+    if not keys:
+        return {"fingerprint": "", "key_backup": None, "key_opens": "", "key_before": None}
+    number, last = keys[0]
+    others = (no for no, piece in keys if piece.fingerprint != last.fingerprint and _opens(piece) == "yes")
+    return {
+        "fingerprint": last.fingerprint,
+        "key_backup": number,
+        "key_opens": _opens(last),
+        "key_before": next(others, None),
+    }
+
+
+def _opens(key: Piece) -> str:
+    return next(("yes" if each.passed else "no" for each in key.proofs if each.by is Proof.DECRYPTED), "")
 
 
 def _piece_row(shelter: Shelter, backup: Backup, piece: Piece) -> dict[str, Parameter]:

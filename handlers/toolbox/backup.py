@@ -227,12 +227,18 @@ def has_live_database(platform: Target, folder: str) -> Fact[bool]:
 
 @dataclass(frozen=True)
 class Known:
-    """What opsbot knows of an installation's backups. `newest` is the number of the last complete one."""
+    """What opsbot knows of an installation's backups. `newest` is the number of the last complete one, `key_backup`
+    that of the last with an encryption key, whose fingerprint this is. `key_opens_nothing`: it was tried on values of
+    the database. `key_before` is the newest backup with another key, which did open one.
+    """
 
     newest: int | None
     age: timedelta | None
     overdue_after: timedelta
     fingerprint: str
+    key_backup: int | None
+    key_opens_nothing: bool
+    key_before: int | None
 
     @property
     def is_overdue(self) -> bool:
@@ -248,15 +254,22 @@ def records() -> Fact[Known | None]:
 
 def _known(said: Rows) -> Known | None:
     for row in said.rows:
-        age = row["age"]
-        newest = row["newest"]
+        age = _number(row, "age")
         return Known(
-            newest if isinstance(newest, int) else None,
-            timedelta(seconds=age) if isinstance(age, int) else None,
+            _number(row, "newest"),
+            timedelta(seconds=age) if age is not None else None,
             timedelta(seconds=int(str(row["overdue_after"]))),
             str(row["fingerprint"]),
+            _number(row, "key_backup"),
+            row["key_opens"] == "no",
+            _number(row, "key_before"),
         )
     return None
+
+
+def _number(row: Mapping[str, object], name: str) -> int | None:
+    said = row[name]
+    return said if isinstance(said, int) else None
 
 
 @fact

@@ -18,12 +18,15 @@ from bot.core.look import Look
 from bot.core.outbox import Letter
 from bot.core.outcome import Outcome
 from bot.core.people import Place
+from bot.core.question import BackupRecords, Rows
 from bot.core.request import A_BACKUP, Ask, Request
 from bot.core.shown import Redactor
+from bot.core.sql import Parameter
 from bot.core.taking import Rehearsed
+from bot.core.target import Role, Target
 from bot.engine import keeper
 from bot.engine.keeper import Keeper
-from bot.engine.records import Silence, silent
+from bot.engine.records import Records, Silence, silent
 from bot.engine.shelter import Shelter, apart
 from bot.engine.taking import advance
 from tests.engine.lamps import ANA, Room, room, until
@@ -32,6 +35,7 @@ from tests.engine.test_power_cuts import dying_workers
 
 pytestmark = pytest.mark.parametrize("postgres_server", ["18"], indirect=True)
 HOUR = timedelta(hours=1)
+HALL = Target("hall", Role.PLATFORM, "home")
 
 
 def source(look: Look, name: str) -> Source:
@@ -149,6 +153,29 @@ def test_a_key_that_opens_nothing_is_kept_and_said_loudly(home: Sheltered) -> No
 def test_a_key_that_nothing_was_encrypted_with_yet_is_no_failure(home: Sheltered) -> None:
     home.keys.works = None
     assert home.outcome(home.order("backup all", "job")) is Outcome.DONE
+
+
+def test_what_is_known_of_the_keys_that_were_stored(home: Sheltered) -> None:
+    assert known_key(home) == ("", None, "", None)
+    fitting, wrong = home.keys.read(HALL, threading.Event()).fingerprint, b"another encryption key of Travis"
+    home.ended(home.order("backup all", "job"))
+    assert known_key(home) == (fitting, 1, "yes", None), "the same key is no former one"
+    home.keys.value, home.keys.works = wrong, False
+    home.ended(home.order("backup all", "job"))
+    typed = home.keys.read(HALL, threading.Event()).fingerprint
+    assert known_key(home) == (typed, 2, "no", 1)
+    home.ended(home.order("backup data", "job"))
+    assert known_key(home) == (typed, 2, "no", 1), "a backup without a key says nothing of one"
+    home.keys.value, home.keys.works = KEY, None
+    home.ended(home.order("backup all", "job"))
+    assert known_key(home) == (fitting, 4, "", None), "one that opened nothing is no former key"
+
+
+def known_key(home: Sheltered) -> tuple[Parameter, ...]:
+    records = Records(home.store, home.durable, home.clock, home.engine.shelters)
+    (said,) = records.ask(HALL, [BackupRecords()], threading.Event())
+    assert isinstance(said, Rows)
+    return tuple(said.rows[0][name] for name in ("fingerprint", "key_backup", "key_opens", "key_before"))
 
 
 def test_one_failure_leaves_the_others_and_makes_no_backup(home: Sheltered) -> None:

@@ -44,7 +44,7 @@ from bot.core.question import (
     TcpProbe,
     Unanswered,
 )
-from bot.core.sql import Query, Statement
+from bot.core.sql import Parameter, Query, Statement
 from bot.core.target import Role, Site, Target
 from bot.engine.discovery import discover
 from bot.engine.rounds import Diagnoser, Report
@@ -146,7 +146,9 @@ class Records:
 
     def _answer(self, target: Target, question: Question, abort: Flag) -> Answer | Unanswered:
         if isinstance(question, BackupRecords):
-            return Rows(({"newest": 1, "age": self.age, "overdue_after": 26 * HOUR, "fingerprint": self.backed_up},))
+            backups: dict[str, Parameter] = {"newest": 1, "age": self.age, "overdue_after": 26 * HOUR}
+            key: dict[str, Parameter] = {"fingerprint": self.backed_up, "key_backup": 1, "key_opens": "yes"}
+            return Rows((backups | key | {"key_before": None},))
         try:
             return Rows(({"fingerprint": self.keys.read(target, abort).fingerprint},))
         except Unknown as why:
