@@ -48,18 +48,21 @@ def docker_too_old(look: Look, machine: Target) -> Iterator[Finding]:
 
 
 def _reinstall(look: Look, machine: Target, queue: str) -> str:
-    """The queue is given, since the installer takes `builds.focal` for every image otherwise."""
+    """The queue is given, since the installer takes `builds.focal` for every image otherwise.
+
+    What stands for the password is one word between quotes: it is shown masked, and the rest can be typed as it is.
+    """
     image = queue.removeprefix("builds.")
-    words = [
-        f"--travis_enterprise_host={look.site.domain}",
-        "--travis_enterprise_security_token=<RabbitMQ password>",
-        f"--travis_queue_name={queue}",
-        *([f"--travis_build_images={image}"] if image in IMAGES else []),
-    ]
-    quoted = " ".join(shlex.quote(word) for word in words)
+    words = (
+        shlex.quote(f"--travis_enterprise_host={look.site.domain}"),
+        "'--travis_enterprise_security_token=PASSWORD'",
+        shlex.quote(f"--travis_queue_name={queue}"),
+        *((f"--travis_build_images={image}",) if image in IMAGES else ()),
+    )
     return (
         "Install the worker anew on a fresh machine with Ubuntu 16.04 or later, as root: "
-        f"`curl -sSL -o /tmp/installer.sh {INSTALLER}` and `bash /tmp/installer.sh {quoted}`. "
+        f"`curl -sSL -o /tmp/installer.sh {INSTALLER}` and `bash /tmp/installer.sh {' '.join(words)}`, "
+        "with the password of RabbitMQ's user travis as `--travis_enterprise_security_token`. "
         "It needs 40 GB of disk; images of your own under `travis:*` have to be brought over. "
         f"Then stop travis-worker on {machine} and put the new machine into the configuration in its place."
     )

@@ -4,7 +4,8 @@ A case names the diagnosis, the machines with what they answer (the question as 
 that came back), and what has to be found. A question that the case does not answer fails it, so a case also says what
 is not asked. `earlier` are the samples that were kept some minutes before; without them nobody has looked so early.
 
-A finding may also say which words must stand in its `title`, `evidence`, `person` or `link`, one or a list of them;
+A finding may also say which words must stand in its `title`, `evidence`, `person` or `link`, one or a list of them, as
+they are shown: without secrets, and without what looks like one;
 `under` is the cause that it is a consequence of, and then it has to be one. `never` are words that may stand in none
 of them. `at` are the machines that are looked at, all of them without it.
 """
@@ -23,6 +24,7 @@ from bot.core.fact import Fact
 from bot.core.finding import Finding
 from bot.core.fix import Change, Fix, Wait
 from bot.core.question import Answer, Question
+from bot.core.shown import Redactor
 from bot.core.target import Role, Site, Target
 from bot.engine.rounds import Diagnoser, Report
 from tests.engine.machines import Machines, diagnoses, table
@@ -84,7 +86,7 @@ def seen(report: Report) -> list[dict[str, Any]]:
 
 
 def said(finding: Finding) -> dict[str, str]:
-    return {part: getattr(finding, part) for part in WORDS}
+    return {part: Redactor().show(getattr(finding, part)) for part in WORDS}
 
 
 def facts(fix: Fix) -> Iterator[Fact[Any]]:
