@@ -10,7 +10,7 @@ from bot.core.finding import Finding, Severity
 from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
-from handlers.toolbox import docker, pool, worker
+from handlers.toolbox import docker, pool, settings, worker
 
 RUNBOOK = "https://docs.travis-ci.com/user/enterprise/troubleshooting-guide/#docker-versions-mismatched"
 INSTALLER = "https://raw.githubusercontent.com/travis-ci/travis-enterprise-worker-installers/master/installer.sh"
@@ -64,5 +64,9 @@ def _reinstall(look: Look, machine: Target, queue: str) -> str:
         f"`curl -sSL -o /tmp/installer.sh {INSTALLER}` and `bash /tmp/installer.sh {' '.join(words)}`, "
         "with the password of RabbitMQ's user travis as `--travis_enterprise_security_token`. "
         "It needs 40 GB of disk; images of your own under `travis:*` have to be brought over. "
+        "The installer brings the newest docker-ce: where that is 29 or later, it refuses the API that travis-worker "
+        f"speaks (`docker.api-too-new`), so write `export {pool.API_KEY}=1.44` into {settings.MAIN} there and restart "
+        f"travis-worker, or install a docker-ce from {docker.OLDEST} up to 28 (`apt-cache madison docker-ce` lists "
+        "them). "
         f"Then stop travis-worker on {machine} and put the new machine into the configuration in its place."
     )
