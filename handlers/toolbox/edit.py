@@ -128,6 +128,16 @@ class Wish:
     def __str__(self) -> str:
         return str(self.edit or "")
 
+    @property
+    def beware(self) -> str:
+        """What whoever approves the edit has to know: a worker picks its images by language, whatever the queue."""
+        if self.setting != settings.QUEUE:
+            return ""
+        return (
+            f"; every build of {self.value} runs in this machine's images then, so those must be of its environment "
+            "(`sudo docker images travis` lists them)"
+        )
+
 
 def edit_and_restart(look: Look, machine: Target, *wishes: Wish) -> tuple[Fix, ...]:
     """Keep a copy of each file, edit the lines, restart; none when one of the edits cannot be made by machine."""
@@ -158,7 +168,7 @@ def written(machine: Target, wish: Wish, init: str, first: Mapping[str, Edit]) -
         keep = sh("install", "-m", "600", edit.file, edit.copy).sudo()
         yield Change(f"Keep a copy, {edit.copy}", keep, needed=missing, within=BRIEF)
     write = sh("sed", "-i", "-E", "--follow-symlinks", "-e", edit.expression, edit.file).sudo()
-    yield Change(f"Edit {edit}", write, needed=missing, within=BRIEF)
+    yield Change(f"Edit {edit}{wish.beware}", write, needed=missing, within=BRIEF)
 
 
 def taken_up(look: Look, machine: Target) -> tuple[Step, ...]:

@@ -16,9 +16,12 @@ from hypothesis import strategies as st
 from bot.core.command import Command, sh
 from bot.core.errors import Unknown
 from bot.core.fact import Fact
+from bot.core.fix import Fix, Risk
+from bot.core.plan import Plan
 from bot.core.question import Output
 from bot.core.shown import Redactor
 from bot.core.target import Role, Target
+from bot.engine.words import plan_text
 from handlers.toolbox import edit, settings, worker
 from handlers.toolbox.edit import Edit, Way
 from handlers.toolbox.settings import AMQP, BUILD_API, ENDPOINT, HOST, MAIN, QUEUE, TOKEN, Entry
@@ -340,3 +343,11 @@ def test_two_edits_of_a_file_leave_one_copy_of_how_it_was() -> None:
     commands = [str(change.command) for change in changes]
     assert [each.split()[2] for each in commands] == ["install", "sed", "sed"]
     assert sh("install", "-m", "600", MAIN, first.copy).sudo() == changes[0].command
+
+
+@pytest.mark.parametrize(("key", "warned"), [(QUEUE, True), (settings.PREFIX + QUEUE, True), (BUILD_API, False)])
+def test_who_approves_another_queue_reads_in_the_plan_that_the_images_stay(key: str, warned: bool) -> None:
+    wish = edit.Wish(Edit(MAIN, key, "builds.trusty", Way.VALUE), key.removeprefix(settings.PREFIX), "builds.trusty")
+    steps = tuple(edit.written(MACHINE, wish, worker.SYSTEMD, {}))
+    plan = plan_text(Plan((Fix("edit", "Edit", MACHINE, steps, Risk.INTERRUPTS),)))
+    assert (f"every build of {wish.value} runs in this machine's images" in plan) == warned
