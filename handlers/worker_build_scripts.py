@@ -52,8 +52,11 @@ def _distrust(machine: Target) -> str:
 
 
 def _compare(look: Look, asked: Asked) -> str:
+    """How travis-build is restarted is said of the platform, once for all; of one worker's silence nobody says it."""
+    alone = not asked.status and len(look.site.of(Role.WORKER)) == 1
+    elsewhere = "it is the platform's, and `diagnose platform makes no scripts` says how to restart travis-build."
     return (
         f"Where other workers get their scripts, find out what answers {asked.worker} instead: compare "
         f"{settings.BUILD_API}, what that host resolves to (`getent hosts`), and any proxy on the way. Where none "
-        f"gets any: {scripts.restart(look)}"
+        f"gets any: {scripts.restart(look) if alone else elsewhere}"
     )

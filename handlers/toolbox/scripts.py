@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from bot.core import docker
 from bot.core.errors import Unknown
 from bot.core.look import CannotLook, Look
 from bot.core.target import Role, Target
@@ -111,7 +112,7 @@ def restart(look: Look) -> str:
     else:
         platform = look.site.of(Role.PLATFORM)[0]
         how = (
-            f"`sv restart travis-build` in the container on {platform}, or `restart platform {platform} because "
-            "travis-build is gone`"
+            f"on {platform}, `sudo docker exec $(sudo docker ps | awk '/{docker.MAIN_IMAGE}/ {{print $1}}') sv restart "
+            f"travis-build`; or `restart platform {platform} because travis-build is gone`"
         )
     return f"Restart travis-build on the platform: {how}. {OVER}"
