@@ -232,10 +232,11 @@ def table(queues: Iterable[Waiting]) -> str:
 
 
 def where_else(version: str, domain: str) -> str:
-    """Where an administrator chooses the queue of jobs that name no environment themselves."""
+    """Where an administrator chooses the queue of jobs that name no environment themselves, and what that costs."""
     if version.startswith("2."):
-        return f"https://{domain}:8800/settings#override_default_dist_enable"
-    return "the admin console under Config, 'Set Default Build Environment', then Save and Deploy"
+        return f"https://{domain}:8800/settings#override_default_dist_enable (saving it restarts the platform)"
+    page = "the admin console under Config, 'Set Default Build Environment'"
+    return f"{page}, then Save and Deploy (which restarts the platform)"
 
 
 # ---------------------------------------------------------------- fixes
