@@ -75,6 +75,7 @@ def _advice(first: settings.Broken, init: str) -> str:
     how = (
         "in a password, write such a sign as % and its number in hex (`&` is %26)"
         if address
-        else "quotes do not help, since they are taken away: the value must have no spaces and none of & ; | < > ( ) $"
+        else "quotes do not help, since they are taken away: the value must have no spaces, no backtick and none of "
+        "& ; | < > ( ) $ #"
     )
     return f"Rewrite {first.key} in {first.file} (line {first.line}): {how}."
