@@ -17,7 +17,7 @@ from bot.core.fix import readable
 from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
-from handlers.toolbox import network, platform, rabbitmq, tls
+from handlers.toolbox import network, platform, rabbitmq, settings, tls
 from handlers.toolbox.network import Endpoint
 from handlers.toolbox.tls import Verdict
 
@@ -27,7 +27,7 @@ LINK = "https://docs.travis-ci.com/user/enterprise/tcie-3.x-setting-up-travis-ci
 OTHERS = 3  # workers that are asked when the first one sees no certificate
 TRUST = (
     "On each worker, put {} into a file under /var/tmp, and `export TRAVIS_WORKER_AMQP_TLS_CERT_PATH=` that file into "
-    "/etc/default/travis-worker; then restart travis-worker. `export AMQP_INSECURE=true` works too, and trusts anybody."
+    f"{settings.MAIN}; then restart travis-worker. `export AMQP_INSECURE=true` works too, and trusts anybody."
 )
 PERSON = {
     "tls.self-signed": TRUST.format("this certificate itself (copied from where RabbitMQ runs, not taken off the net)"),

@@ -12,7 +12,7 @@ from bot.core.finding import Finding, Severity
 from bot.core.handler import diagnosis
 from bot.core.look import Look
 from bot.core.target import Role, Target
-from handlers.toolbox import jobs, rabbitmq
+from handlers.toolbox import jobs, rabbitmq, settings
 from handlers.toolbox.jobs import Waiting
 
 LINK = "https://docs.travis-ci.com/user/enterprise/operations-manual-tcie-2.x/#builds-are-not-starting"
@@ -100,7 +100,7 @@ def _attach(look: Look, queues: list[Waiting]) -> str:
     setting = " or ".join(f"`QUEUE_NAME='{each.name}'`" for each in queues)
     elsewhere = jobs.where_else(look.site.version, look.site.domain)
     return (
-        f"Attach a worker that has the image for these jobs, with {setting} in /etc/default/travis-worker; "
+        f"Attach a worker that has the image for these jobs, with {setting} in {settings.MAIN}; "
         f"or choose an environment that a worker has, for jobs that name none: {elsewhere}."
     )
 
