@@ -13,7 +13,6 @@ from bot.core.target import Role, Target
 from handlers.toolbox import docker, pool, settings, worker
 
 RUNBOOK = "https://docs.travis-ci.com/user/enterprise/troubleshooting-guide/#docker-versions-mismatched"
-INSTALLER = "https://raw.githubusercontent.com/travis-ci/travis-enterprise-worker-installers/master/installer.sh"
 IMAGES = ("trusty", "xenial", "bionic", "focal")  # the installer knows these build images
 
 
@@ -61,7 +60,7 @@ def _reinstall(look: Look, machine: Target, queue: str) -> str:
     )
     return (
         "Install the worker anew on a fresh machine with Ubuntu 16.04 or later, as root: "
-        f"`curl -sSL -o /tmp/installer.sh {INSTALLER}` and `bash /tmp/installer.sh {' '.join(words)}`, "
+        f"`curl -sSL -o /tmp/installer.sh {docker.INSTALLER}` and `bash /tmp/installer.sh {' '.join(words)}`, "
         "with the password of RabbitMQ's user travis as `--travis_enterprise_security_token`. "
         "It needs 40 GB of disk; images of your own under `travis:*` have to be brought over. "
         "The installer brings the newest docker-ce: where that is 29 or later, it refuses the API that travis-worker "

@@ -1,5 +1,6 @@
 """A worker takes builds and cannot start them, although its docker answers: its log names the cause."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,12 +14,14 @@ from handlers.toolbox import build_starts, docker, settings, worker
 from handlers.toolbox.build_starts import Trouble
 
 LATELY: Final = timedelta(hours=1)  # builds of other kinds may start in between
+DEFAULT: Final = "travis:default"  # the image of every language that has none of its own
+_NAME: Final = re.compile(r"\btravis:[a-z0-9][a-z0-9_.-]*[a-z0-9]")  # addresses in the log are masked before
 LOOPS: Final = 2  # a single build that does not start is tried again, and that may do
 
 
 @dataclass(frozen=True)
 class Cause:
-    """What a message of the log is called, and what a person has to do."""
+    """What a message of the log is called, and what a person has to do; `{tags}` gives an image the names it misses."""
 
     id: str
     title: str
@@ -30,8 +33,9 @@ CAUSES: Final = {
         "worker.no-image",
         "has no image for builds that it takes",
         "`sudo docker images travis` there lists what it has: one by the name of each language, and `travis:default` "
-        "for all others. Pull what is missing as the installer does, and give it that name: `sudo docker tag IMAGE "
-        "travis:default`. The builds start by themselves then.",
+        f"for all others. `curl -sSL {docker.INSTALLER} | grep -E '^pull_|travisci/ci-|mapping.json'` names the images "
+        "that the installer pulls for each environment: with the one for the worker's queue as IMAGE, `sudo docker "
+        "pull IMAGE{tags}`. The builds start by themselves then.",
     ),
     build_starts.CPUS: Cause(
         "worker.cpu-sets",
@@ -74,7 +78,7 @@ def worker_cannot_start_builds(look: Look, machine: Target) -> Iterator[Finding]
         machine,
         f"{machine} {cause.title}",
         evidence=f"its log says, {_times(found[message])}: {found[message].said}",
-        person=cause.person,
+        person=cause.person.replace("{tags}", _tags(found[message].said)),
     )
 
 
@@ -87,6 +91,11 @@ def _severity(look: Look, machine: Target, message: str, trouble: Trouble) -> Se
     if trouble.at is not None and look(docker.now(machine)) - trouble.at < LATELY:
         return Severity.WARN
     return None
+
+
+def _tags(said: str) -> str:
+    names = dict.fromkeys(_NAME.findall(said)) or (DEFAULT,)
+    return "".join(f" && sudo docker tag IMAGE {name}" for name in names)
 
 
 def _times(trouble: Trouble) -> str:

@@ -24,6 +24,7 @@ ABSENT = "absent"  # as it should be where builds run in LXD
 PATIENCE = timedelta(
     seconds=15
 )  # the vendor's own cron gives `docker info` 5 s and ends the machine; a busy one is slow
+INSTALLER = "https://raw.githubusercontent.com/travis-ci/travis-enterprise-worker-installers/master/installer.sh"
 OLDEST = "17.06.2-ce"  # older ones do not work with travis-worker
 STUCK = "unregister_netdevice: waiting for lo to become free"
 STUCK_OFTEN = 9  # more of these in the kernel's log than this: only a reboot helps (the vendor's own limit)
