@@ -302,6 +302,27 @@ class Diagnoser:
                 heard(machine)
 
 
+@dataclass(frozen=True)
+class AskingLook:
+    """A `look` that asks at once, each time anew."""
+
+    diagnoser: Diagnoser
+    abort: Flag
+
+    @property
+    def site(self) -> Site:
+        return self.diagnoser.site
+
+    def __call__(self, fact: Fact[T]) -> T:
+        return self.diagnoser.answer(fact, self.abort)
+
+    def together(self, *facts: Fact[Any]) -> None:
+        """Nothing is kept, so there is nothing to ask beforehand."""
+
+    def earlier(self, fact: Fact[T], at_least: timedelta) -> T | None:
+        return CachedLook(Cache(self.site, self.diagnoser.earlier)).earlier(fact, at_least)
+
+
 def _pairs(diagnosis: Diagnosis, machines: Sequence[Target]) -> list[Pair]:
     """What concerns the whole installation is asked about the first of its machines that answers."""
     own = [machine for machine in machines if machine.role is diagnosis.each]

@@ -22,7 +22,6 @@ from bot.core.ports import Claim, Clock, Durable, Sender, Store, Tx
 from bot.core.run import Order, Run, Verb
 from bot.core.shown import Redactor
 from bot.core.taking import Taking
-from bot.core.target import Site
 from bot.engine import astray, proving, shelf, taking
 from bot.engine.agreeing import Agreement
 from bot.engine.answers import Answers, Said
@@ -33,7 +32,7 @@ from bot.engine.looking import Looking
 from bot.engine.people import Gate
 from bot.engine.policy import Policy
 from bot.engine.recovery import Recovery
-from bot.engine.rounds import Cache, CachedLook, Diagnoser, Found
+from bot.engine.rounds import AskingLook, Diagnoser, Found
 from bot.engine.shelter import Shelter
 from bot.engine.stored import actor_from_json, click_from_json, place_from_json, request_from_json
 from bot.engine.words import ended, listed
@@ -193,7 +192,7 @@ class Engine:
         site = journal.run.order.site
         diagnoses = tuple(self.catalogue.diagnoses.values())
         steps = JobSteps(journal, self.diagnosers[site], diagnoses, self.shelters.get(site))
-        return job.work(steps, JobLook(journal, self.diagnosers[site]))
+        return job.work(steps, JobLook(self.diagnosers[site], journal.stop, journal))
 
     def _back_up(self, journal: Journal, what: str) -> str:
         """A backup as a step of a plan. What comes after it may destroy what it holds, so it has to be beyond doubt:
@@ -302,27 +301,16 @@ class Engine:
 
 
 @dataclass(frozen=True)
-class JobLook:
-    """The `look` of a job: it asks at once, each time anew, since a job may take long."""
+class JobLook(AskingLook):
+    """The `look` of a job, which may take long, and ends when it is wanted no more."""
 
     journal: Journal
-    diagnoser: Diagnoser
-
-    @property
-    def site(self) -> Site:
-        return self.diagnoser.site
 
     def __call__(self, fact: Fact[T]) -> T:
         try:
-            return self.diagnoser.answer(fact, self.journal.stop)
+            return super().__call__(fact)
         finally:
             self.journal.heed_stop()
-
-    def together(self, *facts: Fact[Any]) -> None:
-        """Nothing is kept, so there is nothing to ask beforehand."""
-
-    def earlier(self, fact: Fact[T], at_least: timedelta) -> T | None:
-        return CachedLook(Cache(self.diagnoser.site, self.diagnoser.earlier)).earlier(fact, at_least)
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,18 @@ where, and nothing durable is changed by it (`doctor`).
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from threading import Event as Flag
 from threading import Timer
-from typing import Final, TypeVar
+from typing import Final
 
 from bot.adapters.router import Router
 from bot.adapters.ssh import Ssh
 from bot.core.backup import BackupFailed, BackupStopped, Checking, Source
 from bot.core.command import refuse_secrets
 from bot.core.errors import Permanent
-from bot.core.fact import Fact
 from bot.core.keeping import ALL
 from bot.core.target import Site, Target
-from bot.engine.rounds import Cache, CachedLook, Diagnoser
+from bot.engine.rounds import AskingLook, Diagnoser
 from bot.engine.shelter import apart
 from bot.settings import Settings
 from bot.settings.sections import Backups
@@ -26,7 +24,6 @@ from bot.wiring.reaching import checks_of, hosts_of, router_of
 from handlers.toolbox import backup
 
 WITHIN: Final = 60.0  # seconds for one source
-T = TypeVar("T")
 
 
 def try_store(settings: Settings, given: Backups) -> None:
@@ -58,7 +55,7 @@ def try_sources(settings: Settings) -> str:
 
 def _listed(site: Site, router: Router) -> "Listing":
     listing = Listing()
-    backup.gather(listing, AskingLook(Diagnoser(site, router, lambda *_: None)), ALL)
+    backup.gather(listing, AskingLook(Diagnoser(site, router, lambda *_: None), Flag()), ALL)
     return listing
 
 
@@ -90,26 +87,6 @@ class Listing:
         for each in self.sources:
             if why := _lack(each, checks[type(each.origin)]):
                 yield why
-
-
-@dataclass(frozen=True)
-class AskingLook:
-    """A `look` that asks at once."""
-
-    diagnoser: Diagnoser
-
-    @property
-    def site(self) -> Site:
-        return self.diagnoser.site
-
-    def __call__(self, fact: Fact[T]) -> T:
-        return self.diagnoser.answer(fact, Flag())
-
-    def together(self, *facts: Fact[object]) -> None:
-        """Nothing is kept, so there is nothing to ask beforehand."""
-
-    def earlier(self, fact: Fact[T], at_least: timedelta) -> T | None:
-        return CachedLook(Cache(self.site, self.diagnoser.earlier)).earlier(fact, at_least)
 
 
 def _lack(source: Source, check: Checking) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event as Flag
-from typing import TypeVar
 
 import pyrage
 import pytest
@@ -26,17 +25,15 @@ from bot.adapters.stream import OpenSsh
 from bot.adapters.vault import ObjectVault, objects
 from bot.core.backup import BackupFailed, DumpInside, Manifest, Source, Stored, object_key
 from bot.core.command import Command
-from bot.core.fact import Fact
 from bot.core.look import Look
 from bot.core.taking import Rehearsed
 from bot.core.target import Role, Site, Target
-from bot.engine.rounds import Diagnoser
+from bot.engine.rounds import AskingLook, Diagnoser
 from bot.sandbox.installation import Running
 from bot.sandbox.installation.platform import ENCRYPTION_KEY
 from handlers.toolbox import backup
 from tests.installation.test_adapter import router, target_of
 
-T = TypeVar("T")
 IDENTITY = pyrage.x25519.Identity.generate()
 
 
@@ -88,18 +85,6 @@ class Steps:
         return self.taking
 
 
-@dataclass
-class Looking:
-    diagnoser: Diagnoser
-
-    @property
-    def site(self) -> Site:
-        return self.diagnoser.site
-
-    def __call__(self, fact: Fact[T]) -> T:
-        return self.diagnoser.answer(fact, Flag())
-
-
 @pytest.fixture
 def taking(running: Running, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Storing, Look]]:
     given = running.configuration()
@@ -117,8 +102,8 @@ def taking(running: Running, tmp_path: Path, request: pytest.FixtureRequest) -> 
     platform = target_of(running, "platform-1")
     assert platform.role is Role.PLATFORM
     site = Site(running.name, "travis.example.com", "2.2", (platform,))
-    look = Looking(Diagnoser(site, router(running, ssh), lambda *_: None))
-    yield Storing(vault, Keys(inside, database, b"salt"), rehearsals), look  # type: ignore[misc]
+    look = AskingLook(Diagnoser(site, router(running, ssh), lambda *_: None), Flag())
+    yield Storing(vault, Keys(inside, database, b"salt"), rehearsals), look
     ssh.close()
 
 

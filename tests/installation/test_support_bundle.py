@@ -2,18 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from threading import Event as Flag
-from typing import Any, TypeVar
+from typing import Any
 
-from bot.core.fact import Fact
 from bot.core.shown import Redactor
-from bot.core.target import Site
+from bot.engine.rounds import AskingLook
 from handlers import support_bundle as handler
 from handlers.support_bundle import support_bundle
 from tests.installation.practice import Practice
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -45,29 +41,9 @@ class Remembering:
         return self.found
 
 
-@dataclass
-class Looking:
-    """Asks at once, as a job's look does."""
-
-    practice: Practice
-
-    @property
-    def site(self) -> Site:
-        return self.practice.site
-
-    def __call__(self, fact: Fact[T]) -> T:
-        return self.practice.diagnoser.answer(fact, Flag())
-
-    def together(self, *facts: Fact[Any]) -> None:
-        """Nothing is kept."""
-
-    def earlier(self, fact: Fact[T], at_least: timedelta) -> T | None:
-        return None
-
-
 def bundle(practice: Practice, *found: str) -> tuple[Mapping[str, str], Remembering, str]:
     steps = Remembering(Redactor(), found)
-    ending = support_bundle(steps, Looking(practice))
+    ending = support_bundle(steps, AskingLook(practice.diagnoser, Flag()))
     return steps.attached["support-bundle"], steps, ending
 
 
