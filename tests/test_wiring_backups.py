@@ -102,7 +102,6 @@ def test_doctor_finds_nothing_where_backups_would_come(postgres_server: postgres
     assert not (tmp_path / "store").exists()
 
 
-@pytest.mark.skipif(not ROOT, reason="an ordinary user has a pretended sudo, which knows no rules")
 @pytest.mark.parametrize("postgres_server", ["18"], indirect=True)
 def test_doctor_says_each_lack(postgres_server: postgres.Server, tmp_path: Path) -> None:
     but = ", !/usr/bin/timeout -k 2 43200 tar *"
@@ -110,9 +109,11 @@ def test_doctor_says_each_lack(postgres_server: postgres.Server, tmp_path: Path)
         running.cli("ACL", "SETUSER", "default", "-sync")
         with pytest.raises(Permanent) as lacking:
             wiring.CHECKS["their sources"](given)
-    data, copy = str(lacking.value).split("; redis of", 1)
+    data, copy = str(lacking.value).rsplit("redis of", 1)
     assert data.startswith(
         "data-platform-1 of platform-1 cannot be taken: sudo on platform-1 has no rule for `sudo -n tar"
+        if ROOT
+        else ""  # an ordinary user has a pretended sudo, which knows no rules
     )
     assert "NOPERM" in copy
     assert "its user needs `+sync`" in copy
